@@ -1,0 +1,120 @@
+"""Every geometric step as one matrix.
+
+Coordinates are continuous pixels: x right, y down, the left edge of the first pixel is 0.0 and its centre 0.5.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+Size = tuple[int, int]  # (height, width)
+
+
+@dataclass(frozen=True)
+class Affine2D:
+    """x' = a x + b y + c, y' = d x + e y + f, as the six numbers (a, b, c, d, e, f) in float64."""
+
+    a: float = 1.0
+    b: float = 0.0
+    c: float = 0.0
+    d: float = 0.0
+    e: float = 1.0
+    f: float = 0.0
+
+    @staticmethod
+    def scaling(sx: float, sy: float | None = None) -> "Affine2D":
+        return Affine2D(a=sx, e=sx if sy is None else sy)
+
+    @staticmethod
+    def translation(dx: float, dy: float) -> "Affine2D":
+        return Affine2D(c=dx, f=dy)
+
+    @staticmethod
+    def mirror(width: float) -> "Affine2D":
+        """x -> width - x."""
+        return Affine2D(a=-1.0, c=width)
+
+    @staticmethod
+    def rotation(degrees: float, center: tuple[float, float] = (0.0, 0.0)) -> "Affine2D":
+        """Clockwise on the screen (y points down), about `center`."""
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        about_origin = Affine2D(a=cos, b=-sin, d=sin, e=cos)
+        return Affine2D.translation(*center) @ about_origin @ Affine2D.translation(-center[0], -center[1])
+
+    @staticmethod
+    def resize(old: Size, new: Size) -> "Affine2D":
+        """Maps a picture of size `old` exactly onto one of size `new`; the two axes may scale differently."""
+        return Affine2D(a=new[1] / old[1], e=new[0] / old[0])
+
+    def __matmul__(self, first: "Affine2D") -> "Affine2D":
+        """`(second @ first)` applies `first`, then `second`."""
+        product = self.matrix3() @ first.matrix3()
+        return Affine2D(*product[:2].ravel().tolist())
+
+    def matrix3(self) -> np.ndarray:
+        """3×3 float64."""
+        return np.array([[self.a, self.b, self.c], [self.d, self.e, self.f], [0, 0, 1]], np.float64)
+
+    @property
+    def determinant(self) -> float:
+        """Signed area factor: areas multiply by its magnitude, a mirror makes it negative."""
+        return self.a * self.e - self.b * self.d
+
+    @property
+    def is_mirror(self) -> bool:
+        return self.determinant < 0
+
+    def inverse(self) -> "Affine2D":
+        if self.determinant == 0:
+            raise ValueError(f"{self} has no inverse: it maps the plane onto a line")
+        return Affine2D(*np.linalg.inv(self.matrix3())[:2].ravel().tolist())
+
+    def points(self, points: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
+        x, y = points[..., 0], points[..., 1]
+        return torch.stack([self.a * x + self.b * y + self.c, self.d * x + self.e * y + self.f], -1)
+
+    def boxes(self, boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+        """xyxy to the xyxy hull of the moved corners (exact without rotation)."""
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        corners = self.points(torch.stack([x1, y1, x2, y1, x1, y2, x2, y2], -1).unflatten(-1, (4, 2)))
+        return torch.cat([corners.amin(-2), corners.amax(-2)], -1)
+
+    def image(
+        self, image: UInt8[np.ndarray, "h w *c"], size: Size, fill: int | tuple = 0
+    ) -> UInt8[np.ndarray, "H W *c"]:
+        """The picture warped onto a canvas of `size`, bilinear; shrinking is anti-aliased."""
+        shrink = math.sqrt(abs(self.determinant))
+        if (
+            shrink < 0.6
+        ):  # bilinear alone would skip pixels; shrink by area to about the final scale, then warp the rest
+            small = (max(1, round(image.shape[0] * shrink)), max(1, round(image.shape[1] * shrink)))
+            rest = self @ Affine2D.resize(image.shape[:2], small).inverse()
+            return rest._warp(cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA), size, fill)
+        return self._warp(image, size, fill)
+
+    def _warp(self, image: np.ndarray, size: Size, fill: int | tuple) -> np.ndarray:
+        half = Affine2D.translation(0.5, 0.5)
+        matrix = (half.inverse() @ self @ half).matrix3()[:2]  # cv2 counts pixel centres from 0
+        fill = fill if isinstance(fill, tuple) else (fill,) * 4
+        if max(image.shape[:2]) < 32768 and max(size) < 32768:  # warpAffine's own limit
+            return cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
+        raise ValueError(f"a picture of {image.shape[:2]} cannot be warped to {size}: no side may reach 32768")
+
+    def masks(self, masks: Bool[Tensor, "n h w"], size: Size) -> Bool[Tensor, "n H W"]:
+        """Bitmaps moved by bilinear interpolation and cut at one half."""
+        if not len(masks):
+            return masks.new_zeros(0, *size)
+        moved = [self.image(mask.numpy().astype(np.uint8) * 255, size) >= 128 for mask in masks.cpu()]
+        return torch.from_numpy(np.stack(moved)).to(masks.device)
+
+
+def fit(size: Size, short_side: int, long_side: int) -> Size:
+    """The size after scaling with the aspect kept so that neither limit is passed: short side at most `short_side`,
+    long side at most `long_side`; rounded to whole pixels, at least 1."""
+    scale = min(long_side / max(size), short_side / min(size))
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))

@@ -1,0 +1,70 @@
+"""What a `System` eats: padded pictures with their truth and the way back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from humanquery.core.affine import Affine2D, Size
+from humanquery.core.target import Target
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Where a canvas came from. `canvas_size` is the valid (unpadded) part; `to_canvas` maps picture px to canvas px."""
+
+    image_size: Size
+    canvas_size: Size
+    to_canvas: Affine2D = Affine2D()
+    image_id: int = 0
+    path: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One picture on its canvas, before batching."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    meta: Meta
+    target: Target | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """images: RGB 0..1 (the model normalises), zero where padded; padding: True outside the valid canvas."""
+
+    images: Float[Tensor, "b 3 h w"]
+    padding: Bool[Tensor, "b h w"]
+    metas: list[Meta]
+    targets: list[Target] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device) -> "Batch":
+        targets = None if self.targets is None else [target.to(device) for target in self.targets]
+        return Batch(
+            self.images.to(device, non_blocking=True), self.padding.to(device, non_blocking=True), self.metas, targets
+        )
+
+    @staticmethod
+    def collate(samples: Sequence[Sample], divisor: int = 1) -> "Batch":
+        """Pads right and bottom with zeros to the largest canvas, sides rounded up to a multiple of `divisor`."""
+        height = _round_up(max(s.image.shape[0] for s in samples), divisor)
+        width = _round_up(max(s.image.shape[1] for s in samples), divisor)
+        images = torch.zeros(len(samples), 3, height, width)
+        padding = torch.ones(len(samples), height, width, dtype=torch.bool)
+        for i, sample in enumerate(samples):
+            h, w = sample.image.shape[:2]
+            images[i, :, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1).float() / 255
+            padding[i, :h, :w] = False
+        targets = [s.target for s in samples]
+        known = None if any(t is None for t in targets) else targets
+        return Batch(images, padding, [s.meta for s in samples], known)
+
+
+def _round_up(value: int, divisor: int) -> int:
+    return -(-value // divisor) * divisor

@@ -1,0 +1,36 @@
+"""Errors for people: every message says where, what came, what was expected and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class HumanQueryError(Exception):
+    """Base of every error that humanquery raises on purpose; the CLI prints its message without a traceback."""
+
+
+class ImageError(HumanQueryError):
+    """A picture that cannot be read or is not a picture."""
+
+
+class AnnotationError(HumanQueryError):
+    """A label file, or one entry of it, that cannot be what it says it is."""
+
+
+class CheckpointError(HumanQueryError):
+    """A weights file that cannot be read or belongs to another model."""
+
+
+class ConfigError(HumanQueryError):
+    """An unknown field, recipe or value."""
+
+
+class TrainingError(HumanQueryError):
+    """A training run that must not go on (a non-finite loss, say)."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: ' Did you mean ...?' and the list of known names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{hint} Known: {', '.join(known)}."

@@ -1,0 +1,110 @@
+"""People as the library gives them: `Persons` is what models return, trackers extend, evaluators score, painters draw."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from humanquery.core import masks as mask_codes
+from humanquery.core.affine import Size
+from humanquery.core.boxes import xyxy_to_xywh
+from humanquery.core.rows import PersonRows, rows
+from humanquery.core.skeleton import Skeleton
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Persons(PersonRows):
+    """One row per person, best score first, in pixels of the picture. A field that a model does not give is None."""
+
+    boxes: Float[Tensor, "n 4"] = rows("boxes", required=True)
+    """xyxy px, inside the picture"""
+    scores: Float[Tensor, " n"] = rows("row", required=True)
+    """0..1"""
+    masks: Bool[Tensor, "n h w"] | None = rows("masks")
+    mask_scores: Float[Tensor, " n"] | None = rows("row")
+    """score times the mean probability inside the mask; ranks masks in COCO mask AP"""
+    keypoints: Float[Tensor, "n k 2"] | None = rows("points")
+    keypoint_scores: Float[Tensor, "n k"] | None = rows("joint_rows")
+    gender: Float[Tensor, " n"] | None = rows("row")
+    """P(female), apparent, 0..1 (0 male, 1 female in COCO-UniHuman)"""
+    age: Float[Tensor, " n"] | None = rows("row")
+    """apparent years"""
+    face_boxes: Float[Tensor, "n 4"] | None = rows("boxes")
+    embeddings: Float[Tensor, "n d"] | None = rows("row")
+    """the human query: compare by cosine"""
+    track_ids: Int[Tensor, " n"] | None = rows("row")
+
+    @staticmethod
+    def empty(image_size: Size, skeleton: Skeleton | None = None) -> "Persons":
+        return Persons(image_size=image_size, boxes=torch.zeros(0, 4), scores=torch.zeros(0), skeleton=skeleton)
+
+    def above(self, score: float) -> "Persons":
+        """Those with at least this score."""
+        return self[self.scores >= score]
+
+    def draw(self, image, **style):
+        """The picture (h×w×3 uint8 RGB, or a path) with these people painted on, as an array; see `humanquery.draw.draw`."""
+        from humanquery.draw import draw
+
+        return draw(image, self, **style)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and lists: {"image_size": [h, w], "skeleton": [...], "persons": [{...}, ...]}.
+
+        Boxes are xyxy px; masks COCO RLE; keypoints [[x, y, score], ...] in continuous px (centre of the first pixel 0.5).
+        """
+        return {
+            "image_size": list(self.image_size),
+            "skeleton": {"name": self.skeleton.name, "joints": list(self.skeleton.joints)} if self.skeleton else None,
+            "persons": [self._person_json(i) for i in range(len(self))],
+        }
+
+    def _person_json(self, i: int) -> dict[str, Any]:
+        person: dict[str, Any] = {"box": _rounded(self.boxes[i]), "score": round(float(self.scores[i]), 5)}
+        if self.keypoints is not None:
+            person["keypoints"] = [
+                [*_rounded(p), s] for p, s in zip(self.keypoints[i], self._joint_scores(i), strict=True)
+            ]
+        if self.masks is not None:
+            person["mask"] = mask_codes.bitmap_to_rle(self.masks[i])
+        if self.gender is not None:
+            person["gender"] = {"female": round(float(self.gender[i]), 4)}
+        if self.age is not None:
+            person["age"] = round(float(self.age[i]), 1)
+        if self.face_boxes is not None:
+            person["face_box"] = _rounded(self.face_boxes[i])
+        if self.track_ids is not None:
+            person["track_id"] = int(self.track_ids[i])
+        return person
+
+    def _joint_scores(self, i: int) -> list[float]:
+        if self.keypoint_scores is None:
+            return [round(float(self.scores[i]), 4)] * self.keypoints.shape[1]
+        return [round(v, 4) for v in self.keypoint_scores[i].tolist()]
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """COCO results (category 1): xywh boxes, keypoints as pixel indices (0.5 less than ours), RLE masks, gender, age."""
+        results = []
+        xywh = xyxy_to_xywh(self.boxes)
+        for i in range(len(self)):
+            row: dict[str, Any] = {"image_id": image_id, "category_id": 1, "bbox": _rounded(xywh[i])}
+            row["score"] = float(self.scores[i])
+            if self.masks is not None:
+                row["segmentation"] = mask_codes.bitmap_to_rle(self.masks[i])
+            if self.mask_scores is not None:
+                row["mask_score"] = float(self.mask_scores[i])
+            if self.keypoints is not None:
+                points = _rounded((self.keypoints[i] - 0.5).flatten())
+                row["keypoints"] = [v for x, y in zip(points[::2], points[1::2], strict=True) for v in (x, y, 1)]
+            if self.gender is not None:
+                row["gender"] = float(self.gender[i])
+            if self.age is not None:
+                row["age"] = float(self.age[i])
+            results.append(row)
+        return results
+
+
+def _rounded(values: Tensor, digits: int = 3) -> list[float]:
+    return [round(v, digits) for v in values.tolist()]

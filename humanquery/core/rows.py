@@ -1,0 +1,144 @@
+"""Parallel tensors, one row per person: each field is declared once with its kind; slicing, moving, warping and
+mirroring follow from that one line."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from humanquery.core.affine import Affine2D, Size
+from humanquery.core.skeleton import Skeleton
+
+KINDS = ("boxes", "points", "joint_rows", "masks", "row", "area")
+
+
+def rows(kind: str, *, required: bool = False) -> Any:
+    """Declares a per-person field, None unless `required`. Kinds: boxes (xyxy px), points (n k 2 px), joint_rows (n k ...: one value per joint),
+    masks (n h w), area (px²), row (anything else)."""
+    assert kind in KINDS, kind
+    default = dataclasses.MISSING if required else None
+    return dataclasses.field(default=default, metadata={"kind": kind})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labelled:
+    """A value per person and whether anybody annotated it.
+
+    Where `valid` is False the value is a finite placeholder (zeros), never NaN; read it only through `valid`.
+    """
+
+    value: Tensor
+    valid: Bool[Tensor, " n"]
+
+    def __post_init__(self):
+        if len(self.value) != len(self.valid):
+            raise ValueError(
+                f"Labelled: {len(self.value)} values for {len(self.valid)} valid flags; give one per person"
+            )
+
+    def map(self, change) -> "Labelled":
+        return Labelled(change(self.value), self.valid)
+
+    def __getitem__(self, index) -> "Labelled":
+        return Labelled(self.value[index], self.valid[index])
+
+    def to(self, device) -> "Labelled":
+        return Labelled(self.value.to(device), self.valid.to(device))
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class PersonRows:
+    """Base of `Persons` and `Target`."""
+
+    image_size: Size
+    boxes: Tensor = rows("boxes", required=True)
+    skeleton: Skeleton | None = None
+
+    def __post_init__(self):
+        count = len(self.boxes)
+        for name, _, value in self.filled():
+            if len(value) != count:
+                raise ValueError(f"{type(self).__name__}: field '{name}' has {len(value)} rows for {count} boxes")
+        joints = getattr(self, "keypoints", None)
+        if joints is not None and self.skeleton is None:
+            raise ValueError(f"{type(self).__name__}: keypoints need a skeleton; pass skeleton=Skeleton.named(...)")
+
+    @classmethod
+    def row_fields(cls) -> list[tuple[str, str]]:
+        """(name, kind) of every per-person field."""
+        return [(f.name, f.metadata["kind"]) for f in dataclasses.fields(cls) if "kind" in f.metadata]
+
+    def filled(self) -> list[tuple[str, str, Any]]:
+        """(name, kind, value) of every per-person field that is not None."""
+        return [(n, k, getattr(self, n)) for n, k in self.row_fields() if getattr(self, n) is not None]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def _map(self, change, **others) -> Self:
+        """A copy with change(value, kind) applied to every filled field; `Labelled` fields change in their value only."""
+        changed = {}
+        for name, kind, value in self.filled():
+            changed[name] = (
+                value.map(lambda v, k=kind: change(v, k)) if isinstance(value, Labelled) else change(value, kind)
+            )
+        return dataclasses.replace(self, **changed, **others)
+
+    def __getitem__(self, index) -> Self:
+        """Rows by slice, boolean mask, index tensor or list; an int gives one row, still as rows."""
+        if isinstance(index, int):
+            index = [index]
+        if isinstance(index, Sequence):
+            index = torch.as_tensor(index, dtype=torch.long)
+        if isinstance(index, Tensor):
+            index = index.to(self.boxes.device)
+        return dataclasses.replace(self, **{name: value[index] for name, _, value in self.filled()})
+
+    def to(self, device) -> Self:
+        return dataclasses.replace(self, **{name: value.to(device) for name, _, value in self.filled()})
+
+    def replace(self, **fields) -> Self:
+        return dataclasses.replace(self, **fields)
+
+    def warp(self, matrix: Affine2D, size: Size) -> Self:
+        """The same people on a canvas of `size`; a mirroring matrix also swaps left and right joints. Nothing is cut."""
+        geometry = {
+            "boxes": matrix.boxes,
+            "points": matrix.points,
+            "masks": lambda masks: matrix.masks(masks, size),
+            "area": lambda area: area * abs(matrix.determinant),
+        }
+        moved = self._map(lambda value, kind: geometry[kind](value) if kind in geometry else value, image_size=size)
+        return moved._swap_sides() if matrix.is_mirror else moved
+
+    def mirror(self) -> Self:
+        """Left-right mirror of the whole picture: x -> width - x, left and right joints swapped."""
+        return self.warp(Affine2D.mirror(self.image_size[1]), self.image_size)
+
+    def _swap_sides(self) -> Self:
+        if self.skeleton is None:
+            return self
+        order = list(self.skeleton.mirror_order)
+        return self._map(lambda value, kind: value[:, order] if kind in ("points", "joint_rows") else value)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """People of the same picture in one structure; a field is kept if every part has it."""
+        if not parts:
+            raise ValueError(f"{cls.__name__}.cat needs at least one part")
+        joined: dict[str, Any] = {}
+        for name, _ in cls.row_fields():
+            values = [getattr(part, name) for part in parts]
+            if any(v is None for v in values):
+                joined[name] = None
+            elif isinstance(values[0], Labelled):
+                joined[name] = Labelled(torch.cat([v.value for v in values]), torch.cat([v.valid for v in values]))
+            else:
+                joined[name] = torch.cat(values)
+        return dataclasses.replace(parts[0], **joined)
