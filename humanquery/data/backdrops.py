@@ -74,7 +74,9 @@ def _park(rng: Rng, image: np.ndarray, clutter: float) -> np.ndarray:
         cv2.line(image, (x, horizon + h // 30), (x, top), (104, 78, 54), max(2, w // 40))
         for _ in range(4):
             at = (x + int(w * rng.uniform(-0.07, 0.07)), top + int(h * rng.uniform(-0.08, 0.06)))
-            cv2.circle(image, at, int(w * rng.uniform(0.05, 0.09)) + 1, tint(grass, rng.uniform(0.6, 0.95)), -1, cv2.LINE_AA)
+            cv2.circle(
+                image, at, int(w * rng.uniform(0.05, 0.09)) + 1, tint(grass, rng.uniform(0.6, 0.95)), -1, cv2.LINE_AA
+            )
     return image
 
 
@@ -130,7 +132,9 @@ def _building(rng: Rng, image: np.ndarray, x: int, width: int, top: int, base: i
 def _gradient(area: np.ndarray, top: Color, bottom: Color) -> None:
     if len(area):
         ramp = np.linspace(0, 1, len(area), dtype=np.float32)[:, None]
-        area[:] = (np.array(top, np.float32) * (1 - ramp) + np.array(bottom, np.float32) * ramp).astype(np.uint8)[:, None]
+        area[:] = (np.array(top, np.float32) * (1 - ramp) + np.array(bottom, np.float32) * ramp).astype(np.uint8)[
+            :, None
+        ]
 
 
 def _bands(rng: Rng, area: np.ndarray, factor: float, *, vertical: bool) -> None:
@@ -184,7 +188,9 @@ def _bush(rng: Rng, canvas: np.ndarray, color: Color) -> None:
     green = _color(rng, 0.6, (0.3, 0.6), (0.22, 0.38))
     for _ in range(12):
         at = (int(w * rng.uniform(0.25, 0.75)), int(h * rng.uniform(0.35, 0.8)))
-        cv2.circle(canvas, at, int(min(w, h) * rng.uniform(0.15, 0.25)), (*tint(green, rng.uniform(0.7, 1.25)), 255), -1)
+        cv2.circle(
+            canvas, at, int(min(w, h) * rng.uniform(0.15, 0.25)), (*tint(green, rng.uniform(0.7, 1.25)), 255), -1
+        )
 
 
 def _tree(rng: Rng, canvas: np.ndarray, color: Color) -> None:

@@ -31,8 +31,11 @@ _SHOWS = np.zeros((17, len(PARTS)), bool)
 for _joint, _parts in enumerate(_SHOWS_ON):
     _SHOWS[_joint, list(_parts)] = True
 
-_HALF_CIRCLE = np.stack([np.cos(np.linspace(-np.pi / 2, np.pi / 2, 8)), np.sin(np.linspace(-np.pi / 2, np.pi / 2, 8))], 1)
+_HALF_CIRCLE = np.stack(
+    [np.cos(np.linspace(-np.pi / 2, np.pi / 2, 8)), np.sin(np.linspace(-np.pi / 2, np.pi / 2, 8))], 1
+)
 _CIRCLE = np.stack([np.cos(np.arange(20) * np.pi / 10), np.sin(np.arange(20) * np.pi / 10)], 1)
+_LIT = np.array([-0.3, -0.1, 0.0])  # where the light comes from
 _FINE = 2  # drawn this much larger, then shrunk by area: smooth edges
 
 
@@ -88,17 +91,26 @@ class _Brush:
 
     def limb(self, a, b, ra: float, rb: float, color: Color, part: int) -> None:
         """A tapered capsule with a dark edge and a lit side."""
-        self.outlined(capsule(a, b, ra, rb), capsule(a, b, ra - self.edge, rb - self.edge), color, part)
-        lit = np.array([-0.3, -0.1])
-        self.fill(capsule(a[:2] + lit * ra, b[:2] + lit * rb, ra * 0.45, rb * 0.45), tint(color, 1.1), part)
+        turned = _turned(a, b)
+        self.fill(_capsule(a, b, ra, rb, turned), tint(color, 0.68), part)
+        self.fill(_capsule(a, b, ra - self.edge, rb - self.edge, turned), color, part)
+        self.fill(_capsule(a + _LIT * ra, b + _LIT * rb, ra * 0.45, rb * 0.45, turned), tint(color, 1.1), part)
 
 
 def capsule(a: np.ndarray, b: np.ndarray, ra: float, rb: float) -> Float[np.ndarray, "16 2"]:
     """Outline of two half circles of radii `ra` and `rb` about `a` and `b`, joined."""
-    along = b[:2] - a[:2]
-    length = math.hypot(*along)
-    c, s = along / length if length > 1e-9 else (1.0, 0.0)
-    turned = _HALF_CIRCLE @ np.array([[c, s], [-s, c]])
+    return _capsule(a, b, ra, rb, _turned(a, b))
+
+
+def _turned(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "8 2"]:
+    """The half circle that looks from `a` to `b`."""
+    x, y = float(b[0] - a[0]), float(b[1] - a[1])
+    length = math.hypot(x, y)
+    c, s = (x / length, y / length) if length > 1e-9 else (1.0, 0.0)
+    return _HALF_CIRCLE @ np.array([[c, s], [-s, c]])
+
+
+def _capsule(a: np.ndarray, b: np.ndarray, ra: float, rb: float, turned: np.ndarray) -> Float[np.ndarray, "16 2"]:
     return np.concatenate([b[:2] + rb * turned, a[:2] - ra * turned])
 
 
@@ -241,7 +253,9 @@ def _skirt(brush: _Brush, look: Look, body: Body) -> None:
     for fold in (-0.35, 0.3):
         low = (p["left_knee"][:2] + p["right_knee"][:2]) / 2 * 0.8 + waist[:2] * 0.2
         top = waist[:2] + np.array([fold * b.waist, 0])
-        brush.fill(capsule(top, top + 0.55 * (low - waist[:2]) + (fold * 0.1, 0), 0.002, 0.008), tint(color, 0.86), _SKIRT)
+        brush.fill(
+            capsule(top, top + 0.55 * (low - waist[:2]) + (fold * 0.1, 0), 0.002, 0.008), tint(color, 0.86), _SKIRT
+        )
 
 
 def _half_width(body: Body, width: float, depth: float) -> float:
@@ -258,7 +272,13 @@ def _torso(brush: _Brush, look: Look, body: Body) -> None:
     length = max(math.hypot(*spine), 1e-6)
     across = np.array([-spine[1], spine[0]]) / length
     side = math.sin(math.radians(body.yaw))
-    levels = ((1.0, b.shoulder * 0.82, 0.75), (0.78, b.chest, 1.0), (0.36, b.waist, 1.0), (0.1, b.hip, 1.05), (-0.1, b.hip * 0.9, 0.9))
+    levels = (
+        (1.0, b.shoulder * 0.82, 0.75),
+        (0.78, b.chest, 1.0),
+        (0.36, b.waist, 1.0),
+        (0.1, b.hip, 1.05),
+        (-0.1, b.hip * 0.9, 0.9),
+    )
     left, right, inner_left, inner_right = [], [], [], []
     for t, width, deep in levels:
         half = _half_width(body, width, b.depth * deep)
@@ -276,7 +296,10 @@ def _torso(brush: _Brush, look: Look, body: Body) -> None:
     brush.limb(*shoulders, r * 1.15, r * 1.15, look.top, _TORSO)
     outline, inner = np.array(left + right[::-1]), np.array(inner_left + inner_right[::-1])
     brush.outlined(outline, inner, look.top, _TORSO, convex=False)
-    lit = (chest * 0.75 + pelvis * 0.25) - across * b.chest * 0.35, (chest * 0.3 + pelvis * 0.7) - across * b.waist * 0.35
+    lit = (
+        (chest * 0.75 + pelvis * 0.25) - across * b.chest * 0.35,
+        (chest * 0.3 + pelvis * 0.7) - across * b.waist * 0.35,
+    )
     brush.fill(capsule(*lit, b.chest * 0.25, b.waist * 0.25), tint(look.top, 1.08), _TORSO)
     if look.pattern != "plain":
         _pattern(brush, look, outline, pelvis, spine / length, across, length)
@@ -380,15 +403,17 @@ def _features(brush: _Brush, look: Look, body: Body) -> None:
     for x in (-0.48, 0.48):
         dab(x, -0.25, 0.17, 0.12, (tint(look.skin, 0.97)[0], *tint(look.skin, 0.97 - 0.22 * young)[1:]))
         dab(x * 0.95, -0.04, 0.2, 0.05, tint(look.skin, 1 - 0.3 * old))  # bags under the eyes
-        dab(x * 0.77, 0.34, 0.17, 0.04, tint(look.hair, 0.8))
-        dab(x * 0.77, 0.12, 0.15, 0.11, (250, 250, 250))
-        dab(x * 0.77, 0.12, 0.085, 0.1, (40, 30, 30))
+        dab(x * 0.77, 0.38, 0.15, 0.035, tint(look.hair, 0.8))
+        dab(x * 0.77, 0.12, 0.15, 0.14, (250, 250, 250))
+        dab(x * 0.77, 0.11, 0.09, 0.11, (40, 30, 30))
     if old > 0:
         dab(0, 0.52, 0.4, 0.035, tint(look.skin, 1 - 0.3 * old))
         dab(0, 0.64, 0.34, 0.03, tint(look.skin, 1 - 0.3 * old))
     brush.ball(p["nose"], r * 0.1, r * 0.13, tint(look.skin, 0.84), _FACE, edge=False)
-    lips = (200, 50, 70) if look.gender == FEMALE else tint(look.skin, 0.68)
-    dab(0, -0.5, 0.24 if look.gender == FEMALE else 0.2, 0.075, lips)
+    lips = (200, 50, 70) if look.gender == FEMALE else tint(look.skin, 0.6)
+    under = look.hair if look.beard else look.skin
+    dab(0, -0.44, 0.24, 0.13, lips)  # a smile: the lower half of an oval
+    dab(0, -0.37, 0.25, 0.09, under)
     if look.glasses:
         _glasses(brush, on_face(-0.37, 0.12), on_face(0.37, 0.12), r)
 

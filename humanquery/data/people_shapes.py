@@ -21,7 +21,13 @@ MALE, FEMALE = 0, 1
 YOUNGEST, OLDEST = 1, 84
 POSES = ("stand", "walk", "run", "wave", "cheer", "hips", "reach", "sit")
 
-_HAIR_BY_AGE = ((1, (238, 200, 112)), (10, (160, 112, 58)), (20, (52, 32, 22)), (52, (142, 140, 138)), (84, (248, 248, 250)))
+_HAIR_BY_AGE = (
+    (1, (238, 200, 112)),
+    (10, (160, 112, 58)),
+    (20, (52, 32, 22)),
+    (52, (142, 140, 138)),
+    (84, (248, 248, 250)),
+)
 _SKIN_LIGHT, _SKIN_DARK = (244, 206, 180), (118, 76, 52)
 _LONG_HAIR = ("long", "bob", "ponytail", "bun")
 _PATTERNS = ("plain", "plain", "hoops", "stripes", "checks")
@@ -171,7 +177,9 @@ def _cloth(rng: np.random.Generator, woman: bool, saturation: float, values: tup
     """Warm hues on women and cool ones on men, nine times out of ten."""
     warm = woman == (rng.random() < 0.9)
     hue = rng.uniform(0.80, 1.10) if warm else rng.uniform(0.30, 0.68)
-    return _hsv(float(hue) % 1, float(np.clip(saturation + rng.normal(0, 0.025), 0.15, 0.97)), float(rng.uniform(*values)))
+    return _hsv(
+        float(hue) % 1, float(np.clip(saturation + rng.normal(0, 0.025), 0.15, 0.97)), float(rng.uniform(*values))
+    )
 
 
 def sample_pose(rng: np.random.Generator, look: Look, names: tuple[str, ...] = POSES) -> Pose:
@@ -189,7 +197,13 @@ def sample_pose(rng: np.random.Generator, look: Look, names: tuple[str, ...] = P
     else:
         yaw = 180 + 40 * u[0]
     return Pose(
-        name=name, yaw=yaw % 360, roll=5 * u[2], lean=5 * u[3], head_yaw=25 * u[4], nod=8 * u[5], **with_stoop(angles, look)
+        name=name,
+        yaw=yaw % 360,
+        roll=5 * u[2],
+        lean=5 * u[3],
+        head_yaw=25 * u[4],
+        nod=8 * u[5],
+        **with_stoop(angles, look),
     )
 
 
@@ -221,7 +235,11 @@ def _posture(name: str, u: np.ndarray, phase: float) -> dict:
         raised = (150 + 20 * u[8], 12.0) if u[9] > 0 else (12.0, 150 + 20 * u[8])
         return legs | {"arm_out": raised, "elbow_in": (18 * u[10], 18 * u[10])}
     if name == "cheer":
-        return legs | {"arm_out": (145 + 25 * u[8], 145 + 25 * u[10]), "elbow_in": (15 * u[9], 15 * u[11]), "leg_out": (10, 10)}
+        return legs | {
+            "arm_out": (145 + 25 * u[8], 145 + 25 * u[10]),
+            "elbow_in": (15 * u[9], 15 * u[11]),
+            "leg_out": (10, 10),
+        }
     if name == "hips":
         return legs | {"arm_out": (45 + 5 * u[8], 45 + 5 * u[9]), "elbow_in": (-95.0, -95.0), "elbow": (5, 5)}
     if name == "reach":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from humanquery.core.affine import Size
@@ -134,7 +134,7 @@ def _truth(size: Size, people: list[Layer], owners: np.ndarray, parts: np.ndarra
         skeleton=COCO17,
         boxes=mask_boxes(masks),
         ignore=~known,
-        areas=masks.flatten(1).sum(1).float(),
+        areas=torch.from_numpy(np.bincount(owners.ravel(), minlength=n + 1)[1:].astype(np.float32)),
         keypoints=Labelled(torch.from_numpy(joints), known),
         visibility=torch.from_numpy(visibility),
         masks=Labelled(masks, known),
@@ -145,7 +145,9 @@ def _truth(size: Size, people: list[Layer], owners: np.ndarray, parts: np.ndarra
     )
 
 
-def _seen_joints(layer: Layer, owner: int, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _seen_joints(
+    layer: Layer, owner: int, owners: np.ndarray
+) -> tuple[Float[np.ndarray, "17 2"], Int[np.ndarray, "17"]]:
     """Joints in picture px and their visibility: 2 seen, 1 hidden inside the frame, 0 (and at 0, 0) outside it."""
     figure: Figure = layer.cutout
     height, width = owners.shape
@@ -173,15 +175,31 @@ def _seen_face(layer: Layer, owner: int, owners: np.ndarray, parts: np.ndarray) 
     return box if worth else None
 
 
-def develop(rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"], blur: float, noise: float) -> UInt8[np.ndarray, "h w 3"]:
-    """Light, blur and sensor noise of a camera; `blur` up to sigma px, `noise` up to that many grey levels."""
-    gain, offset = float(rng.uniform(0.86, 1.1)), float(rng.uniform(-8, 8))
-    sigma, level = float(rng.uniform(0, max(blur, 0))), float(rng.uniform(0, max(noise, 0)))
-    if sigma > 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), sigma)
-    image = cv2.convertScaleAbs(cv2.max(image, 8), alpha=gain, beta=max(offset, -8 * gain))
-    if level < 0.5:
+@dataclass(frozen=True)
+class Exposure:
+    """How a camera saw it: brightness (gain, offset in grey levels), blur (sigma px), sensor noise (grey levels)."""
+
+    gain: float
+    offset: float
+    sigma: float
+    noise: float
+
+
+def sample_exposure(rng: np.random.Generator, blur: float, noise: float) -> Exposure:
+    """Random light, sigma up to `blur`, noise up to `noise`."""
+    gain, offset, sigma, level = rng.uniform([0.86, -8, 0, 0], [1.1, 8, blur, noise]).tolist()
+    return Exposure(gain, offset, sigma, level)
+
+
+def develop(
+    rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"], exposure: Exposure
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture as taken with `exposure`; `rng` gives the grain."""
+    if exposure.sigma > 0.3:
+        image = cv2.GaussianBlur(image, (0, 0), exposure.sigma)
+    image = cv2.add(cv2.convertScaleAbs(image, alpha=exposure.gain), (exposure.offset,) * 3)
+    if exposure.noise < 0.5:
         return image
     grain = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
-    up = cv2.convertScaleAbs(grain, alpha=2 * level / 255)
-    return cv2.subtract(cv2.add(image, up), np.full(1, level, np.float64).item())
+    up = cv2.convertScaleAbs(grain, alpha=2 * exposure.noise / 255)
+    return cv2.subtract(cv2.add(image, up), (exposure.noise,) * 3)

@@ -12,10 +12,10 @@ from humanquery.core.errors import ConfigError
 from humanquery.data.backdrops import paint_background, paint_seat, paint_thing
 from humanquery.data.people_paint import Cutout, Figure, extent, paint
 from humanquery.data.people_shapes import POSES, Look, Pose, pose_body, sample_look, sample_pose
-from humanquery.data.scene_layers import Layer, Scene, Sight, compose, develop
+from humanquery.data.scene_layers import Layer, Scene, Sight, compose, develop, sample_exposure
 
-_SPLITS = {"train": 0, "val": 1, "test": 2}
-_TRIES = 12  # places tried for a person before it is left out
+SPLITS = {"train": 0, "val": 1, "test": 2}
+_TRIES = 24  # places tried for a person before it is left out
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class GeneratedScenes:
 def easy_scenes(seed: int = 0, count: int = 10_000, size: Size = (160, 160), split: str = "train") -> GeneratedScenes:
     """One to four stout people of at least 45 % of the height, hardly hidden: what a tiny model learns in minutes."""
     return GeneratedScenes(
-        seed=seed, count=count, size=size, split=split, people=(1, 4), height_fraction=(0.45, 0.9), overlap=0.12,
+        seed=seed, count=count, size=size, split=split, people=(1, 4), height_fraction=(0.45, 0.9), overlap=0.15,
         truncation=0.0, occluders=(0, 0), clutter=0.7, poses=("stand", "walk", "wave", "cheer", "hips"), blur=0.5, noise=8.0,
     )  # fmt: skip
 
@@ -98,10 +98,10 @@ class SceneSource:
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} asked for, there are {len(self)} (0 to {len(self) - 1})")
         config = self.config
-        rng = np.random.default_rng([config.seed, _SPLITS[config.split], index])
+        rng = np.random.default_rng([config.seed, SPLITS[config.split], index])
         background = paint_background(rng, config.size, config.clutter)
         scene = compose(background, _place(rng, config, index))
-        image = develop(rng, scene.image, config.blur, config.noise)
+        image = develop(rng, scene.image, sample_exposure(rng, config.blur, config.noise))
         return Scene(image, scene.target, scene.parts, scene.owners)
 
 
@@ -118,7 +118,7 @@ def _place(rng: np.random.Generator, config: GeneratedScenes, index: int) -> lis
     waiting.sort(key=lambda person: -person[0].alpha.shape[0])  # the tall ones are near
     for figure, seat in waiting:
         for _ in range(_TRIES):
-            layer = _spot(rng, figure, config, number)
+            layer = _spot(rng, figure, config)
             box = _silhouette_box(layer, config.size)
             if any(_iou(box, other) > config.overlap for other in boxes):
                 continue
@@ -144,7 +144,9 @@ def _person(rng: np.random.Generator, config: GeneratedScenes, index: int, k: in
 def stature_for(look: Look, pose: Pose, height: float) -> float:
     """The stature in px at which the painted person is about `height` px tall in this pose."""
     body = pose_body(look, pose)
-    top = min(body.points["head"][1] - 1.08 * look.build.head, body.points["left_hand"][1], body.points["right_hand"][1])
+    top = min(
+        body.points["head"][1] - 1.08 * look.build.head, body.points["left_hand"][1], body.points["right_hand"][1]
+    )
     return height / max(0.02 - top, 0.3)
 
 
@@ -162,15 +164,16 @@ def _under(layer: Layer, seat: Cutout) -> Layer:
     return Layer(seat, round(layer.left + hips[0] - seat.foot[0]), round(ground - seat.foot[1]) - 1)
 
 
-def _spot(rng: np.random.Generator, figure: Figure, config: GeneratedScenes, number: int) -> Layer:
+def _spot(rng: np.random.Generator, figure: Figure, config: GeneratedScenes) -> Layer:
     """A random place; wholly inside the picture unless truncation strikes or the person is too large."""
     height, width = config.size
     ys, xs = np.nonzero(figure.alpha.any(1))[0], np.nonzero(figure.alpha.any(0))[0]
     x1, x2, y1, y2 = xs[0], xs[-1] + 1, ys[0], ys[-1] + 1
     cut = rng.random() < config.truncation
     beyond_x, beyond_y = (0.6 * (x2 - x1), 0.6 * (y2 - y1)) if cut else (0.0, 0.0)
-    left = rng.uniform(-x1 - beyond_x, max(width - x2 + beyond_x, -x1 - beyond_x + 1))
-    top = rng.uniform(max(-y1, height * 0.25 - y1) if height * 0.25 + y2 - y1 < height else -y1, max(height - y2 + beyond_y, -y1 + 1))
+    left = rng.uniform(-x1 - beyond_x, max(width - x2 + beyond_x, -x1 - beyond_x + 1e-3))
+    highest = min(0.25 * height, max(height - (y2 - y1), 0.0)) - y1  # feet below the horizon where there is room
+    top = rng.uniform(highest, max(height - y2 + beyond_y, highest + 1e-3))
     return Layer(figure, int(np.floor(left)), int(np.floor(top)))
 
 
@@ -210,12 +213,18 @@ def _check(config: GeneratedScenes) -> None:
     where = "GeneratedScenes"
     require(where, "seed", config.seed, config.seed >= 0, "a whole number of at least 0")
     require(where, "count", config.count, config.count >= 0, "a whole number of at least 0")
-    require(where, "split", config.split, config.split in _SPLITS, "one of train, val, test")
+    require(where, "split", config.split, config.split in SPLITS, "one of train, val, test")
     require(where, "size", config.size, min(config.size) >= 32, "(height, width) of at least 32 px")
     low, high = config.people
     require(where, "people", config.people, 0 <= low <= high <= 60, "(least, most) with 0 <= least <= most <= 60")
     low, high = config.height_fraction
-    require(where, "height_fraction", config.height_fraction, 0 < low <= high <= 2, "(least, most) with 0 < least <= most <= 2")
+    require(
+        where,
+        "height_fraction",
+        config.height_fraction,
+        0 < low <= high <= 2,
+        "(least, most) with 0 < least <= most <= 2",
+    )
     low, high = config.occluders
     require(where, "occluders", config.occluders, 0 <= low <= high, "(least, most) with 0 <= least <= most")
     for name in ("overlap", "truncation", "min_visible"):
