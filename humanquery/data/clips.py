@@ -1,4 +1,4 @@
-"""Generated clips: people with identities who walk, cross, hide each other, enter and leave; exact truth in every frame."""
+"""Generated clips: identities who walk, cross, hide each other, enter and leave, with exact truth in every frame."""
 
 import math
 from collections.abc import Iterator

@@ -35,7 +35,7 @@ _HALF_CIRCLE = np.stack(
     [np.cos(np.linspace(-np.pi / 2, np.pi / 2, 8)), np.sin(np.linspace(-np.pi / 2, np.pi / 2, 8))], 1
 )
 _CIRCLE = np.stack([np.cos(np.arange(20) * np.pi / 10), np.sin(np.arange(20) * np.pi / 10)], 1)
-_LIT = np.array([-0.3, -0.1, 0.0])  # where the light comes from
+_LIT = np.array([-0.3, -0.1])  # where the light comes from
 _FINE = 2  # drawn this much larger, then shrunk by area: smooth edges
 
 
@@ -94,7 +94,7 @@ class _Brush:
         turned = _turned(a, b)
         self.fill(_capsule(a, b, ra, rb, turned), tint(color, 0.68), part)
         self.fill(_capsule(a, b, ra - self.edge, rb - self.edge, turned), color, part)
-        self.fill(_capsule(a + _LIT * ra, b + _LIT * rb, ra * 0.45, rb * 0.45, turned), tint(color, 1.1), part)
+        self.fill(_capsule(a[:2] + _LIT * ra, b[:2] + _LIT * rb, ra * 0.45, rb * 0.45, turned), tint(color, 1.1), part)
 
 
 def capsule(a: np.ndarray, b: np.ndarray, ra: float, rb: float) -> Float[np.ndarray, "16 2"]:
@@ -131,7 +131,7 @@ def extent(body: Body, look: Look) -> tuple[float, float, float, float]:
 
 
 def paint(look: Look, pose: Pose, stature: float, shift: tuple[float, float] = (0.0, 0.0)) -> Figure:
-    """The person on its own patch, `stature` px tall when standing upright; `shift` (0..1 px) moves it inside the patch."""
+    """The person on its own patch, `stature` px tall when upright; `shift` (0..1 px) moves it inside the patch."""
     body = pose_body(look, pose)
     x1, y1, x2, y2 = extent(body, look)
     left, top = math.ceil(-x1 * stature), math.ceil(-y1 * stature)
@@ -160,7 +160,7 @@ def _finish(brush: _Brush, look: Look, body: Body, stature: float, origin: tuple
 
 
 def _shows(parts: np.ndarray, joints: np.ndarray, body: Body, look: Look) -> Bool[np.ndarray, "17"]:
-    """A joint shows when the part on top, at it or a pixel aside, is one that it belongs to and it is not on the far side."""
+    """A joint shows when it is not on the far side and the part on top, there or a pixel aside, is one it belongs to."""
     height, width = parts.shape
     x = np.clip(joints[:, 0].astype(int)[:, None] + [-1, 0, 1, -1, 0, 1, -1, 0, 1], 0, width - 1)
     y = np.clip(joints[:, 1].astype(int)[:, None] + [-1, -1, -1, 0, 0, 0, 1, 1, 1], 0, height - 1)

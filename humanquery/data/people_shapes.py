@@ -1,4 +1,4 @@
-"""What a generated person looks like and how it stands: looks (gender, age, clothes, proportions), poses, and the body in space.
+"""How a generated person looks (gender, age, clothes, proportions) and stands (poses, the body in space).
 
 Lengths are in statures (standing height = 1). Body axes: x to the person's left, y up, z to the person's front;
 seen by the camera: x right, y down, z towards the camera.
@@ -258,7 +258,8 @@ def _posture(name: str, u: np.ndarray, phase: float) -> dict:
 
 _PITCH = 0.16  # the camera looks down a little: what is nearer stands lower in the picture
 _POINTS = (
-    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
+    "nose left_eye right_eye left_ear right_ear "
+    "left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
     "left_hip right_hip left_knee right_knee left_ankle right_ankle left_hand right_hand left_toe right_toe "
     "pelvis chest head"
 ).split()
@@ -266,7 +267,7 @@ _POINTS = (
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A posed body as the camera sees it. `points`: x, y (down), z (towards the camera) by name, in statures; feet on y = 0."""
+    """A posed body as the camera sees it. `points`: x, y (down), z (towards the camera) by name, statures; feet at y 0."""
 
     points: dict[str, Float[np.ndarray, "3"]]
     joints: Float[np.ndarray, "17 3"]

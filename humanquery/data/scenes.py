@@ -10,7 +10,7 @@ from humanquery.core.affine import Affine2D, Size
 from humanquery.core.batch import Meta, Sample
 from humanquery.core.errors import ConfigError
 from humanquery.data.backdrops import paint_background, paint_seat, paint_thing
-from humanquery.data.people_paint import Cutout, Figure, extent, paint
+from humanquery.data.people_paint import Cutout, Figure, paint
 from humanquery.data.people_shapes import POSES, Look, Pose, pose_body, sample_look, sample_pose
 from humanquery.data.scene_layers import Layer, Scene, Sight, compose, develop, sample_exposure
 
@@ -57,7 +57,8 @@ def easy_scenes(seed: int = 0, count: int = 10_000, size: Size = (160, 160), spl
     """One to four stout people of at least 45 % of the height, hardly hidden: what a tiny model learns in minutes."""
     return GeneratedScenes(
         seed=seed, count=count, size=size, split=split, people=(1, 4), height_fraction=(0.45, 0.9), overlap=0.15,
-        truncation=0.0, occluders=(0, 0), clutter=0.7, poses=("stand", "walk", "wave", "cheer", "hips"), blur=0.5, noise=8.0,
+        truncation=0.0, occluders=(0, 0), clutter=0.7, poses=("stand", "walk", "wave", "cheer", "hips"),
+        blur=0.5, noise=8.0,
     )  # fmt: skip
 
 
@@ -136,6 +137,8 @@ def _person(rng: np.random.Generator, config: GeneratedScenes, index: int, k: in
     low, high = config.height_fraction
     child = min(0.55 + look.age / 40, 1.0)
     fraction = low + (high - low) * float(rng.random()) * child
+    if pose.name == "sit":
+        fraction *= 0.75  # so that those who sit are of the size of those who stand
     stature = stature_for(look, pose, fraction * config.size[0])
     figure = paint(look, pose, stature)
     return figure, _seat(rng, look, pose, stature)
