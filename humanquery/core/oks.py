@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def oks(
-    found: Float[Tensor, "*n k 2"],
+    found: Float[Tensor, "*#n k 2"],
     true: Float[Tensor, "*#n k 2"],
     area: Float[Tensor, "*#n"],
     sigmas: Float[Tensor, " k"],
     counts: Bool[Tensor, "*#n k"],
     max_exponent: float | None = None,
-) -> Float[Tensor, "*n"]:
+) -> Float[Tensor, "*m"]:
     """Object keypoint similarity, 0..1; 0 where no joint counts.
 
     COCO keypoint evaluation: mean over counted joints of exp(-d² / (2 area (2 sigma)²)).
