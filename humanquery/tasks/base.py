@@ -78,6 +78,11 @@ class Matches:
     def __getitem__(self, index: Tensor) -> "Matches":
         return Matches(self.pictures[index], self.queries[index], self.people[index], self.ignored)
 
+    def side_by_side(self) -> tuple[Int[Tensor, " m"], int]:
+        """Each match's place among those of its picture, and the number of places of the fullest picture (at least 1)."""
+        place = (self.pictures[:, None] == self.pictures[None]).tril(-1).sum(1)
+        return place, int(place.max()) + 1 if len(self) else 1  # host sync: the width of the table
+
     def predicted(self, values: Float[Tensor, "b q ..."]) -> Float[Tensor, "m ..."]:
         return values[self.pictures, self.queries]
 

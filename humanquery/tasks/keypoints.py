@@ -136,8 +136,7 @@ class KeypointsTask(Task):
         """The joint decoder runs on matched people with a labelled joint only."""
         shown = matches[matches.true(truths, lambda t: _counted(t, self.num_joints)).any(-1)]
         # people of a picture side by side; empty places hold the first query and are never read
-        place = (shown.pictures[:, None] == shown.pictures[None]).tril(-1).sum(1)
-        width = max(1, int(place.max()) + 1 if len(shown) else 1)  # host sync: the width of the table
+        place, width = shown.side_by_side()
         queries = torch.zeros(len(truths), width, dtype=torch.long, device=place.device)
         queries[shown.pictures, place] = shown.queries
         start = prediction.joints_unit.gather(1, queries[..., None, None].expand(-1, -1, self.num_joints, 2))

@@ -72,7 +72,7 @@ class MaskTask(Task):
     def __init__(self, config: MaskConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        dim, groups = sizes.dim, min(32, sizes.dim)
+        dim, groups = sizes.dim, min(32, sizes.dim // 4)
         self.lateral = nn.Sequential(nn.Conv2d(dim, dim, 1, bias=False), nn.GroupNorm(groups, dim))
         self.output = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.GroupNorm(groups, dim), nn.ReLU())
         self.pixel_map = nn.Conv2d(dim, dim, 1)
@@ -111,26 +111,37 @@ class MaskTask(Task):
         self, prediction: MaskPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
     ) -> dict[str, Tensor]:
         size, cells = prediction.pixel_map.padded_size, prediction.pixel_map.cells
-        logits, true = [], []
-        for i, truth in enumerate(truths):
-            if truth.target.masks is None:
-                continue
-            here = matches.pictures == i
-            people = matches.people[here]
-            drawn = truth.target.masks.valid[people]
-            logits.append(prediction.logits(i, matches.queries[here][drawn]))
-            true.append(pad_to(truth.target.masks.value[people[drawn]], size).float())
-        found = torch.cat(logits) if logits else cells.new_zeros(0, 1, 1)
-        count = count_over_ranks(len(found), cells)
-        if not len(found):
+        drawn, true = self._drawn(matches, truths, size)
+        count = count_over_ranks(len(drawn), cells)
+        if not len(drawn):
             zero = nothing(prediction.embeddings, cells)
             return {"mask_bce": zero, "mask_dice": zero}
+        # one product for the batch: indexing the map picture by picture would zero a full gradient map each time
+        place, width = drawn.side_by_side()
+        table = cells.new_zeros(len(cells), width, cells.shape[1])
+        table = table.index_put((drawn.pictures, place), drawn.predicted(prediction.embeddings))
+        found = (table @ cells.flatten(2))[drawn.pictures, place].unflatten(1, cells.shape[-2:])
         points = self._points(found, draws, tag)
-        found, true = sample_points(found, points), sample_points(torch.cat(true), points)
+        found, true = sample_points(found, points), sample_points(true, points)
         return {
             "mask_bce": self.config.bce * mask_bce(found, true).sum() / count,
             "mask_dice": self.config.dice * dice(found, true).sum() / count,
         }
+
+    def _drawn(
+        self, matches: Matches, truths: list[Truth], size: Size
+    ) -> tuple[Matches, Float[Tensor, "m h w"]]:
+        """The matches whose person has a mask, and these masks on the padded canvas."""
+        known, masks = torch.zeros(len(matches), dtype=torch.bool, device=matches.pictures.device), []
+        for i, truth in enumerate(truths):
+            if truth.target.masks is None:
+                continue
+            here = (matches.pictures == i).nonzero().squeeze(1)
+            people = matches.people[here]
+            valid = truth.target.masks.valid[people]
+            known[here[valid]] = True
+            masks.append(pad_to(truth.target.masks.value[people[valid]], size))
+        return matches[known], torch.cat(masks).float() if masks else torch.zeros(0, *size)
 
     def _points(self, logits: Float[Tensor, "n h w"], draws: Draws, tag: str) -> Float[Tensor, "n p 2"]:
         n, p = len(logits), self.config.num_points

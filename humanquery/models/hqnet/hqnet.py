@@ -47,7 +47,7 @@ class HQNet(nn.Module):
         self.skeleton = Skeleton.named(config.skeleton)
         t = config.transformer
         self.backbone = build_backbone(config.backbone) if backbone is None else backbone
-        self.neck = ChannelMapper(tuple(self.backbone.channels), t.dim, groups=min(32, t.dim), extra_levels=t.levels - 3)
+        self.neck = ChannelMapper(tuple(self.backbone.channels), t.dim, groups=min(32, t.dim // 4), extra_levels=t.levels - 3)
         self.encoder = Encoder(t)
         self.selection = QuerySelection(t.dim)
         self.content = nn.Embedding(config.num_queries, t.dim)
@@ -84,9 +84,17 @@ class HQNet(nn.Module):
         return {name: task.prepare(scene) for name, task in self.tasks.items()}
 
     def read_queries(
-        self, scene: Scene, prepared: dict[str, Any], *, every_stage: bool, noised: NoisedQueries | None = None
+        self,
+        scene: Scene,
+        prepared: dict[str, Any],
+        *,
+        every_stage: bool,
+        noised: NoisedQueries | None = None,
+        tasks: Iterable[str] | None = None,
     ) -> Outputs:
-        """Selection, decoder and heads. Without `every_stage` the heads run on the last layer only."""
+        """Selection, decoder and heads. Without `every_stage` the heads run on the last layer only; `tasks` names the
+        heads to run (default: all)."""
+        heads = {name: task for name, task in self.tasks.items() if tasks is None or name in tasks}
         features, proposals_logit = self.selection(scene)
         person_logits = self.tasks["person"].heads[PROPOSALS](features).squeeze(-1)
         selected = top_tokens(person_logits, self.config.num_queries)
@@ -105,24 +113,18 @@ class HQNet(nn.Module):
         layers = range(len(decoded.queries)) if every_stage else [len(decoded.queries) - 1]
         ordinary = [(i, decoded.queries[i][:, front:], decoded.references[i][:, front:]) for i in layers]
         return Outputs(
-            layers=[self._read(i, q, inverse_sigmoid(r), prepared) for i, q, r in ordinary],
+            layers=[_read(heads, i, q, inverse_sigmoid(r), prepared) for i, q, r in ordinary],
             queries=[q for _, q, _ in ordinary],
             references=[r for _, _, r in ordinary],
             selected=selected,
-            proposals=self._read(PROPOSALS, chosen, reference_logit, prepared) if every_stage else None,
+            proposals=_read(heads, PROPOSALS, chosen, reference_logit, prepared) if every_stage else None,
             denoising=None if noised is None else self._read_noised(decoded, front, prepared),
         )
 
-    def _read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: dict[str, Any]) -> Predictions:
-        return {n: task.read(stage, queries, reference_logit, prepared[n]) for n, task in self.tasks.items()}
-
     def _read_noised(self, decoded, front: int, prepared: dict[str, Any]) -> list[Predictions]:
-        denoised = [(name, task) for name, task in self.tasks.items() if task.denoises]
+        denoised = {name: task for name, task in self.tasks.items() if task.denoises}
         return [
-            {
-                name: task.read(i, queries[:, :front], inverse_sigmoid(references[:, :front]), prepared[name])
-                for name, task in denoised
-            }
+            _read(denoised, i, queries[:, :front], inverse_sigmoid(references[:, :front]), prepared)
             for i, (queries, references) in enumerate(zip(decoded.queries, decoded.references, strict=True))
         ]
 
@@ -162,33 +164,41 @@ class HQNet(nn.Module):
         `tasks` names those to decode besides person and box (default: all that the model has).
         """
         scene = self.scene(batch)
-        prepared = self.prepare(scene)
-        outputs = self.read_queries(scene, prepared, every_stage=False)
-        limit = max_persons or self.config.num_persons
+        wanted = self._wanted(tasks)
+        prepared = {name: task.prepare(scene) if name in wanted else None for name, task in self.tasks.items()}
+        outputs = self.read_queries(scene, prepared, every_stage=False, tasks=wanted)
+        return [
+            self.persons(i, batch, outputs, scene, prepared, score=score, max_persons=max_persons, tasks=tasks)
+            for i in range(len(batch))
+        ]
+
+    def _wanted(self, tasks: Iterable[str] | None) -> set[str]:
         wanted = set(self.tasks) if tasks is None else {"person", "box", *tasks} & set(self.tasks)
         if "keypoints" in wanted and "keypoint_confidence" in self.tasks:
             wanted.add("keypoint_confidence")
-        return [self._persons(i, batch, outputs, scene, prepared, score, limit, wanted) for i in range(len(batch))]
+        return wanted
 
-    def _persons(
+    def persons(
         self,
         picture: int,
         batch: Batch,
         outputs: Outputs,
         scene: Scene,
         prepared: dict[str, Any],
-        score: float,
-        limit: int,
-        wanted: set[str],
+        *,
+        score: float = 0.0,
+        max_persons: int | None = None,
+        tasks: Iterable[str] | None = None,
     ) -> Persons:
+        """People of one picture from the last layer's outputs; see `predict`."""
         last, meta = outputs.layers[-1], batch.metas[picture]
         scores = last["person"].logit[picture].float().sigmoid()
-        scores, queries = scores.topk(min(limit, len(scores)))
+        scores, queries = scores.topk(min(max_persons or self.config.num_persons, len(scores)))
         kept = scores >= score
         reading = Reading(picture, queries[kept], scores[kept], meta.canvas_size, meta.image_size, meta.to_canvas)
         fields: dict[str, Tensor] = {}
         for name in self.tasks:
-            if name in wanted:
+            if name in self._wanted(tasks):
                 fields |= self.tasks[name].decode(last[name], reading, scene, prepared[name])
         confidence = fields.pop("keypoint_confidence", None)
         if "keypoints" in fields:
@@ -201,3 +211,9 @@ class HQNet(nn.Module):
             embeddings=outputs.queries[-1][picture, reading.queries].float(),
             **fields,
         )
+
+
+def _read(
+    tasks: dict[str, Task], stage: int, queries: Tensor, reference_logit: Tensor, prepared: dict[str, Any]
+) -> Predictions:
+    return {name: task.read(stage, queries, reference_logit, prepared[name]) for name, task in tasks.items()}
