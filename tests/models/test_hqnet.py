@@ -102,7 +102,7 @@ def test_padding_never_stretches_masks():
     cells = torch.where(torch.arange(30) < 5, 1.0, -1.0).expand(1, 1, 24, 30)
     prediction = MaskPrediction(torch.ones(1, 1, 1), PixelMap(cells, (96, 120)))
     reading = Reading(0, torch.tensor([0]), torch.ones(1), (48, 40), (96, 80), Affine2D.scaling(0.5))
-    masks = model.tasks["mask"].decode(prediction, reading, scene, None)["masks"]
+    masks = model.tasks["mask"].decode(prediction, reading, scene, prediction.pixel_map)["masks"]
     expected = (torch.arange(80) < 40).expand(1, 96, 80)
     assert torch.equal(masks, expected)
 
