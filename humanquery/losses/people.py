@@ -1,7 +1,6 @@
 """Losses that know about people: joints, ages, heat maps of joints."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 

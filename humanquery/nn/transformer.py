@@ -149,7 +149,10 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def attend_self(
-        self, queries: Float[Tensor, "b q c"], position: Float[Tensor, "b q c"], blocked: Bool[Tensor, "q q"] | None = None
+        self,
+        queries: Float[Tensor, "b q c"],
+        position: Float[Tensor, "b q c"],
+        blocked: Bool[Tensor, "q q"] | None = None,
     ) -> Float[Tensor, "b q c"]:
         placed = queries + position
         mixed = self.self_attention(placed, placed, queries, attn_mask=blocked, need_weights=False)[0]

@@ -16,7 +16,9 @@ Locations = Float[Tensor, "b q heads levels points 2"]
 Weights = Float[Tensor, "b q heads levels points"]
 
 
-def deformable_attention(value: Value, shapes: Shapes, locations: Locations, weights: Weights) -> Float[Tensor, "b q c"]:
+def deformable_attention(
+    value: Value, shapes: Shapes, locations: Locations, weights: Weights
+) -> Float[Tensor, "b q c"]:
     """Weighted bilinear samples of `value` (Deformable DETR, eq. 3 without the projections).
 
     `locations` are (x, y) in 0..1 of each level's map; cell centres lie at (i + 0.5) / n; zero outside. The c = heads · d

@@ -8,7 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.losses.people import age_loss, expected_age
-from humanquery.tasks.base import Draws, Matches, Reading, Scene, Task, TaskSizes, Truth, copies, count_over_ranks, nothing
+from humanquery.tasks.base import (
+    Draws,
+    Matches,
+    Reading,
+    Scene,
+    Task,
+    TaskSizes,
+    Truth,
+    copies,
+    count_over_ranks,
+    nothing,
+)
 from humanquery.tasks.labels import attribute_head, labelled_matches
 
 

@@ -146,7 +146,9 @@ class Task(nn.Module):
         """Weighted losses of one stage. People without the label take no part."""
         raise NotImplementedError
 
-    def denoising_losses(self, prediction: Any, matches: Matches, truths: list[Truth], count: Tensor) -> dict[str, Tensor]:
+    def denoising_losses(
+        self, prediction: Any, matches: Matches, truths: list[Truth], count: Tensor
+    ) -> dict[str, Tensor]:
         """Losses on denoising queries, normalised by `count` (groups times people)."""
         raise NotImplementedError
 

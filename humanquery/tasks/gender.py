@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from humanquery.losses.scores import binary
 from humanquery.tasks.base import (
@@ -61,4 +61,3 @@ class GenderTask(Task):
 
     def decode(self, prediction: GenderPrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
         return {"gender": prediction.logit[reading.picture, reading.queries].sigmoid()}
-

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from humanquery.losses.people import heatmap_loss, heatmap_targets
@@ -28,7 +28,9 @@ class KeypointHeatmap(nn.Module):
     def __init__(self, config: HeatmapConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        self.layer = EncoderLayer(LayerConfig(sizes.dim, sizes.heads, 1, sizes.points, config.feedforward, config.dropout))
+        self.layer = EncoderLayer(
+            LayerConfig(sizes.dim, sizes.heads, 1, sizes.points, config.feedforward, config.dropout)
+        )
         self.head = nn.Linear(sizes.dim, len(sizes.skeleton))
         for name, weight in self.layer.named_parameters():
             if weight.dim() > 1 and "sampling_offsets" not in name and "attention_weights" not in name:
@@ -66,7 +68,9 @@ def encoder_references(
     centers = []
     for level, (h, w) in enumerate(shapes):
         y, x = torch.meshgrid(
-            torch.arange(h, device=valid_ratios.device) + 0.5, torch.arange(w, device=valid_ratios.device) + 0.5, indexing="ij"
+            torch.arange(h, device=valid_ratios.device) + 0.5,
+            torch.arange(w, device=valid_ratios.device) + 0.5,
+            indexing="ij",
         )
         cells = torch.stack([x.flatten(), y.flatten()], -1)[None]
         centers.append(cells / (valid_ratios[:, None, level] * valid_ratios.new_tensor([w, h])))

@@ -74,7 +74,9 @@ class KeypointsTask(Task):
         offsets = self.heads[stage](queries).unflatten(-1, (self.num_joints, 2))
         return KeypointsPrediction((offsets + reference_logit[..., None, :2]).float().sigmoid(), stage)
 
-    def cost(self, prediction: KeypointsPrediction, picture: int, truth: Truth, draws: Draws, tag: str) -> Tensor | None:
+    def cost(
+        self, prediction: KeypointsPrediction, picture: int, truth: Truth, draws: Draws, tag: str
+    ) -> Tensor | None:
         if truth.target.keypoints is None:
             return None
         found, true, counts = prediction.joints_unit[picture], _joints_unit(truth), truth.target.counted_joints
@@ -96,7 +98,12 @@ class KeypointsTask(Task):
         self, prediction: KeypointsPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
     ) -> dict[str, Tensor]:
         losses = self._losses(
-            matches.predicted(prediction.joints_unit), matches, truths, self.config.l1, self.config.oks, prediction.joints_unit
+            matches.predicted(prediction.joints_unit),
+            matches,
+            truths,
+            self.config.l1,
+            self.config.oks,
+            prediction.joints_unit,
         )
         if prediction.stage == PROPOSALS:  # the release computes OKS there and drops it
             del losses["oks"]

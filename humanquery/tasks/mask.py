@@ -1,7 +1,6 @@
 """Which pixels are the person: a dot product of the query's mask embedding with a pixel map of stride 4."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -128,9 +127,7 @@ class MaskTask(Task):
             "mask_dice": self.config.dice * dice(found, true).sum() / count,
         }
 
-    def _drawn(
-        self, matches: Matches, truths: list[Truth], size: Size
-    ) -> tuple[Matches, Float[Tensor, "m h w"]]:
+    def _drawn(self, matches: Matches, truths: list[Truth], size: Size) -> tuple[Matches, Float[Tensor, "m h w"]]:
         """The matches whose person has a mask, and these masks on the padded canvas."""
         known, masks = torch.zeros(len(matches), dtype=torch.bool, device=matches.pictures.device), []
         for i, truth in enumerate(truths):
@@ -149,7 +146,9 @@ class MaskTask(Task):
         rest = draws.uniform(f"{tag}/random", (n, p - int(0.75 * p), 2), logits)
         return uncertain_points(logits, p, candidates, rest)
 
-    def decode(self, prediction: MaskPrediction, reading: Reading, scene: Scene, prepared: PixelMap) -> dict[str, Tensor]:
+    def decode(
+        self, prediction: MaskPrediction, reading: Reading, scene: Scene, prepared: PixelMap
+    ) -> dict[str, Tensor]:
         """Logits sampled straight at the picture's pixels through the one matrix, from the valid part of the canvas only."""
         logits = prediction.logits(reading.picture, reading.queries).float()
         stride = scene.padded_size[0] / logits.shape[1], scene.padded_size[1] / logits.shape[2]

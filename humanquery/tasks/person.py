@@ -8,7 +8,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from humanquery.losses.scores import focal, focal_cost
-from humanquery.tasks.base import Draws, Matches, Reading, Scene, Task, TaskSizes, Truth, copies, count_over_ranks, prior_bias
+from humanquery.tasks.base import (
+    Draws,
+    Matches,
+    Reading,
+    Scene,
+    Task,
+    TaskSizes,
+    Truth,
+    copies,
+    count_over_ranks,
+    prior_bias,
+)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from humanquery.tasks.base import Draws, Matches, Reading, Truth
 from humanquery.tasks.mask import MaskPrediction, PixelMap
 from tests.models.small import SIZE, batch, crowd, nobody, person, small_config, small_model
 
+
 def together(*people: Target) -> Target:
     return Target.cat(people)
 
@@ -81,7 +82,9 @@ def test_score_and_tasks_limit_what_is_decoded():
     assert len(model.predict(pictures, max_persons=3)[0]) == 3
 
 
-@pytest.mark.parametrize("field", ["boxes", "keypoints", "gender", "age", "embeddings", "scores", "mask_scores", "masks"])
+@pytest.mark.parametrize(
+    "field", ["boxes", "keypoints", "gender", "age", "embeddings", "scores", "mask_scores", "masks"]
+)
 def test_the_other_pictures_of_a_batch_change_nothing(field):
     """Each picture refines with its own memory. (The canvas does matter a little: group norms see the padding, as officially.)"""
     model = small_model().eval()
@@ -89,7 +92,9 @@ def test_the_other_pictures_of_a_batch_change_nothing(field):
     for order in ([small, large], [large, small]):
         both_pictures = batch(order, padded=(64, 80))
         for i in range(2):
-            alone = Batch(both_pictures.images[i : i + 1], both_pictures.padding[i : i + 1], both_pictures.metas[i : i + 1])
+            alone = Batch(
+                both_pictures.images[i : i + 1], both_pictures.padding[i : i + 1], both_pictures.metas[i : i + 1]
+            )
             one, both = model.predict(alone)[0], model.predict(both_pictures)[i]
             torch.testing.assert_close(getattr(one, field), getattr(both, field), atol=2e-5, rtol=1e-4)
 
@@ -224,14 +229,16 @@ def test_a_crowd_everywhere_leaves_only_the_matched_queries_in_the_class_loss():
 # -- matching ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("matching", [("person", "box"), ("person", "box", "keypoints", "keypoint_confidence"), HQNetConfig.matching])
+@pytest.mark.parametrize(
+    "matching", [("person", "box"), ("person", "box", "keypoints", "keypoint_confidence"), HQNetConfig.matching]
+)
 def test_matching_sums_the_costs_of_the_named_tasks_only(matching):
     model, pictures = small_model(), batch([crowd()])
     with torch.no_grad():
         scene = model.scene(pictures)
         outputs = model.read_queries(scene, model.prepare(scene), every_stage=True)
     truths = [Truth.of(t, t.image_size) for t in pictures.targets]
-    given = {f"layer1/match_img0": torch.rand(1, 64, 2), "layer0/match_img0": torch.rand(1, 64, 2)}
+    given = {"layer1/match_img0": torch.rand(1, 64, 2), "layer0/match_img0": torch.rand(1, 64, 2)}
     given["proposals/match_img0"] = torch.rand(1, 64, 2)
     same = Draws(given=given)
     found = criterion.match(model.tasks, matching, outputs, truths, same)[-1]

@@ -24,12 +24,18 @@ def found() -> dict[str, np.ndarray]:
 
     model.backbone.register_forward_hook(keep("backbone"))
     model.neck.register_forward_hook(keep("neck"))
-    model.encoder.layers[0].attention.register_forward_hook(lambda m, i, o: kept.setdefault("enc_attn", []).append((i, o)))
+    model.encoder.layers[0].attention.register_forward_hook(
+        lambda m, i, o: kept.setdefault("enc_attn", []).append((i, o))
+    )
     for i, layer in enumerate(model.encoder.layers):
         layer.register_forward_hook(keep(f"enc{i}"))
     model.decoder.position.register_forward_hook(keep("position"))
-    model.decoder.layers[0].self_norm.register_forward_pre_hook(lambda m, i: kept.setdefault("selfattn", []).append(i[0]))
-    model.decoder.layers[0].cross_norm.register_forward_pre_hook(lambda m, i: kept.setdefault("crossattn", []).append(i[0]))
+    model.decoder.layers[0].self_norm.register_forward_pre_hook(
+        lambda m, i: kept.setdefault("selfattn", []).append(i[0])
+    )
+    model.decoder.layers[0].cross_norm.register_forward_pre_hook(
+        lambda m, i: kept.setdefault("crossattn", []).append(i[0])
+    )
     for i, layer in enumerate(model.decoder.layers):
         layer.feedforward_norm.register_forward_hook(keep(f"raw{i}"))
 

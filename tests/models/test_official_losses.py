@@ -62,7 +62,9 @@ def draws_of(case: str, dn: str) -> Draws:
         stored = oracle.arrays(f"loss_tiny_{case}_dn.npz")
         # stored after the official code had added 1 to the far halves and applied the signs in place
         part = torch.from_numpy(stored["rand/dn/box_part"]).abs()
-        part = part.unflatten(0, (int(stored["dn/pad_size_groups"][1]), 2, -1)) - torch.tensor([0.0, 1.0])[:, None, None]
+        part = (
+            part.unflatten(0, (int(stored["dn/pad_size_groups"][1]), 2, -1)) - torch.tensor([0.0, 1.0])[:, None, None]
+        )
         part = part.flatten(0, 2)
         given["denoising/sign"] = torch.from_numpy(stored["rand/dn/box_sign01"])
         given["denoising/part"] = part
@@ -127,11 +129,15 @@ def test_matching_costs_and_assignments_equal_the_official_ones(case):
             for task, names in COSTS.items():
                 cost = model.tasks[task].cost(predictions[task], picture, truth, draws, tag).numpy()
                 expected = sum(reference[f"cost/{stage}/img{picture}/{name}"] for name in names)
-                np.testing.assert_allclose(cost, expected, atol=2e-5 * max(1, np.abs(expected).max()), err_msg=f"{stage} {task}")
+                np.testing.assert_allclose(
+                    cost, expected, atol=2e-5 * max(1, np.abs(expected).max()), err_msg=f"{stage} {task}"
+                )
             here = matched.pictures == picture
             assigned = np.zeros(model.config.num_queries, dtype=int)
             assigned[matched.queries[here].numpy()] = matched.people[here].numpy() + 1
-            np.testing.assert_array_equal(assigned, reference[f"assign/{stage}/img{picture}"], err_msg=f"{stage} {picture}")
+            np.testing.assert_array_equal(
+                assigned, reference[f"assign/{stage}/img{picture}"], err_msg=f"{stage} {picture}"
+            )
 
 
 @pytest.mark.parametrize("case", ["same", "pad"])

@@ -162,7 +162,8 @@ def infer_config(state: Mapping[str, Tensor]) -> HQNetConfig:
             keypoints=KeypointsConfig(
                 hidden=hidden,
                 refinement=RefinementConfig(
-                    layers=count(re.escape(TRUNK) + r"kpt_refine_decoder\.layers\.(\d+)\."), feedforward=refine_feedforward
+                    layers=count(re.escape(TRUNK) + r"kpt_refine_decoder\.layers\.(\d+)\."),
+                    feedforward=refine_feedforward,
                 ),
                 heatmap=HeatmapConfig(feedforward=heat_feedforward),
             ),
@@ -274,7 +275,11 @@ def convert_file(source: Path, destination: Path) -> list[str]:
     card = {
         "name": "hqnet-r50 (official weights)",
         "source": "converted from the official COCO-UniHuman release",
-        "licences": {"code": "Apache-2.0", "weights": "non-commercial, see the official repository", "data": "COCO-UniHuman"},
+        "licences": {
+            "code": "Apache-2.0",
+            "weights": "non-commercial, see the official repository",
+            "data": "COCO-UniHuman",
+        },
     }
     save_weights(Path(destination), model, card=card)
     return notices

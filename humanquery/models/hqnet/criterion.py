@@ -87,7 +87,9 @@ def losses(
 
 def _with_ignored(matches: Matches, predictions: Predictions, targets: list[Target], scene: Scene) -> Matches:
     """Marks unmatched queries whose box lies in an ignore region (a crowd)."""
-    if not any(bool(t.ignore.any()) for t in targets):  # targets come from the host; on a GPU this is one sync per picture
+    if not any(
+        bool(t.ignore.any()) for t in targets
+    ):  # targets come from the host; on a GPU this is one sync per picture
         return matches
     boxes = predictions["box"].boxes_unit.detach()
     ignored = torch.stack(

@@ -47,7 +47,9 @@ class HQNet(nn.Module):
         self.skeleton = Skeleton.named(config.skeleton)
         t = config.transformer
         self.backbone = build_backbone(config.backbone) if backbone is None else backbone
-        self.neck = ChannelMapper(tuple(self.backbone.channels), t.dim, groups=min(32, t.dim // 4), extra_levels=t.levels - 3)
+        self.neck = ChannelMapper(
+            tuple(self.backbone.channels), t.dim, groups=min(32, t.dim // 4), extra_levels=t.levels - 3
+        )
         self.encoder = Encoder(t)
         self.selection = QuerySelection(t.dim)
         self.content = nn.Embedding(config.num_queries, t.dim)
@@ -150,9 +152,7 @@ class HQNet(nn.Module):
         if self.config.denoising is None:
             return None
         truths = [Truth.of(t, m.canvas_size) for t, m in zip(batch.targets, batch.metas, strict=True)]
-        return noised_queries(
-            truths, self.denoising_label, self.config.denoising, self.config.num_queries, draws
-        )
+        return noised_queries(truths, self.denoising_label, self.config.denoising, self.config.num_queries, draws)
 
     @torch.no_grad()
     def predict(

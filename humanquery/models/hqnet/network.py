@@ -16,9 +16,7 @@ from humanquery.tasks.keypoint_heatmap import encoder_references
 
 
 def layer_config(config: TransformerConfig) -> LayerConfig:
-    return LayerConfig(
-        config.dim, config.heads, config.levels, config.points, config.feedforward, config.dropout
-    )
+    return LayerConfig(config.dim, config.heads, config.levels, config.points, config.feedforward, config.dropout)
 
 
 class Encoder(nn.Module):
