@@ -45,7 +45,7 @@ def reference(value: Value, shapes: Shapes, locations: Locations, weights: Weigh
         plane = plane.permute(0, 2, 3, 1).reshape(b * heads, d, *shapes[level])
         grid = (2 * locations[:, :, :, level] - 1).transpose(1, 2).flatten(0, 1)
         seen = F.grid_sample(plane, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        weight = weights[:, :, :, level].transpose(1, 2).reshape(b * heads, 1, q, -1)
+        weight = weights[:, :, :, level].transpose(1, 2).reshape(b * heads, 1, q, weights.shape[-1])
         out = out + (seen * weight).sum(-1)
     return out.reshape(b, heads * d, q).transpose(1, 2)
 
@@ -57,9 +57,10 @@ def gather(value: Value, shapes: Shapes, locations: Locations, weights: Weights)
     q = locations.shape[1]
     rows, shares = _corners(shapes, locations, s)
     # one bag of 4 · levels · points rows for every picture, query and head
+    bag = 4 * weights.shape[3] * weights.shape[4]
     shares = [share * weights for share in shares]
-    rows = torch.stack(rows, 3).reshape(b * q * heads, -1)
-    shares = torch.stack(shares, 3).reshape(b * q * heads, -1)
+    rows = torch.stack(rows, 3).reshape(b * q * heads, bag)
+    shares = torch.stack(shares, 3).reshape(b * q * heads, bag)
     table = value.reshape(b * s * heads, d)
     return F.embedding_bag(rows, table, mode="sum", per_sample_weights=shares).reshape(b, q, heads * d)
 
