@@ -241,19 +241,18 @@ def _torso(canvas: _Canvas, body: _Body, look: Look) -> None:
     if (left - right) @ across < 0:
         ring = [right + out + shoulders, left - out + shoulders, waist - narrow, hip_left - out, hip_right + out, waist + narrow]
     ring = np.array(ring)
-    before = canvas.parts.copy() if look.pattern else None
     canvas.polygon(ring, look.shirt, "torso")
     if look.skirt:
-        hem = (j[13] + j[14]) / 2 + (j[11] + j[12]) / 2 * 0.0
+        hem = (j[13] + j[14]) / 2
         wide = across * (body.hip + thick * 2.6)
         hips = (j[11] + j[12]) / 2 + up * thick
         skirt = np.array([hips + narrow, hips - narrow, hem - wide, hem + wide])
         canvas.polygon(skirt, look.trousers, "skirt")
     if look.pattern:
-        _pattern(canvas, body, look, before)
+        _pattern(canvas, body, look)
 
 
-def _pattern(canvas: _Canvas, body: _Body, look: Look, before: np.ndarray) -> None:
+def _pattern(canvas: _Canvas, body: _Body, look: Look) -> None:
     """Stripes across, along or both; only where the torso was painted."""
     ink = tuple(int(c * 0.72) for c in look.shirt)
     drawn = canvas.colors.copy()
@@ -267,8 +266,8 @@ def _pattern(canvas: _Canvas, body: _Body, look: Look, before: np.ndarray) -> No
             middle = body.across * step * (k - 2.5)
             ends = np.array([middle - body.up * body.height, middle + body.up * body.height])
             cv2.polylines(drawn, [canvas._fixed(ends)], False, ink, max(1, round(step * 0.22)), cv2.LINE_8, 4)
-    on_torso = (canvas.parts == PARTS.index("torso"))[..., None]
-    canvas.colors[:] = np.where(on_torso, drawn, canvas.colors)
+    on_torso = (canvas.parts == PARTS.index("torso")).astype(np.uint8)
+    cv2.copyTo(drawn, on_torso, canvas.colors)
 
 
 def _long_hair(canvas: _Canvas, body: _Body, look: Look) -> None:

@@ -102,9 +102,7 @@ class Placed:
     identity: int
 
     def box(self) -> np.ndarray:
-        ys, xs = np.nonzero(self.figure.alpha > 127)
-        x, y = self.corner
-        return np.array([x + xs.min(), y + ys.min(), x + xs.max() + 1, y + ys.max() + 1], float)
+        return _hull(self.figure.alpha > 127) + np.tile(np.array(self.corner, float), 2)
 
 
 def place(people: list[tuple[Look, Pose]], config: GeneratedScenes, rng: np.random.Generator) -> list[Placed]:
@@ -124,8 +122,7 @@ def place(people: list[tuple[Look, Pose]], config: GeneratedScenes, rng: np.rand
 
 
 def _corner(figure: Figure, config: GeneratedScenes, rng: np.random.Generator) -> tuple[int, int]:
-    ys, xs = np.nonzero(figure.alpha > 127)
-    low, high = np.array([xs.min(), ys.min()]), np.array([xs.max() + 1, ys.max() + 1])
+    low, high = np.split(_hull(figure.alpha > 127), 2)
     over = 0.35 * (high - low) if rng.random() < config.truncation else np.array([0.0, 0.0])
     first = -low - over
     last = np.array([config.width, config.height]) - high + over
@@ -213,8 +210,9 @@ def _truth(placed: list[Placed], owner: np.ndarray, size: Size) -> Target:
 
 
 def _hull(mask: np.ndarray) -> np.ndarray:
-    ys, xs = np.nonzero(mask)
-    return np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+    """Tight xyxy box of a mask that is not empty."""
+    xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1])
 
 
 def _joints(person: Placed, owner: np.ndarray, i: int) -> tuple[np.ndarray, np.ndarray]:

@@ -140,7 +140,7 @@ class _Run:
                 if self._time_to_save():
                     self._save()
             numbers = self._evaluate() or numbers
-        return TrainingResult(self.step, self._finish(), numbers)
+            return TrainingResult(self.step, self._finish(), numbers)
 
     def _one_step(self, batches: Iterator[Batch]) -> None:
         config = self.config
