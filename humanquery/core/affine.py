@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 Size = tuple[int, int]  # (height, width)
+Number = int | float
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,20 @@ class Affine2D:
     f: float = 0.0
 
     @staticmethod
-    def scaling(sx: float, sy: float | None = None) -> "Affine2D":
-        return Affine2D(a=sx, e=sx if sy is None else sy)
+    def scaling(sx: Number, sy: Number | None = None) -> "Affine2D":
+        return Affine2D(a=float(sx), e=float(sx if sy is None else sy))
 
     @staticmethod
-    def translation(dx: float, dy: float) -> "Affine2D":
-        return Affine2D(c=dx, f=dy)
+    def translation(dx: Number, dy: Number) -> "Affine2D":
+        return Affine2D(c=float(dx), f=float(dy))
 
     @staticmethod
-    def mirror(width: float) -> "Affine2D":
+    def mirror(width: Number) -> "Affine2D":
         """x -> width - x."""
-        return Affine2D(a=-1.0, c=width)
+        return Affine2D(a=-1.0, c=float(width))
 
     @staticmethod
-    def rotation(degrees: float, center: tuple[float, float] = (0.0, 0.0)) -> "Affine2D":
+    def rotation(degrees: Number, center: tuple[Number, Number] = (0.0, 0.0)) -> "Affine2D":
         """Clockwise on the screen (y points down), about `center`."""
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         about_origin = Affine2D(a=cos, b=-sin, d=sin, e=cos)
