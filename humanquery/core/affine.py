@@ -103,8 +103,19 @@ class Affine2D:
         matrix = (half.inverse() @ self @ half).matrix3()[:2]  # cv2 counts pixel centres from 0
         fill = fill if isinstance(fill, tuple) else (fill,) * 4
         if max(image.shape[:2]) < 32768 and max(size) < 32768:  # warpAffine's own limit
-            return cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
+            # where no fill shows, it must not blend into the outermost pixels either
+            border = cv2.BORDER_REPLICATE if self._covers(image.shape[:2], size) else cv2.BORDER_CONSTANT
+            return cv2.warpAffine(
+                image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=border, borderValue=fill
+            )
         raise ValueError(f"a picture of {image.shape[:2]} cannot be warped to {size}: no side may reach 32768")
+
+    def _covers(self, image_size: Size, size: Size) -> bool:
+        """Whether the warped picture fills the whole canvas."""
+        back = self.inverse()
+        corners = [(x, y) for x in (0, size[1]) for y in (0, size[0])]
+        at = [(back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f) for x, y in corners]
+        return all(-1e-3 <= x <= image_size[1] + 1e-3 and -1e-3 <= y <= image_size[0] + 1e-3 for x, y in at)
 
     def masks(self, masks: Bool[Tensor, "n h w"], size: Size) -> Bool[Tensor, "n H W"]:
         """Bitmaps moved by bilinear interpolation and cut at one half."""
