@@ -42,9 +42,7 @@ class AugmentConfig:
     copy_paste: CopyPasteConfig = CopyPasteConfig()
 
 
-def augment(
-    sample: Sample, config: AugmentConfig, rng: np.random.Generator, donor: Sample | None = None
-) -> Sample:
+def augment(sample: Sample, config: AugmentConfig, rng: np.random.Generator, donor: Sample | None = None) -> Sample:
     """A training canvas of the sample; its `Meta.to_canvas` is the one matrix that everything went through.
 
     `donor`, where given, is a second picture from which people are pasted. Same `rng` state, same result.

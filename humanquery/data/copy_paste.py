@@ -42,7 +42,7 @@ def paste_people(sample: Sample, donor: Sample, config: CopyPasteConfig, rng: np
     size = sample.target.image_size
     matrix = _placement(donor, pasted, sample, config, rng)
     moved = cut_to_canvas(warp_target(pasted, matrix, size), size)
-    moved = moved[moved.masks.value.flatten(1).any(1)] if len(moved) else moved
+    moved = _tight(moved[moved.masks.value.flatten(1).any(1)]) if len(moved) else moved
     if not len(moved):
         return sample
     cover = moved.masks.value.any(0)
@@ -96,6 +96,14 @@ def _placement(
     middle = (hull[:, :2].amin(0) + hull[:, 2:].amax(0)) / 2
     dx, dy = rng.uniform(0, width) - float(middle[0]), rng.uniform(0.2, 0.8) * height - float(middle[1])
     return Affine2D.translation(dx, dy) @ shape
+
+
+def _tight(moved: Target) -> Target:
+    """Boxes that reach the picture's edge fitted to what is left of the mask there."""
+    height, width = moved.image_size
+    x1, y1, x2, y2 = moved.boxes.unbind(-1)
+    cut = (x1 <= 0) | (y1 <= 0) | (x2 >= width) | (y2 >= height)
+    return moved.replace(boxes=torch.where(cut[:, None], mask_boxes(moved.masks.value), moved.boxes))
 
 
 def _hidden_joints(target: Target, cover: Tensor) -> Tensor:

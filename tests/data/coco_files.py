@@ -32,6 +32,7 @@ def write_file(folder: Path, people: list[dict], pictures: int = 1, size=(48, 64
         image = np.random.default_rng(record["id"]).integers(0, 255, (*size, 3)).astype(np.uint8)
         write_image(folder / "images" / record["file_name"], image)
     content = {"images": records, "annotations": people, "categories": [{"id": 1, "name": "person"}], **more}
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "truth.json"
     path.write_text(json.dumps(content))
     return str(path)

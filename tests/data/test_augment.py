@@ -214,7 +214,9 @@ def test_colours_change_within_their_ranges_and_not_at_chance_zero():
 
 def test_only_hue_turned_keeps_brightness():
     red = np.full((4, 4, 3), (200, 20, 20), np.uint8)
-    only_hue = PhotometricConfig(chance=1.0, brightness=0.0, contrast=(1.0, 1.0), saturation=(1.0, 1.0), swap_channels=0.0)
+    only_hue = PhotometricConfig(
+        chance=1.0, brightness=0.0, contrast=(1.0, 1.0), saturation=(1.0, 1.0), swap_channels=0.0
+    )
     turned = distort_colours(red, only_hue, np.random.default_rng(3))
     assert turned.max() == 200 and turned[0, 0].argmax() == 0 and not np.array_equal(turned, red)
 
