@@ -53,7 +53,8 @@ def write_coco(path: str | Path, samples: Iterable[Sample], images: str | Path |
 
 def _image_record(sample: Sample) -> dict[str, Any]:
     height, width = sample.target.image_size
-    name = Path(sample.meta.path).name if sample.meta.path else f"{sample.meta.image_id:012d}.png"
+    path = Path(sample.meta.path)  # a generated picture has no file, hence no suffix
+    name = path.name if path.suffix else f"{sample.meta.image_id:012d}.png"
     return {"id": sample.meta.image_id, "file_name": name, "height": height, "width": width}
 
 

@@ -5,9 +5,10 @@ from typing import Protocol, runtime_checkable
 from humanquery.core.batch import Sample
 from humanquery.data.coco import CocoSourceConfig
 from humanquery.data.crops import FacesConfig, MosaicConfig, PetaConfig
+from humanquery.data.scenes import GeneratedScenes, Scenes
 
-# A new kind of source joins here: a frozen dataclass with `build()`.
-SourceConfig = CocoSourceConfig | PetaConfig | FacesConfig | MosaicConfig
+# A new kind of source joins here: a frozen dataclass with `build()` (or a line in `open_source`).
+SourceConfig = CocoSourceConfig | PetaConfig | FacesConfig | MosaicConfig | GeneratedScenes
 
 
 @runtime_checkable
@@ -21,4 +22,4 @@ class Source(Protocol):
 
 def open_source(config: SourceConfig) -> Source:
     """The source that the config describes; its own errors (missing file, bad labels) come through."""
-    return config.build()
+    return Scenes(config) if isinstance(config, GeneratedScenes) else config.build()
