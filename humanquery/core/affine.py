@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 Size = tuple[int, int]  # (height, width)
+Number = int | float
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,20 @@ class Affine2D:
     f: float = 0.0
 
     @staticmethod
-    def scaling(sx: float, sy: float | None = None) -> "Affine2D":
-        return Affine2D(a=sx, e=sx if sy is None else sy)
+    def scaling(sx: Number, sy: Number | None = None) -> "Affine2D":
+        return Affine2D(a=float(sx), e=float(sx if sy is None else sy))
 
     @staticmethod
-    def translation(dx: float, dy: float) -> "Affine2D":
-        return Affine2D(c=dx, f=dy)
+    def translation(dx: Number, dy: Number) -> "Affine2D":
+        return Affine2D(c=float(dx), f=float(dy))
 
     @staticmethod
-    def mirror(width: float) -> "Affine2D":
+    def mirror(width: Number) -> "Affine2D":
         """x -> width - x."""
-        return Affine2D(a=-1.0, c=width)
+        return Affine2D(a=-1.0, c=float(width))
 
     @staticmethod
-    def rotation(degrees: float, center: tuple[float, float] = (0.0, 0.0)) -> "Affine2D":
+    def rotation(degrees: Number, center: tuple[Number, Number] = (0.0, 0.0)) -> "Affine2D":
         """Clockwise on the screen (y points down), about `center`."""
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         about_origin = Affine2D(a=cos, b=-sin, d=sin, e=cos)
@@ -102,8 +103,19 @@ class Affine2D:
         matrix = (half.inverse() @ self @ half).matrix3()[:2]  # cv2 counts pixel centres from 0
         fill = fill if isinstance(fill, tuple) else (fill,) * 4
         if max(image.shape[:2]) < 32768 and max(size) < 32768:  # warpAffine's own limit
-            return cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
+            # where no fill shows, it must not blend into the outermost pixels either
+            border = cv2.BORDER_REPLICATE if self._covers(image.shape[:2], size) else cv2.BORDER_CONSTANT
+            return cv2.warpAffine(
+                image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=border, borderValue=fill
+            )
         raise ValueError(f"a picture of {image.shape[:2]} cannot be warped to {size}: no side may reach 32768")
+
+    def _covers(self, image_size: Size, size: Size) -> bool:
+        """Whether the warped picture fills the whole canvas."""
+        back = self.inverse()
+        corners = [(x, y) for x in (0, size[1]) for y in (0, size[0])]
+        at = [(back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f) for x, y in corners]
+        return all(-1e-3 <= x <= image_size[1] + 1e-3 and -1e-3 <= y <= image_size[0] + 1e-3 for x, y in at)
 
     def masks(self, masks: Bool[Tensor, "n h w"], size: Size) -> Bool[Tensor, "n H W"]:
         """Bitmaps moved by bilinear interpolation and cut at one half."""
