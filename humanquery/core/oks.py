@@ -12,7 +12,7 @@ def oks(
     sigmas: Float[Tensor, " k"],
     counts: Bool[Tensor, "*#n k"],
     max_exponent: float | None = None,
-) -> Float[Tensor, "*n"]:
+) -> Float[Tensor, "*m"]:
     """Object keypoint similarity, 0..1; 0 where no joint counts.
 
     COCO keypoint evaluation: mean over counted joints of exp(-d² / (2 area (2 sigma)²)).

@@ -3,7 +3,7 @@ mirroring follow from that one line."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.skeleton import Skeleton
+
+Rows = TypeVar("Rows", bound="PersonRows")
 
 KINDS = ("boxes", "points", "joint_rows", "masks", "row", "area")
 
@@ -96,7 +98,7 @@ class PersonRows:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def _map(self, change, **others) -> Self:
+    def _map(self: Rows, change, **others) -> Rows:
         """A copy with change(value, kind) applied to every filled field; `Labelled` fields change in their value only."""
         changed = {}
         for name, kind, value in self.filled():
@@ -105,7 +107,7 @@ class PersonRows:
             )
         return dataclasses.replace(self, **changed, **others)
 
-    def __getitem__(self, index) -> Self:
+    def __getitem__(self: Rows, index) -> Rows:
         """Rows by slice, boolean mask, index tensor or list; an int gives one row, still as rows."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
@@ -116,13 +118,13 @@ class PersonRows:
             index = index if index.dtype == torch.bool and len(index) else index.long()
         return dataclasses.replace(self, **{name: value[index] for name, _, value in self.filled()})
 
-    def to(self, device) -> Self:
+    def to(self: Rows, device) -> Rows:
         return dataclasses.replace(self, **{name: value.to(device) for name, _, value in self.filled()})
 
-    def replace(self, **fields) -> Self:
+    def replace(self: Rows, **fields) -> Rows:
         return dataclasses.replace(self, **fields)
 
-    def warp(self, matrix: Affine2D, size: Size) -> Self:
+    def warp(self: Rows, matrix: Affine2D, size: Size) -> Rows:
         """The same people on a canvas of `size`; a mirroring matrix also swaps left and right joints. Nothing is cut."""
         geometry = {
             "boxes": matrix.boxes,
@@ -133,18 +135,18 @@ class PersonRows:
         moved = self._map(lambda value, kind: geometry[kind](value) if kind in geometry else value, image_size=size)
         return moved._swap_sides() if matrix.is_mirror else moved
 
-    def mirror(self) -> Self:
+    def mirror(self: Rows) -> Rows:
         """Left-right mirror of the whole picture: x -> width - x, left and right joints swapped."""
         return self.warp(Affine2D.mirror(self.image_size[1]), self.image_size)
 
-    def _swap_sides(self) -> Self:
+    def _swap_sides(self: Rows) -> Rows:
         if self.skeleton is None:
             return self
         order = list(self.skeleton.mirror_order)
         return self._map(lambda value, kind: value[:, order] if kind in ("points", "joint_rows") else value)
 
     @classmethod
-    def cat(cls, parts: Sequence[Self]) -> Self:
+    def cat(cls: type[Rows], parts: Sequence[Rows]) -> Rows:
         """People of the same picture in one structure; a field is kept if every part that holds people has it.
 
         Parts of pictures of different size, or with different skeletons, raise ValueError.
