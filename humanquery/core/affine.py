@@ -13,32 +13,32 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 Size = tuple[int, int]  # (height, width)
-Number = float | int
+Number = int | float
 
 
 @dataclass(frozen=True)
 class Affine2D:
     """x' = a x + b y + c, y' = d x + e y + f, as the six numbers (a, b, c, d, e, f) in float64."""
 
-    a: Number = 1.0
-    b: Number = 0.0
-    c: Number = 0.0
-    d: Number = 0.0
-    e: Number = 1.0
-    f: Number = 0.0
+    a: float = 1.0
+    b: float = 0.0
+    c: float = 0.0
+    d: float = 0.0
+    e: float = 1.0
+    f: float = 0.0
 
     @staticmethod
     def scaling(sx: Number, sy: Number | None = None) -> "Affine2D":
-        return Affine2D(a=sx, e=sx if sy is None else sy)
+        return Affine2D(a=float(sx), e=float(sx if sy is None else sy))
 
     @staticmethod
     def translation(dx: Number, dy: Number) -> "Affine2D":
-        return Affine2D(c=dx, f=dy)
+        return Affine2D(c=float(dx), f=float(dy))
 
     @staticmethod
     def mirror(width: Number) -> "Affine2D":
         """x -> width - x."""
-        return Affine2D(a=-1.0, c=width)
+        return Affine2D(a=-1.0, c=float(width))
 
     @staticmethod
     def rotation(degrees: Number, center: tuple[Number, Number] = (0.0, 0.0)) -> "Affine2D":
@@ -62,7 +62,7 @@ class Affine2D:
         return np.array([[self.a, self.b, self.c], [self.d, self.e, self.f], [0, 0, 1]], np.float64)
 
     @property
-    def determinant(self) -> Number:
+    def determinant(self) -> float:
         """Signed area factor: areas multiply by its magnitude, a mirror makes it negative."""
         return self.a * self.e - self.b * self.d
 
@@ -133,11 +133,11 @@ class Affine2D:
         return torch.from_numpy(np.stack(moved)).to(masks.device)
 
 
-def _shrunk(length: int, scale: Number) -> int:
+def _shrunk(length: int, scale: float) -> int:
     return max(1, round(length * scale)) if scale < 0.6 else length
 
 
-def _inside(position: np.ndarray, length: Number) -> np.ndarray:
+def _inside(position: np.ndarray, length: int) -> np.ndarray:
     slack = 1e-6  # a centre on the very edge counts as inside whatever the rounding
     return (position > -slack) & (position < length + slack)
 

@@ -1,5 +1,6 @@
 """Masks as bitmaps, polygons and COCO run lengths (column-major counts, compressed to the COCO string)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ from humanquery.core.affine import Size
 from humanquery.core.errors import AnnotationError
 
 
-def polygons_to_bitmap(polygons: list[list[float]], size: Size) -> Bool[Tensor, "h w"]:
+def polygons_to_bitmap(polygons: Sequence[Sequence[int | float]], size: Size) -> Bool[Tensor, "h w"]:
     """Union of COCO polygons [x1, y1, x2, y2, ...] (continuous px) on a canvas of `size`; pixels whose centre is inside.
 
     A polygon needs at least three points; fewer raise AnnotationError.
     """
-    bitmap = np.zeros(size, bool)
+    canvas = np.zeros(size, bool)
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise AnnotationError(
@@ -25,24 +26,25 @@ def polygons_to_bitmap(polygons: list[list[float]], size: Size) -> Bool[Tensor, 
         points = np.asarray(polygon, np.float64).reshape(-1, 2)
         if not np.isfinite(points).all():
             raise AnnotationError("a mask polygon holds NaN or infinity; expected finite pixel coordinates")
-        bitmap |= _inside_ring(points, size)
-    return torch.from_numpy(bitmap)
+        canvas |= _inside(points, size)
+    return torch.from_numpy(canvas)
 
 
-def _inside_ring(points: np.ndarray, size: Size) -> np.ndarray:
-    """Even-odd rule: every edge toggles the rest of each line of pixel centres that it crosses."""
+def _inside(ring: np.ndarray, size: Size) -> np.ndarray:
+    """Pixels whose centre lies inside one closed ring (even-odd rule): each edge flips all pixels right of it."""
     height, width = size
-    x, y = points.T
-    x_next, y_next = np.roll(x, -1), np.roll(y, -1)
-    first = np.clip(np.ceil(np.minimum(y, y_next) - 0.5), 0, height).astype(np.int64)
-    last = np.clip(np.ceil(np.maximum(y, y_next) - 0.5), 0, height).astype(np.int64)  # not included
-    crossed = last - first
-    edge = np.repeat(np.arange(len(x)), crossed)
-    line = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + first[edge]
-    along = (line + 0.5 - y[edge]) / (y_next - y)[edge]
-    column = np.clip(np.ceil(x[edge] + along * (x_next - x)[edge] - 0.5), 0, width).astype(np.int64)
-    toggles = np.bincount(line * (width + 1) + column, minlength=height * (width + 1)).reshape(height, width + 1)
-    return (np.cumsum(toggles[:, :width], axis=1) & 1).astype(bool)
+    x, y = ring[:, 0], ring[:, 1]
+    next_x, next_y = np.roll(x, -1), np.roll(y, -1)
+    top = np.clip(np.ceil(np.minimum(y, next_y) - 0.5), 0, height).astype(int)
+    end = np.clip(np.ceil(np.maximum(y, next_y) - 0.5), 0, height).astype(int)
+    count = end - top  # lines of pixel centres that each edge crosses
+    edge = np.repeat(np.arange(len(x)), count)
+    line = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + top[edge]
+    along = (line + 0.5 - y[edge]) / (next_y[edge] - y[edge])
+    crossing = x[edge] + along * (next_x[edge] - x[edge])
+    flips = np.zeros((height, width + 1), np.uint8)
+    np.add.at(flips, (line, np.clip(np.ceil(crossing - 0.5), 0, width).astype(int)), 1)
+    return np.cumsum(flips[:, :width], axis=1, dtype=np.uint8) % 2 == 1
 
 
 def bitmap_to_rle(bitmap: Bool[Tensor, "h w"]) -> dict[str, Any]:
