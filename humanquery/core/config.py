@@ -23,7 +23,9 @@ def to_plain(config: Any, where: str = "config") -> Any:
         return {key: to_plain(value, f"{where}[{key!r}]") for key, value in config.items()}
     if config is None or isinstance(config, str | int | float):
         return config
-    raise ConfigError(f"{where} holds a {type(config).__name__}; a config holds plain data only (numbers, strings, ...)")
+    raise ConfigError(
+        f"{where} holds a {type(config).__name__}; a config holds plain data only (numbers, strings, ...)"
+    )
 
 
 def from_plain(kind: Any, plain: Any, where: str = "config") -> Any:
