@@ -10,15 +10,18 @@ from torch import Tensor
 def assign(cost: Float[Tensor, "q g"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     """Row and column indices of the assignment with the least total cost, min(q, g) pairs (Hungarian algorithm).
 
-    Rows come in ascending order. A non-finite cost raises ValueError: it means that a prediction is already broken.
+    Rows come in ascending order; nobody to assign (q or g is 0) gives no pairs. A non-finite cost raises ValueError:
+    it means that a prediction is already broken.
     """
     return assign_all([cost])[0]
 
 
 def assign_all(costs: list[Float[Tensor, "_q _g"]]) -> list[tuple[Int[Tensor, " _m"], Int[Tensor, " _m"]]]:
     """`assign` for many tables at once, with one transfer to the CPU, where the solver runs, and one back."""
+    if not costs:
+        return []
     device = costs[0].device
-    flat = torch.cat([cost.detach().float().flatten() for cost in costs]).cpu().numpy()  # host sync
+    flat = torch.cat([cost.detach().flatten() for cost in costs]).cpu().double().numpy()  # host sync
     if not np.isfinite(flat).all():
         raise ValueError("matching cost holds NaN or infinity: a prediction or a target is not finite")
     tables = np.split(flat, np.cumsum([cost.numel() for cost in costs])[:-1])
