@@ -25,6 +25,7 @@ from humanquery.tasks.gender import GenderConfig
 from humanquery.tasks.keypoint_refinement import RefinementConfig
 from humanquery.tasks.keypoints import KeypointsConfig
 from humanquery.tasks.mask import MaskConfig
+from humanquery.tasks.person import PersonConfig
 
 
 def data_root() -> str:
@@ -56,10 +57,12 @@ def hqnet_tiny_scenes() -> Recipe:
                 dim=128, levels=3, encoder_layers=1, decoder_layers=3, feedforward=256
             ),
             tasks=TasksConfig(
+                # a small shared trunk follows the loudest losses: with weight 1 the class score learns last
+                person=PersonConfig(loss=5.0),
                 keypoints=KeypointsConfig(hidden=128, refinement=RefinementConfig(1, 256, 0.0), heatmap=None),
                 mask=MaskConfig(num_points=1024),
                 gender=GenderConfig(hidden_layers=1),
-                age=AgeConfig(hidden_layers=1),
+                age=AgeConfig(loss=0.5, hidden_layers=1),
             ),
             denoising=DenoisingConfig(pairs=12),
             num_queries=24,
