@@ -101,15 +101,16 @@ def hqnet_small() -> Recipe:
     people = data_root() + "/people"
     return Recipe(
         model=HQNetConfig(
-            backbone=MoveNetBackbone(weights="", frozen_blocks=3),
+            backbone=MoveNetBackbone(weights="", frozen_blocks=7),
             transformer=TransformerConfig(
                 dim=128, levels=4, encoder_layers=1, decoder_layers=3, feedforward=512
             ),
             tasks=TasksConfig(
+                person=PersonConfig(loss=5.0),
                 keypoints=KeypointsConfig(hidden=256, refinement=RefinementConfig(1, 512, 0.0), heatmap=None),
                 mask=MaskConfig(num_points=1024),
                 gender=GenderConfig(hidden_layers=1),
-                age=AgeConfig(hidden_layers=1),
+                age=AgeConfig(loss=0.3, hidden_layers=1),
             ),
             denoising=DenoisingConfig(pairs=30),
             num_queries=60,
