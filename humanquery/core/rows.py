@@ -18,8 +18,8 @@ KINDS = ("boxes", "points", "joint_rows", "masks", "row", "area")
 
 
 def rows(kind: str, *, required: bool = False) -> Any:
-    """Declares a per-person field, None unless `required`. Kinds: boxes (xyxy px), points (n k 2 px), joint_rows (n k ...: one value per joint),
-    masks (n h w), area (px²), row (anything else)."""
+    """Declares a per-person field, None unless `required`. Kinds: boxes (xyxy px), points (n k 2 px),
+    joint_rows (n k ...: one value per joint), masks (n h w), area (px²), row (anything else)."""
     assert kind in KINDS, kind
     default = dataclasses.MISSING if required else None
     return dataclasses.field(default=default, metadata={"kind": kind})

@@ -112,7 +112,7 @@ class CocoSource:
 
     def _people_by_image(self, content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
         """Sound annotations of persons, by picture."""
-        person_ids = _person_categories(content, self.annotations_json)
+        person_ids = person_categories(content, self.annotations_json)
         people: dict[int, list] = {record["id"]: [] for record in content["images"]}
         if len(people) != len(content["images"]):
             repeated = Counter(record["id"] for record in content["images"]).most_common(1)[0][0]
@@ -187,7 +187,7 @@ def load_coco(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _person_categories(content: dict[str, Any], path: Path) -> set[int] | None:
+def person_categories(content: dict[str, Any], path: Path) -> set[int] | None:
     """Ids of the person category; None: the file has no categories, all annotations are people."""
     categories = content.get("categories") or []
     if len(categories) <= 1:

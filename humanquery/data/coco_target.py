@@ -126,13 +126,19 @@ def short_polygons(annotation: Annotation) -> int:
 
 def problem_of(annotation: Annotation, skeleton: Skeleton) -> str | None:
     """What is wrong with the annotation, in words for a person, or None."""
-    return (
-        _box_problem(annotation.get("bbox"), "bbox")
-        or _number_problem(annotation.get("area", 1), "area")
-        or _keypoint_problem(annotation.get("keypoints"), skeleton)
-        or _segment_problem(annotation.get("segmentation"))
-        or _attribute_problem(annotation)
+    return next(iter(problems_of(annotation, skeleton)), None)
+
+
+def problems_of(annotation: Annotation, skeleton: Skeleton) -> list[str]:
+    """Everything that is wrong with the annotation by itself; each text begins with the quoted key."""
+    found = (
+        _box_problem(annotation.get("bbox"), "bbox"),
+        _number_problem(annotation.get("area", 1), "area"),
+        _keypoint_problem(annotation.get("keypoints"), skeleton),
+        _segment_problem(annotation.get("segmentation")),
+        _attribute_problem(annotation),
     )
+    return [problem for problem in found if problem is not None]
 
 
 def _number_problem(value: Any, name: str) -> str | None:

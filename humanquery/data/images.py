@@ -40,11 +40,18 @@ def read_image(
 
 
 def read_size(source: str | Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Size:
-    """(height, width) of the upright picture, from the header alone; raises as `read_image`."""
+    """(height, width) of the upright picture, from the header (a PNG may be decoded to find its EXIF); raises as
+    `read_image`."""
     label = name or ("picture" if isinstance(source, bytes) else str(source))
     with _opened(source, label, max_pixels) as picture:
         width, height = picture.size
-        sideways = picture.getexif().get(0x0112, 1) >= 5
+        try:
+            sideways = picture.getexif().get(0x0112, 1) >= 5
+        except Exception as problem:  # for a PNG, Pillow decodes the whole picture to find its EXIF
+            raise ImageError(
+                f"{label}: a {picture.format} picture of {width} x {height} that cannot be decoded "
+                f"({problem or type(problem).__name__}); the file is truncated or damaged, fetch it again"
+            ) from problem
     return (width, height) if sideways else (height, width)
 
 

@@ -160,3 +160,11 @@ def test_writing_an_unknown_kind_or_nothing_says_what_to_use(tmp_path):
         write_image(tmp_path / "a.xyz", stripes())
     with pytest.raises(ImageError, match="empty picture"):
         write_image(tmp_path / "a.png", np.zeros((0, 4, 3), np.uint8))
+
+
+def test_the_size_of_a_truncated_png_is_an_image_error(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (120, 100, 3), dtype=np.uint8)
+    write_image(tmp_path / "cut.png", noise)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:5000])
+    with pytest.raises(ImageError, match="cut.png: a PNG picture of 100 x 120 that cannot be decoded"):
+        read_size(tmp_path / "cut.png")
