@@ -113,7 +113,7 @@ def _number(value: float | None) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Where and when a number was measured: commit, cpu, cores, torch, gpu, date (UTC, ISO); "unknown" where unknown."""
+    """Where and when a number was measured: commit, cpu, cores, torch, gpu, date (UTC); "unknown" where unknown."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "commit": _commit(Path(__file__).parent),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from humanquery.core.config import override
 from humanquery.core.errors import ConfigError
 from humanquery.engine.optim import (
     OptimConfig,
@@ -24,7 +25,7 @@ def test_the_papers_schedule_drops_tenfold_after_four_fifths():
 
 
 def test_a_milestone_above_one_is_a_step():
-    config = OptimConfig(milestones=(0.5, 80))
+    config = OptimConfig(milestones=(0.5, 80.0))
     assert [lr_factor(config, s, 100) for s in (49, 50, 80)] == pytest.approx([1, 0.1, 0.01])
 
 
@@ -73,7 +74,6 @@ def test_a_wholly_frozen_module_is_refused():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"schedule": "linear"}, "'linear', expected one of step, cosine, constant"),
         ({"ema": 1.0}, "optim.ema: got 1.0"),
         ({"lr": -1.0}, "optim.lr: got -1.0, expected 0 or more"),
         ({"lr": math.nan}, "optim.lr: got nan"),
@@ -83,6 +83,11 @@ def test_a_wholly_frozen_module_is_refused():
 def test_impossible_values_are_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         OptimConfig(**fields)
+
+
+def test_an_unknown_schedule_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="got 'linear', expected one of 'step', 'cosine', 'constant'"):
+        override(OptimConfig(), ["schedule=linear"])
 
 
 def test_clipping_keeps_the_direction_and_gives_the_norm_before():

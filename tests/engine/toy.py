@@ -115,7 +115,7 @@ LONG_TOY = ToyConfig(dropout=0.3, norm=True)
 
 
 def main() -> None:
-    """`long OUT`: a run slow enough to be killed. `ranks OUT`: one rank of runs with DDP and FSDP (torchrun's variables)."""
+    """`long OUT`: a run slow enough to be killed. `ranks OUT`: one rank of runs with DDP and FSDP."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("long", "ranks"))
     parser.add_argument("out", type=Path)
