@@ -65,7 +65,7 @@ def _shipped(value: Tensor, half: bool) -> Tensor:
 
 
 class atomic:
-    """`with atomic(path) as unfinished:` write the file `unfinished`; it becomes `path` only when all of it is on disk."""
+    """`with atomic(path) as unfinished:` write the file `unfinished`; it becomes `path` once all of it is on disk."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -81,6 +81,7 @@ class atomic:
             return
         with open(self.unfinished, "rb") as written:
             os.fsync(written.fileno())
+        self.unfinished.chmod(0o644)  # safetensors writes files that only their owner may read
         os.replace(self.unfinished, self.path)
         if os.name == "posix":  # the rename itself must survive a power cut
             folder = os.open(self.path.parent, os.O_RDONLY)
@@ -91,8 +92,8 @@ class atomic:
 def read_weights(path: Path | str) -> Weights:
     """Reads what `save_weights` wrote; tensors on the CPU, in the file's dtypes.
 
-    Anything else raises CheckpointError: no file, a pickle (never opened), no safetensors, a cut file, another program's
-    safetensors, a newer format.
+    Anything else raises CheckpointError: no file, a pickle (never opened), no safetensors, a cut file, another
+    program's safetensors, a newer format.
     """
     path = Path(path)
     _check_is_safetensors(path)

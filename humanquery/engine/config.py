@@ -30,8 +30,8 @@ class EngineConfig:
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """how several processes share the work; without effect in a single one"""
     fsdp_units: tuple[str, ...] = ()
-    """names of modules (`encoder.layers.*` matches all of them) that FSDP gathers one at a time; a unit may only be used
-    by calling it. Empty: the whole model is gathered at once, which is always right"""
+    """names of modules (`encoder.layers.*` matches all of them) that FSDP gathers one at a time; a unit may only be
+    used by calling it. Empty: the whole model is gathered at once, which is always right"""
     find_unused_parameters: bool = False
     """DDP: allow parameters that took no part in a step's losses"""
     log_every: int = 20

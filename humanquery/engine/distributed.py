@@ -5,7 +5,8 @@ What a system promises so that N processes learn exactly what one would from the
 * Every loss is normalised so that the SUM over ranks is the loss of the joint batch: local sum divided by
   `core.ranks.sum_over_ranks(local count)`, with the joint count clamped to at least 1 after the sum. That holds for
   means over pictures too (`sum_over_ranks` of the number of pictures).
-* It returns the same loss names for every batch, also where nobody stands in it (0 times something, so the graph stays).
+* It returns the same loss names for every batch, also where nobody stands in it (a sum over nobody,
+  so that the graph stays).
 
 DDP and FSDP average gradients over ranks, so the engine multiplies each loss by the world size before `backward`; the
 applied gradient is then the sum of all ranks' gradients. Logged losses are summed over ranks as well.
@@ -47,10 +48,10 @@ def pick_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def joined_ranks(device: str = "auto") -> Iterator[torch.device]:
-    """Joins the processes that torchrun started (its environment says which), yields this one's device, leaves at the end.
+    """Joins the processes that torchrun started, yields this one's device, leaves them after.
 
-    Without torchrun, with one process, or where they are joined already it only yields the device. gloo on the CPU, NCCL
-    on CUDA. Build loaders inside it: they need `core.ranks`.
+    Without torchrun, with one process, or where they are joined already it only yields the device. gloo on the CPU,
+    NCCL on CUDA. Build loaders inside it: they need `core.ranks`.
     """
     own = pick_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or dist.is_initialized():
@@ -128,7 +129,7 @@ def gathered(mine: object) -> list:
 
 
 def any_rank(flags: list[bool], bad: Tensor, device: torch.device) -> list[bool]:
-    """[bad, *flags], each true if it is on any rank. One host sync: the decision to step or to stop needs its answer."""
+    """[bad, *flags], each true if it is on any rank. One host sync: whether to step needs the answer."""
     if world_size() == 1:
         return [bool(bad.item()), *flags]
     together = torch.cat([bad.reshape(1).float(), torch.tensor(flags, dtype=torch.float32, device=device)])

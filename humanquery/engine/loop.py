@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from humanquery.engine.state import (
     random_state,
     read_latest,
     read_metrics,
+    remove_after,
     save_state,
     seed_everything,
     set_random_state,
@@ -78,9 +80,10 @@ def train(
     """Trains any `System` and leaves `model.safetensors`, `metrics.jsonl`, `config.json` and the last states in `out`.
 
     Optimizer step s (from 0) uses batches s·k .. s·k + k - 1 of the loader, k = `config.accumulate`. What is minimised
-    is the mean over these micro-batches of the sum of all losses: equal to one k-fold batch for losses that average over
-    something every micro-batch has equally much of (pictures, say); a loss divided by its micro-batch's number of people
-    weighs every micro-batch alike, however many people stand in it. Over several ranks see `engine.distributed`.
+    is the mean over these micro-batches of the sum of all losses: equal to one k-fold batch for losses that average
+    over something every micro-batch has equally much of (pictures, say); a loss divided by its micro-batch's number of
+    people weighs every micro-batch alike, however many people stand in it. Over several ranks see `engine.distributed`;
+    `out` must then be one folder that all of them see.
 
     `resume` goes on from the newest state in `out`, bit for bit as if there had been no interruption (on the CPU, with
     the same number of ranks), or begins if there is none. `system` is trained in place and keeps the plain, not the
@@ -107,6 +110,7 @@ def _kernels(deterministic: bool) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     try:
@@ -146,6 +150,7 @@ class _Run:
                     + "\nSet it back, or train into another folder."
                 )
             load_state(self.system, state["model"])
+        gathered(None)  # all have looked into the folder before rank 0 writes there
         if rank() == 0:
             self._prepare_folder(state)
         layout = {"memory_format": torch.channels_last} if self.config.channels_last else {}
@@ -175,7 +180,9 @@ class _Run:
 
     def _prepare_folder(self, state: dict[str, Any] | None) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        cut_metrics(self.out / "metrics.jsonl", state["step"] if state else 0)
+        done = state["step"] if state else 0
+        remove_after(self.out, done)
+        cut_metrics(self.out / "metrics.jsonl", done)
         plain = {"engine": to_plain(self.config), "system": to_plain(self.system_config)}
         with atomic(self.out / "config.json") as unfinished:
             unfinished.write_text(json.dumps(plain, indent=1) + "\n")
@@ -208,7 +215,7 @@ class _Run:
         if self.step:
             self.journal.say(f"resumed after step {self.step} of {self.config.steps}")
         self.begun = self.saved_at = self.logged_at = time.perf_counter()
-        self.images = 0
+        self.images, self.logged_step = 0, self.step
         stream = loader.batches(self.step * self.config.accumulate)
         while self.step < self.config.steps:
             batches = self._next(stream)
@@ -245,9 +252,8 @@ class _Run:
         return batches
 
     def _step(self, batches: list[Batch]) -> tuple[Tensor, bool, bool]:
-        """One optimizer step; gives the gradient norm, whether anybody asked to stop, whether a state is due by time."""
-        lr = set_lr(self.optimizer, self.config.optim, self.step, self.config.steps)
-        self.lr = lr
+        """One optimizer step; gives the gradient norm, whether anybody asked to stop, whether a state is due."""
+        self.lr = set_lr(self.optimizer, self.config.optim, self.step, self.config.steps)
         per_batch = []
         for i, batch in enumerate(batches):
             with gradient_sync(self.model, last=i == len(batches) - 1):
@@ -292,10 +298,14 @@ class _Run:
                 f"step {self.step + 1}: losses {sorted(losses)}, expected {list(self.names)} as before; "
                 f"{type(self.system).__name__} must return the same names, at least one, for every batch"
             )
+        shaped = [f"{name} has shape {list(losses[name].shape)}" for name in self.names if losses[name].ndim]
+        if shaped:
+            raise TrainingError(f"step {self.step + 1}: every loss must be one number, but {', '.join(shaped)}")
         values = torch.stack([losses[name].float() for name in self.names])
-        if values.ndim != 1 or not values.requires_grad:
-            what = "are no scalars" if values.ndim != 1 else "depend on no trainable parameter"
-            raise TrainingError(f"step {self.step + 1}: the losses {what}: {', '.join(self.names)}")
+        if not values.requires_grad:
+            raise TrainingError(
+                f"step {self.step + 1}: no trainable parameter has a part in the losses {', '.join(self.names)}"
+            )
         return values
 
     def _refuse(self, losses: Tensor, norm: Tensor, batches: list[Batch]) -> None:
@@ -333,8 +343,7 @@ class _Run:
         }
         if self.device.type == "cuda":
             record["memory_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)
-        since = max(1, min(self.window_steps, self.step - getattr(self, "logged_step", self.step - self.window_steps)))
-        self.journal.losses(record, seconds / since)
+        self.journal.losses(record, seconds / (self.step - self.logged_step))
         self.logged_at, self.logged_step, self.images, self.window_steps = now, self.step, 0, 0
 
     def _show(self, act: Callable[[], None]) -> None:
@@ -343,12 +352,13 @@ class _Run:
         if self.shown is None:
             return
         load_state(self.shown, weights)
-        before = random_state(self.device)
+        begun, before = time.perf_counter(), random_state(self.device)
         try:
             with torch.no_grad():
                 act()
         finally:
             set_random_state(before, self.device)
+        self.logged_at += time.perf_counter() - begun  # speed means training speed
 
     def _whole_weights(self) -> dict[str, Tensor]:
         """Averaged weights if averaging is on. All ranks must call it."""
@@ -395,13 +405,15 @@ class _Run:
         logged = next((r for r in reversed(records) if "total" in r), {})
         weights = self._whole_weights()
         path = self.out / "model.safetensors"
+        losses = {name: logged[name] for name in ("total", *(self.names or ())) if name in logged}
+        losses, evaluation = gathered((losses, evaluation))[0]  # rank 0's file was complete when it read it
         training = {"steps": self.step, "seed": self.config.seed, "evaluation": evaluation}
         if rank() == 0:
             save_state_dict(path, weights, self.system_config, {"training": training, **card})
         return TrainingResult(
             steps=self.step,
             weights=path,
-            losses={name: logged[name] for name in ("total", *(self.names or ())) if name in logged},
+            losses=losses,
             evaluation=evaluation,
             seconds=round(self.seconds_before + time.perf_counter() - self.begun, 3),
         )

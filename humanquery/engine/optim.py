@@ -1,4 +1,4 @@
-"""AdamW with a slower backbone, learning-rate schedules as pure functions of the step, and the average of the weights."""
+"""AdamW with a slower backbone, learning-rate schedules as functions of the step, and the average of the weights."""
 
 import math
 from dataclasses import dataclass

@@ -30,7 +30,7 @@ def latest(out: Path) -> Path | None:
 
 
 def save_state(out: Path, step: int, state: dict[str, Any]) -> Path:
-    """Writes `state-<step>.pt` whole or not at all, then deletes all but the last `KEPT`. Tensors and plain data only."""
+    """Writes `state-<step>.pt` whole or not at all, then deletes all but the last `KEPT`. Tensors and plain data."""
     path = out / f"state-{step:08d}.pt"
     with atomic(path) as unfinished:
         torch.save({"version": STATE_VERSION, "step": step, **state}, unfinished)
@@ -68,6 +68,15 @@ def read_latest(out: Path) -> dict[str, Any] | None:
             "\n".join([*problems, f"no state in {out} can be resumed; start again in another folder"])
         )
     return None
+
+
+def remove_after(out: Path, step: int) -> None:
+    """Deletes states of later steps (they were broken, or the run would go on from them) and unfinished files."""
+    for path in state_files(out):
+        if path.stem > f"state-{step:08d}":
+            path.unlink()
+    for path in out.glob(".*.unfinished"):
+        path.unlink()
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
