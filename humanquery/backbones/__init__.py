@@ -1,0 +1,18 @@
+"""Pictures to feature maps of strides 4, 8, 16, 32."""
+
+from humanquery.backbones.movenet import MoveNetBackbone, MoveNetFeatures
+from humanquery.backbones.parts import Backbone
+from humanquery.backbones.timm_features import TimmBackbone, TimmFeatures
+from humanquery.backbones.vit import VitBackbone, VitFeatures
+
+BackboneConfig = TimmBackbone | MoveNetBackbone | VitBackbone
+
+_MODULES = {TimmBackbone: TimmFeatures, MoveNetBackbone: MoveNetFeatures, VitBackbone: VitFeatures}
+
+
+def build(config: BackboneConfig) -> Backbone:
+    """The module of a backbone config. Weights that cannot be had raise CheckpointError, unknown names ConfigError."""
+    return _MODULES[type(config)](config)
+
+
+__all__ = ["Backbone", "BackboneConfig", "MoveNetBackbone", "TimmBackbone", "VitBackbone", "build"]

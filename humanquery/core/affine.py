@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 Size = tuple[int, int]  # (height, width)
+Number = int | float
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,20 @@ class Affine2D:
     f: float = 0.0
 
     @staticmethod
-    def scaling(sx: float, sy: float | None = None) -> "Affine2D":
-        return Affine2D(a=sx, e=sx if sy is None else sy)
+    def scaling(sx: Number, sy: Number | None = None) -> "Affine2D":
+        return Affine2D(a=float(sx), e=float(sx if sy is None else sy))
 
     @staticmethod
-    def translation(dx: float, dy: float) -> "Affine2D":
-        return Affine2D(c=dx, f=dy)
+    def translation(dx: Number, dy: Number) -> "Affine2D":
+        return Affine2D(c=float(dx), f=float(dy))
 
     @staticmethod
-    def mirror(width: float) -> "Affine2D":
+    def mirror(width: Number) -> "Affine2D":
         """x -> width - x."""
-        return Affine2D(a=-1.0, c=width)
+        return Affine2D(a=-1.0, c=float(width))
 
     @staticmethod
-    def rotation(degrees: float, center: tuple[float, float] = (0.0, 0.0)) -> "Affine2D":
+    def rotation(degrees: Number, center: tuple[Number, Number] = (0.0, 0.0)) -> "Affine2D":
         """Clockwise on the screen (y points down), about `center`."""
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         about_origin = Affine2D(a=cos, b=-sin, d=sin, e=cos)
@@ -87,30 +88,58 @@ class Affine2D:
     def image(
         self, image: UInt8[np.ndarray, "h w *c"], size: Size, fill: int | tuple = 0
     ) -> UInt8[np.ndarray, "H W *c"]:
-        """The picture warped onto a canvas of `size`, bilinear; shrinking is anti-aliased."""
-        shrink = math.sqrt(abs(self.determinant))
-        if (
-            shrink < 0.6
-        ):  # bilinear alone would skip pixels; shrink by area to about the final scale, then warp the rest
-            small = (max(1, round(image.shape[0] * shrink)), max(1, round(image.shape[1] * shrink)))
-            rest = self @ Affine2D.resize(image.shape[:2], small).inverse()
-            return rest._warp(cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA), size, fill)
-        return self._warp(image, size, fill)
+        """The picture warped onto a canvas of `size`, bilinear; shrinking is anti-aliased.
+
+        Canvas pixels whose centre lies outside the picture get `fill`; the picture's own edge is not mixed with it.
+        No side of the canvas, or of the picture after shrinking, may reach 32768 px: ValueError.
+        """
+        height, width = image.shape[:2]
+        if not (height and width and size[0] > 0 and size[1] > 0):
+            raise ValueError(f"a picture of {height} x {width} cannot be warped to {size}: a side is empty")
+        # bilinear alone would skip pixels: shrink by area to about the final scale, then warp the rest
+        small = (_shrunk(height, math.hypot(self.b, self.e)), _shrunk(width, math.hypot(self.a, self.d)))
+        if small == (height, width):
+            return self._warp(image, size, fill)
+        shrunk = cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA)
+        return (self @ Affine2D.resize((height, width), small).inverse())._warp(
+            shrunk.reshape(*small, *image.shape[2:]), size, fill
+        )
 
     def _warp(self, image: np.ndarray, size: Size, fill: int | tuple) -> np.ndarray:
+        if max(*image.shape[:2], *size) >= 32768:  # warpAffine's own limit
+            raise ValueError(f"a picture of {image.shape[:2]} cannot be warped to {size}: no side may reach 32768 px")
         half = Affine2D.translation(0.5, 0.5)
         matrix = (half.inverse() @ self @ half).matrix3()[:2]  # cv2 counts pixel centres from 0
-        fill = fill if isinstance(fill, tuple) else (fill,) * 4
-        if max(image.shape[:2]) < 32768 and max(size) < 32768:  # warpAffine's own limit
-            return cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
-        raise ValueError(f"a picture of {image.shape[:2]} cannot be warped to {size}: no side may reach 32768")
+        moved = cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        moved = moved.reshape(*size, *image.shape[2:])  # cv2 drops a channel axis of length 1
+        self._fill_outside(moved, image.shape[:2], fill)
+        return moved
+
+    def _fill_outside(self, canvas: np.ndarray, size: Size, fill: int | tuple) -> None:
+        back = self.inverse()
+        x, y = np.arange(canvas.shape[1]) + 0.5, np.arange(canvas.shape[0])[:, None] + 0.5
+        if self.b == 0 and self.d == 0:  # upright: whole columns and lines
+            x_in, y_in = _inside(back.a * x + back.c, size[1]), _inside(back.e * y[:, 0] + back.f, size[0])
+            canvas[:, ~x_in], canvas[~y_in] = fill, fill
+            return
+        inside = _inside(back.a * x + back.b * y + back.c, size[1]) & _inside(back.d * x + back.e * y + back.f, size[0])
+        canvas[~inside] = fill
 
     def masks(self, masks: Bool[Tensor, "n h w"], size: Size) -> Bool[Tensor, "n H W"]:
         """Bitmaps moved by bilinear interpolation and cut at one half."""
         if not len(masks):
             return masks.new_zeros(0, *size)
-        moved = [self.image(mask.numpy().astype(np.uint8) * 255, size) >= 128 for mask in masks.cpu()]
+        moved = [self.image(mask.numpy().view(np.uint8) * 255, size) >= 128 for mask in masks.cpu().contiguous()]
         return torch.from_numpy(np.stack(moved)).to(masks.device)
+
+
+def _shrunk(length: int, scale: float) -> int:
+    return max(1, round(length * scale)) if scale < 0.6 else length
+
+
+def _inside(position: np.ndarray, length: int) -> np.ndarray:
+    slack = 1e-6  # a centre on the very edge counts as inside whatever the rounding
+    return (position > -slack) & (position < length + slack)
 
 
 def fit(size: Size, short_side: int, long_side: int) -> Size:

@@ -10,10 +10,23 @@ from torch import Tensor
 def assign(cost: Float[Tensor, "q g"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     """Row and column indices of the assignment with the least total cost, min(q, g) pairs (Hungarian algorithm).
 
-    A non-finite cost raises ValueError: it means that a prediction is already broken.
+    Rows come in ascending order; nobody to assign (q or g is 0) gives no pairs. A non-finite cost raises ValueError:
+    it means that a prediction is already broken.
     """
-    table = cost.detach().float().cpu().numpy()  # host sync: scipy's solver runs on the CPU
-    if not np.isfinite(table).all():
+    return assign_all([cost])[0]
+
+
+def assign_all(costs: list[Float[Tensor, "_q _g"]]) -> list[tuple[Int[Tensor, " _m"], Int[Tensor, " _m"]]]:
+    """`assign` for many tables at once, with one transfer to the CPU, where the solver runs, and one back."""
+    if not costs:
+        return []
+    device = costs[0].device
+    flat = torch.cat([cost.detach().flatten() for cost in costs]).cpu().double().numpy()  # host sync
+    if not np.isfinite(flat).all():
         raise ValueError("matching cost holds NaN or infinity: a prediction or a target is not finite")
-    found, true = linear_sum_assignment(table)
-    return torch.as_tensor(found, device=cost.device), torch.as_tensor(true, device=cost.device)
+    tables = np.split(flat, np.cumsum([cost.numel() for cost in costs])[:-1])
+    pairs = [linear_sum_assignment(t.reshape(c.shape)) for t, c in zip(tables, costs, strict=True)]
+    sizes = [len(rows) for rows, _ in pairs]
+    rows = torch.as_tensor(np.concatenate([rows for rows, _ in pairs]), dtype=torch.long).to(device)
+    columns = torch.as_tensor(np.concatenate([columns for _, columns in pairs]), dtype=torch.long).to(device)
+    return list(zip(rows.split(sizes), columns.split(sizes), strict=True))

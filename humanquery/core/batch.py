@@ -52,18 +52,24 @@ class Batch:
 
     @staticmethod
     def collate(samples: Sequence[Sample], divisor: int = 1) -> "Batch":
-        """Pads right and bottom with zeros to the largest canvas, sides rounded up to a multiple of `divisor`."""
+        """Pads right and bottom with zeros to the largest canvas, sides rounded up to a multiple of `divisor`.
+
+        No samples, or truth for only some of them, raises ValueError.
+        """
+        if not samples:
+            raise ValueError("Batch.collate needs at least one sample")
         height = _round_up(max(s.image.shape[0] for s in samples), divisor)
         width = _round_up(max(s.image.shape[1] for s in samples), divisor)
         images = torch.zeros(len(samples), 3, height, width)
         padding = torch.ones(len(samples), height, width, dtype=torch.bool)
         for i, sample in enumerate(samples):
             h, w = sample.image.shape[:2]
-            images[i, :, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1).float() / 255
+            images[i, :, :h, :w] = torch.from_numpy(np.require(sample.image, requirements="CW")).permute(2, 0, 1)
             padding[i, :h, :w] = False
-        targets = [s.target for s in samples]
-        known = None if any(t is None for t in targets) else targets
-        return Batch(images, padding, [s.meta for s in samples], known)
+        targets = [s.target for s in samples if s.target is not None]
+        if len(targets) not in (0, len(samples)):
+            raise ValueError(f"Batch.collate: {len(targets)} of {len(samples)} samples have a target; all or none must")
+        return Batch(images / 255, padding, [s.meta for s in samples], targets or None)
 
 
 def _round_up(value: int, divisor: int) -> int:

@@ -55,7 +55,7 @@ def iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"], *, crowd: bool = False
     return inner / (areas(a)[:, None] if crowd else union).clamp(min=1e-12)
 
 
-def giou(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], eps: float = 1e-6) -> Float[Tensor, "*n"]:
+def giou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"], eps: float = 1e-6) -> Float[Tensor, "*m"]:
     """Generalised IoU of matching (or broadcast) xyxy boxes, -1..1 (Rezatofighi et al. 2019)."""
     inner, union = _overlap(a, b)
     union = union.clamp(min=eps)

@@ -6,17 +6,18 @@ from torch import Tensor
 
 
 def oks(
-    found: Float[Tensor, "*n k 2"],
+    found: Float[Tensor, "*#n k 2"],
     true: Float[Tensor, "*#n k 2"],
     area: Float[Tensor, "*#n"],
     sigmas: Float[Tensor, " k"],
     counts: Bool[Tensor, "*#n k"],
     max_exponent: float | None = None,
-) -> Float[Tensor, "*n"]:
+) -> Float[Tensor, "*m"]:
     """Object keypoint similarity, 0..1; 0 where no joint counts.
 
     COCO keypoint evaluation: mean over counted joints of exp(-d² / (2 area (2 sigma)²)).
-    `area` in px² of the true person; both point sets in the same space. `max_exponent` cuts the exponent (the matching
+    `area` in px² of the true person; both point sets in the same space; the leading shapes broadcast, so that
+    `found[:, None]` against `true[None]` gives every pair. `max_exponent` cuts the exponent (the matching
     cost of HQNet cuts at 100).
     """
     squared = ((found - true) ** 2).sum(-1)

@@ -1,5 +1,6 @@
 """People as the library gives them: `Persons` is what models return, trackers extend, evaluators score, painters draw."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,18 +52,20 @@ class Persons(PersonRows):
         return draw(image, self, **style)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and lists: {"image_size": [h, w], "skeleton": [...], "persons": [{...}, ...]}.
+        """Plain numbers and lists: {"image_size": [h, w], "skeleton": {"name", "joints"} or null, "persons": [...]}.
 
         Boxes are xyxy px; masks COCO RLE; keypoints [[x, y, score], ...] in continuous px (centre of the first pixel 0.5).
+        A number that is not finite becomes null, which JSON can hold.
         """
+        people = self.to("cpu")  # one transfer per field instead of one per number
         return {
-            "image_size": list(self.image_size),
+            "image_size": [int(side) for side in self.image_size],
             "skeleton": {"name": self.skeleton.name, "joints": list(self.skeleton.joints)} if self.skeleton else None,
-            "persons": [self._person_json(i) for i in range(len(self))],
+            "persons": [people._person_json(i) for i in range(len(self))],
         }
 
     def _person_json(self, i: int) -> dict[str, Any]:
-        person: dict[str, Any] = {"box": _rounded(self.boxes[i]), "score": round(float(self.scores[i]), 5)}
+        person: dict[str, Any] = {"box": _rounded(self.boxes[i]), "score": _number(self.scores[i], 5)}
         if self.keypoints is not None:
             person["keypoints"] = [
                 [*_rounded(p), s] for p, s in zip(self.keypoints[i], self._joint_scores(i), strict=True)
@@ -70,41 +73,45 @@ class Persons(PersonRows):
         if self.masks is not None:
             person["mask"] = mask_codes.bitmap_to_rle(self.masks[i])
         if self.gender is not None:
-            person["gender"] = {"female": round(float(self.gender[i]), 4)}
+            person["gender"] = {"female": _number(self.gender[i], 4)}
         if self.age is not None:
-            person["age"] = round(float(self.age[i]), 1)
+            person["age"] = _number(self.age[i], 1)
         if self.face_boxes is not None:
             person["face_box"] = _rounded(self.face_boxes[i])
         if self.track_ids is not None:
             person["track_id"] = int(self.track_ids[i])
         return person
 
-    def _joint_scores(self, i: int) -> list[float]:
+    def _joint_scores(self, i: int) -> list[float | None]:
         if self.keypoint_scores is None:
-            return [round(float(self.scores[i]), 4)] * self.keypoints.shape[1]
-        return [round(v, 4) for v in self.keypoint_scores[i].tolist()]
+            return [_number(self.scores[i], 4)] * self.keypoints.shape[1]
+        return _rounded(self.keypoint_scores[i], 4)
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """COCO results (category 1): xywh boxes, keypoints as pixel indices (0.5 less than ours), RLE masks, gender, age."""
-        results = []
-        xywh = xyxy_to_xywh(self.boxes)
-        for i in range(len(self)):
-            row: dict[str, Any] = {"image_id": image_id, "category_id": 1, "bbox": _rounded(xywh[i])}
-            row["score"] = float(self.scores[i])
-            if self.masks is not None:
-                row["segmentation"] = mask_codes.bitmap_to_rle(self.masks[i])
-            if self.mask_scores is not None:
-                row["mask_score"] = float(self.mask_scores[i])
-            if self.keypoints is not None:
-                points = _rounded((self.keypoints[i] - 0.5).flatten())
-                row["keypoints"] = [v for x, y in zip(points[::2], points[1::2], strict=True) for v in (x, y, 1)]
-            if self.gender is not None:
-                row["gender"] = float(self.gender[i])
-            if self.age is not None:
-                row["age"] = float(self.age[i])
-            results.append(row)
-        return results
+        """COCO results (category 1): xywh boxes, keypoints as pixel indices (0.5 less than ours; the third
+        number is 1, as in the official exporter), RLE masks, gender, age."""
+        people = self.to("cpu")
+        return [people._person_coco(i, image_id) for i in range(len(self))]
+
+    def _person_coco(self, i: int, image_id: int) -> dict[str, Any]:
+        row: dict[str, Any] = {"image_id": int(image_id), "category_id": 1}
+        row |= {"bbox": _rounded(xyxy_to_xywh(self.boxes[i])), "score": float(self.scores[i])}
+        if self.masks is not None:
+            row["segmentation"] = mask_codes.bitmap_to_rle(self.masks[i])
+        if self.mask_scores is not None:
+            row["mask_score"] = float(self.mask_scores[i])
+        if self.keypoints is not None:
+            row["keypoints"] = [v for point in self.keypoints[i] - 0.5 for v in (*_rounded(point), 1)]
+        if self.gender is not None:
+            row["gender"] = float(self.gender[i])
+        if self.age is not None:
+            row["age"] = float(self.age[i])
+        return row
 
 
-def _rounded(values: Tensor, digits: int = 3) -> list[float]:
-    return [round(v, digits) for v in values.tolist()]
+def _number(value: Tensor | float, digits: int) -> float | None:
+    return round(float(value), digits) if math.isfinite(value) else None
+
+
+def _rounded(values: Tensor, digits: int = 3) -> list[float | None]:
+    return [_number(value, digits) for value in values.tolist()]

@@ -3,7 +3,7 @@ mirroring follow from that one line."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool
@@ -12,12 +12,14 @@ from torch import Tensor
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.skeleton import Skeleton
 
+Rows = TypeVar("Rows", bound="PersonRows")
+
 KINDS = ("boxes", "points", "joint_rows", "masks", "row", "area")
 
 
 def rows(kind: str, *, required: bool = False) -> Any:
-    """Declares a per-person field, None unless `required`. Kinds: boxes (xyxy px), points (n k 2 px), joint_rows (n k ...: one value per joint),
-    masks (n h w), area (px²), row (anything else)."""
+    """Declares a per-person field, None unless `required`. Kinds: boxes (xyxy px), points (n k 2 px),
+    joint_rows (n k ...: one value per joint), masks (n h w), area (px²), row (anything else)."""
     assert kind in KINDS, kind
     default = dataclasses.MISSING if required else None
     return dataclasses.field(default=default, metadata={"kind": kind})
@@ -61,13 +63,28 @@ class PersonRows:
     skeleton: Skeleton | None = None
 
     def __post_init__(self):
-        count = len(self.boxes)
-        for name, _, value in self.filled():
+        count, kind_of = len(self.boxes), type(self).__name__
+        for name, kind, value in self.filled():
             if len(value) != count:
-                raise ValueError(f"{type(self).__name__}: field '{name}' has {len(value)} rows for {count} boxes")
-        joints = getattr(self, "keypoints", None)
-        if joints is not None and self.skeleton is None:
-            raise ValueError(f"{type(self).__name__}: keypoints need a skeleton; pass skeleton=Skeleton.named(...)")
+                raise ValueError(f"{kind_of}: field '{name}' has {len(value)} rows for {count} boxes")
+            shape = tuple((value.value if isinstance(value, Labelled) else value).shape)
+            if kind == "masks" and shape[1:] != tuple(self.image_size):
+                raise ValueError(
+                    f"{kind_of}: field '{name}' is {shape[1:]} for an image of {self.image_size}; (height, width)"
+                )
+            if kind in ("points", "joint_rows"):
+                self._check_joints(name, shape[1])
+
+    def _check_joints(self, name: str, joints: int):
+        if self.skeleton is None:
+            raise ValueError(
+                f"{type(self).__name__}: field '{name}' needs a skeleton; pass skeleton=Skeleton.named(...)"
+            )
+        if joints != len(self.skeleton):
+            raise ValueError(
+                f"{type(self).__name__}: field '{name}' has {joints} joints, "
+                f"skeleton {self.skeleton.name!r} has {len(self.skeleton)}"
+            )
 
     @classmethod
     def row_fields(cls) -> list[tuple[str, str]]:
@@ -81,7 +98,7 @@ class PersonRows:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def _map(self, change, **others) -> Self:
+    def _map(self: Rows, change, **others) -> Rows:
         """A copy with change(value, kind) applied to every filled field; `Labelled` fields change in their value only."""
         changed = {}
         for name, kind, value in self.filled():
@@ -90,23 +107,24 @@ class PersonRows:
             )
         return dataclasses.replace(self, **changed, **others)
 
-    def __getitem__(self, index) -> Self:
+    def __getitem__(self: Rows, index) -> Rows:
         """Rows by slice, boolean mask, index tensor or list; an int gives one row, still as rows."""
         if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"{type(self).__name__}: no row {index}, there are {len(self)}")
             index = [index]
-        if isinstance(index, Sequence):
-            index = torch.as_tensor(index, dtype=torch.long)
-        if isinstance(index, Tensor):
-            index = index.to(self.boxes.device)
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, device=self.boxes.device).reshape(-1)
+            index = index if index.dtype == torch.bool and len(index) else index.long()
         return dataclasses.replace(self, **{name: value[index] for name, _, value in self.filled()})
 
-    def to(self, device) -> Self:
+    def to(self: Rows, device) -> Rows:
         return dataclasses.replace(self, **{name: value.to(device) for name, _, value in self.filled()})
 
-    def replace(self, **fields) -> Self:
+    def replace(self: Rows, **fields) -> Rows:
         return dataclasses.replace(self, **fields)
 
-    def warp(self, matrix: Affine2D, size: Size) -> Self:
+    def warp(self: Rows, matrix: Affine2D, size: Size) -> Rows:
         """The same people on a canvas of `size`; a mirroring matrix also swaps left and right joints. Nothing is cut."""
         geometry = {
             "boxes": matrix.boxes,
@@ -117,21 +135,30 @@ class PersonRows:
         moved = self._map(lambda value, kind: geometry[kind](value) if kind in geometry else value, image_size=size)
         return moved._swap_sides() if matrix.is_mirror else moved
 
-    def mirror(self) -> Self:
+    def mirror(self: Rows) -> Rows:
         """Left-right mirror of the whole picture: x -> width - x, left and right joints swapped."""
         return self.warp(Affine2D.mirror(self.image_size[1]), self.image_size)
 
-    def _swap_sides(self) -> Self:
+    def _swap_sides(self: Rows) -> Rows:
         if self.skeleton is None:
             return self
         order = list(self.skeleton.mirror_order)
         return self._map(lambda value, kind: value[:, order] if kind in ("points", "joint_rows") else value)
 
     @classmethod
-    def cat(cls, parts: Sequence[Self]) -> Self:
-        """People of the same picture in one structure; a field is kept if every part has it."""
+    def cat(cls: type[Rows], parts: Sequence[Rows]) -> Rows:
+        """People of the same picture in one structure; a field is kept if every part that holds people has it.
+
+        Parts of pictures of different size, or with different skeletons, raise ValueError.
+        """
         if not parts:
             raise ValueError(f"{cls.__name__}.cat needs at least one part")
+        parts = [part for part in parts if len(part)] or parts[:1]
+        for kind, found in (("image sizes", [p.image_size for p in parts]), ("skeletons", [p.skeleton for p in parts])):
+            differing = list(dict.fromkeys(f for f in found if f is not None))
+            if len(differing) > 1:
+                names = [getattr(f, "name", f) for f in differing]
+                raise ValueError(f"{cls.__name__}.cat: the parts have different {kind}: {names}; convert them first")
         joined: dict[str, Any] = {}
         for name, _ in cls.row_fields():
             values = [getattr(part, name) for part in parts]
@@ -141,4 +168,5 @@ class PersonRows:
                 joined[name] = Labelled(torch.cat([v.value for v in values]), torch.cat([v.valid for v in values]))
             else:
                 joined[name] = torch.cat(values)
-        return dataclasses.replace(parts[0], **joined)
+        skeleton = next((part.skeleton for part in parts if part.skeleton is not None), None)
+        return dataclasses.replace(parts[0], skeleton=skeleton, **joined)

@@ -16,7 +16,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Skeleton:
-    """One keypoint layout. `pairs` are the (left, right) joints that a mirror swaps; `limbs` the lines to draw."""
+    """One keypoint layout. `pairs` are the two joints that a mirror swaps, in either order; `limbs` the lines to draw."""
 
     name: str
     joints: tuple[str, ...]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -27,7 +26,7 @@ class GeneratedClips:
     frames: int = 60
     size: Size = (240, 320)
     """(height, width) px"""
-    split: Literal["train", "val", "test"] = "train"
+    split: str = "train"
     people: tuple[int, int] = (3, 6)
     """least and most identities that appear in a clip; not all are in view all the time"""
     height_fraction: tuple[float, float] = (0.35, 0.75)
@@ -103,7 +102,7 @@ class ClipSource:
         config = self.config
         for frame, scene in enumerate(self.scenes(index)):
             where = f"generated_clip/{config.split}/{config.seed}/{index}/{frame}"
-            meta = Meta(config.size, config.size, Affine2D(), image_id=index * config.frames + frame, path=where)
+            meta = Meta(config.size, config.size, Affine2D(), image_id=index * config.frames + frame + 1, path=where)
             yield Sample(scene.image, meta, scene.target)
 
     def scenes(self, index: int) -> Iterator[Scene]:

@@ -35,6 +35,7 @@ _HALF_CIRCLE = np.stack(
     [np.cos(np.linspace(-np.pi / 2, np.pi / 2, 8)), np.sin(np.linspace(-np.pi / 2, np.pi / 2, 8))], 1
 )
 _CIRCLE = np.stack([np.cos(np.arange(20) * np.pi / 10), np.sin(np.arange(20) * np.pi / 10)], 1)
+_FALLS = {"long": 1.9, "bob": 1.05, "ponytail": 2.0}  # how far long hair reaches, in halves of the head
 _LIT = np.array([-0.3, -0.1])  # where the light comes from
 _FINE = 2  # drawn this much larger, then shrunk by area: smooth edges
 
@@ -66,7 +67,7 @@ class Figure(Cutout):
 class _Brush:
     """Draws shapes given in statures onto an enlarged RGB + part canvas."""
 
-    def __init__(self, size: tuple[int, int], scale: float, origin: tuple[float, float]):
+    def __init__(self, size: tuple[int, int], scale: float | int, origin: tuple[float | int, float | int]):
         self.canvas = np.zeros((*size, 4), np.uint8)
         self.scale = scale
         self.origin = np.array(origin)
@@ -130,7 +131,7 @@ def extent(body: Body, look: Look) -> tuple[float, float, float, float]:
     return float(x1), float(y1), float(x2), float(max(y2, 0.04))
 
 
-def paint(look: Look, pose: Pose, stature: float, shift: tuple[float, float] = (0.0, 0.0)) -> Figure:
+def paint(look: Look, pose: Pose, stature: float | int, shift: tuple[float, float] = (0.0, 0.0)) -> Figure:
     """The person on its own patch, `stature` px tall when upright; `shift` (0..1 px) moves it inside the patch."""
     body = pose_body(look, pose)
     x1, y1, x2, y2 = extent(body, look)
@@ -142,7 +143,9 @@ def paint(look: Look, pose: Pose, stature: float, shift: tuple[float, float] = (
     return _finish(brush, look, body, stature, origin, face)
 
 
-def _finish(brush: _Brush, look: Look, body: Body, stature: float, origin: tuple[float, float], face) -> Figure:
+def _finish(
+    brush: _Brush, look: Look, body: Body, stature: float | int, origin: tuple[float | int, float | int], face
+) -> Figure:
     fine = brush.canvas
     size = (fine.shape[1] // _FINE, fine.shape[0] // _FINE)
     covered = cv2.threshold(fine[..., 3], 0, 255, cv2.THRESH_BINARY)[1]
@@ -160,7 +163,7 @@ def _finish(brush: _Brush, look: Look, body: Body, stature: float, origin: tuple
 
 
 def _shows(parts: np.ndarray, joints: np.ndarray, body: Body, look: Look) -> Bool[np.ndarray, "17"]:
-    """A joint shows when it is not on the far side and the part on top, there or a pixel aside, is one it belongs to."""
+    """A joint shows when it is not on the far side and the part on top there (or a pixel aside) is its own."""
     height, width = parts.shape
     x = np.clip(joints[:, 0].astype(int)[:, None] + [-1, 0, 1, -1, 0, 1, -1, 0, 1], 0, width - 1)
     y = np.clip(joints[:, 1].astype(int)[:, None] + [-1, -1, -1, 0, 0, 0, 1, 1, 1], 0, height - 1)
@@ -326,7 +329,7 @@ def _head(brush: _Brush, look: Look, body: Body):
     head, r, w = p["head"], b.head, b.head_width
     front = axes[:, 2]
     away = front[2] < -0.25
-    long_hair = look.hair_style != "bun" and look.gender == FEMALE
+    long_hair = look.hair_style in _FALLS
     if long_hair and not away:
         _curtain(brush, look, body)
     brush.limb(p["chest"], head, 0.3 * r + 0.012, 0.3 * r + 0.012, tint(look.skin, 0.86), _NECK)
@@ -355,7 +358,7 @@ def _curtain(brush: _Brush, look: Look, body: Body) -> None:
     b, axes, head = look.build, body.head_axes, body.points["head"]
     r, w = b.head, b.head_width
     back = -axes[:2, 2] * 0.5 * w
-    fall = {"long": 1.9, "bob": 1.05, "ponytail": 2.0}[look.hair_style]
+    fall = _FALLS[look.hair_style]
     width = w * (0.4 if look.hair_style == "ponytail" else 1.02)
     if look.hair_style == "ponytail":
         back = -axes[:2, 2] * 1.1 * w
@@ -398,7 +401,7 @@ def _features(brush: _Brush, look: Look, body: Body) -> None:
 
     young, old = max(0.0, 1 - look.age / 25), max(0.0, (look.age - 40) / 44)
     if look.beard:
-        for x in (-0.42, 0, 0.42):
+        for x in (-0.42, 0.0, 0.42):
             dab(x, -0.66 + abs(x) * 0.3, 0.36, 0.26, look.hair)
     for x in (-0.48, 0.48):
         dab(x, -0.25, 0.17, 0.12, (tint(look.skin, 0.97)[0], *tint(look.skin, 0.97 - 0.22 * young)[1:]))
@@ -407,13 +410,13 @@ def _features(brush: _Brush, look: Look, body: Body) -> None:
         dab(x * 0.77, 0.12, 0.15, 0.14, (250, 250, 250))
         dab(x * 0.77, 0.11, 0.09, 0.11, (40, 30, 30))
     if old > 0:
-        dab(0, 0.52, 0.4, 0.035, tint(look.skin, 1 - 0.3 * old))
-        dab(0, 0.64, 0.34, 0.03, tint(look.skin, 1 - 0.3 * old))
+        dab(0.0, 0.52, 0.4, 0.035, tint(look.skin, 1 - 0.3 * old))
+        dab(0.0, 0.64, 0.34, 0.03, tint(look.skin, 1 - 0.3 * old))
     brush.ball(p["nose"], r * 0.1, r * 0.13, tint(look.skin, 0.84), _FACE, edge=False)
     lips = (200, 50, 70) if look.gender == FEMALE else tint(look.skin, 0.6)
     under = look.hair if look.beard else look.skin
-    dab(0, -0.44, 0.24, 0.13, lips)  # a smile: the lower half of an oval
-    dab(0, -0.37, 0.25, 0.09, under)
+    dab(0.0, -0.44, 0.24, 0.13, lips)  # a smile: the lower half of an oval
+    dab(0.0, -0.37, 0.25, 0.09, under)
     if look.glasses:
         _glasses(brush, on_face(-0.37, 0.12), on_face(0.37, 0.12), r)
 

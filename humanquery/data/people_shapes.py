@@ -123,7 +123,7 @@ def sample_look(rng: np.random.Generator, identity: int = 0) -> Look:
         age=age,
         build=_build(gender, age, float(rng.normal(1.0, 0.04))),
         skin=_mix(_SKIN_LIGHT, _SKIN_DARK, float(rng.random()) ** 1.6),
-        hair=_jitter(rng, _hair_color(age), 4),
+        hair=_jitter(rng, _hair_color(age), 4.0),
         hair_style=_LONG_HAIR[int(rng.integers(4))] if woman else ("short", "crew", "quiff")[int(rng.integers(3))],
         beard=not woman and age > 22 and rng.random() < 0.4,
         glasses=bool(rng.random() < 0.15),
@@ -238,19 +238,19 @@ def _posture(name: str, u: np.ndarray, phase: float) -> dict:
         return legs | {
             "arm_out": (145 + 25 * u[8], 145 + 25 * u[10]),
             "elbow_in": (15 * u[9], 15 * u[11]),
-            "leg_out": (10, 10),
+            "leg_out": (10.0, 10.0),
         }
     if name == "hips":
-        return legs | {"arm_out": (45 + 5 * u[8], 45 + 5 * u[9]), "elbow_in": (-95.0, -95.0), "elbow": (5, 5)}
+        return legs | {"arm_out": (45 + 5 * u[8], 45 + 5 * u[9]), "elbow_in": (-95.0, -95.0), "elbow": (5.0, 5.0)}
     if name == "reach":
         return legs | {"arm_flex": (55 + 30 * u[8], 55 + 30 * u[10]), "elbow": (25 + 25 * u[9], 25 + 25 * u[11])}
     if name == "sit":
         return {
             "leg_flex": (80 + 6 * u[6], 80 + 6 * u[7]),
             "knee": (80 + 12 * u[8], 80 + 12 * u[9]),
-            "leg_out": (9, 9),
+            "leg_out": (9.0, 9.0),
             "arm_flex": (25 + 10 * u[10], 25 + 10 * u[11]),
-            "elbow": (45, 45),
+            "elbow": (45.0, 45.0),
             "bend": 4.0,
         }
     return legs | {"arm_out": (14 + 8 * u[10], 14 + 8 * u[11]), "elbow": (12 + 10 * u[8], 12 + 10 * u[9])}
@@ -267,7 +267,7 @@ _POINTS = (
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A posed body as the camera sees it. `points`: x, y (down), z (towards the camera) by name, statures; feet at y 0."""
+    """A posed body as the camera sees it. `points`: x, y (down), z (towards the camera) by name; feet at y 0."""
 
     points: dict[str, Float[np.ndarray, "3"]]
     joints: Float[np.ndarray, "17 3"]

@@ -1,14 +1,14 @@
 """Generated scenes: seeded pictures of people with exact truth, fast enough to train from directly."""
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.batch import Meta, Sample
-from humanquery.core.errors import ConfigError
+from humanquery.core.errors import ConfigError, nearest
 from humanquery.data.backdrops import paint_background, paint_seat, paint_thing
 from humanquery.data.people_paint import Cutout, Figure, paint
 from humanquery.data.people_shapes import POSES, Look, Pose, pose_body, sample_look, sample_pose
@@ -23,11 +23,11 @@ class GeneratedScenes:
     """Scenes with people whose truth is known to the pixel. Everything about scene i follows from (seed, split, i)."""
 
     seed: int = 0
-    count: int = 1000
+    count: int = 1_000_000
     size: Size = (256, 256)
     """(height, width) px"""
-    split: Literal["train", "val", "test"] = "train"
-    """scenes of different splits are unrelated, whatever the seed"""
+    split: str = "train"
+    """train, val or test: scenes of different splits are unrelated, whatever the seed"""
     people: tuple[int, int] = (1, 4)
     """least and most people; a person for whom no place is found is left out"""
     height_fraction: tuple[float, float] = (0.3, 0.9)
@@ -53,8 +53,10 @@ class GeneratedScenes:
         _check(self)
 
 
-def easy_scenes(seed: int = 0, count: int = 10_000, size: Size = (160, 160), split: str = "train") -> GeneratedScenes:
-    """One to four stout people of at least 45 % of the height, hardly hidden: what a tiny model learns in minutes."""
+def easy_scenes(seed: int = 0, count: int = 1_000_000, size: int | Size = 160, split: str = "train") -> GeneratedScenes:
+    """One to four stout people of at least 45 % of the height, hardly hidden: what a tiny model learns in minutes.
+    `size` in px, one number for a square."""
+    size = (size, size) if isinstance(size, int) else size
     return GeneratedScenes(
         seed=seed, count=count, size=size, split=split, people=(1, 4), height_fraction=(0.45, 0.9), overlap=0.15,
         truncation=0.0, occluders=(0, 0), clutter=0.7, poses=("stand", "walk", "wave", "cheer", "hips"),
@@ -62,7 +64,9 @@ def easy_scenes(seed: int = 0, count: int = 10_000, size: Size = (160, 160), spl
     )  # fmt: skip
 
 
-def street_scenes(seed: int = 0, count: int = 10_000, size: Size = (384, 512), split: str = "train") -> GeneratedScenes:
+def street_scenes(
+    seed: int = 0, count: int = 1_000_000, size: Size = (384, 512), split: str = "train"
+) -> GeneratedScenes:
     """Crowds of up to sixteen people of all sizes that hide each other, cut by the border and by things."""
     return GeneratedScenes(
         seed=seed, count=count, size=size, split=split, people=(5, 16), height_fraction=(0.2, 0.85), overlap=0.6,
@@ -70,12 +74,20 @@ def street_scenes(seed: int = 0, count: int = 10_000, size: Size = (384, 512), s
     )  # fmt: skip
 
 
-def open(config: GeneratedScenes) -> "SceneSource":
+def preset(kind: str, *, seed: int = 0, count: int = 100, split: str = "train") -> GeneratedScenes:
+    """`easy`, `mixed` or `street`; another name raises ConfigError."""
+    kinds = {"easy": easy_scenes, "mixed": GeneratedScenes, "street": street_scenes}
+    if kind not in kinds:
+        raise ConfigError(f"unknown kind of scenes {kind!r}.{nearest(kind, kinds)}")
+    return kinds[kind](seed=seed, count=count, split=split)
+
+
+def open(config: GeneratedScenes) -> "Scenes":
     """The scenes of `config` as a source of samples."""
-    return SceneSource(config)
+    return Scenes(config)
 
 
-class SceneSource:
+class Scenes:
     """`len(source)` scenes; `source[i]` paints scene i."""
 
     def __init__(self, config: GeneratedScenes):
@@ -88,7 +100,7 @@ class SceneSource:
         scene = self.scene(index)
         size = self.config.size
         where = f"generated/{self.config.split}/{self.config.seed}/{index}"
-        return Sample(scene.image, Meta(size, size, Affine2D(), image_id=index, path=where), scene.target)
+        return Sample(scene.image, Meta(size, size, Affine2D(), image_id=index + 1, path=where), scene.target)
 
     def parts(self, index: int) -> UInt8[np.ndarray, "h w"]:
         """Body part of every pixel of scene `index`, see `people_paint.PARTS`."""
@@ -104,6 +116,16 @@ class SceneSource:
         scene = compose(background, _place(rng, config, index))
         image = develop(rng, scene.image, sample_exposure(rng, config.blur, config.noise))
         return Scene(image, scene.target, scene.parts, scene.owners)
+
+
+def write_scenes(config: GeneratedScenes, out: Path) -> Path:
+    """The scenes as PNG pictures under `out/images` and their truth in `out/annotations.json`, whose path comes back."""
+    from humanquery.data.coco_write import write_coco
+
+    source = Scenes(config)
+    path = Path(out) / "annotations.json"
+    write_coco(path, (source[i] for i in range(len(source))), Path(out) / "images")
+    return path
 
 
 def _place(rng: np.random.Generator, config: GeneratedScenes, index: int) -> list[Layer]:

@@ -1,0 +1,23 @@
+"""Systems by their configuration."""
+
+from dataclasses import replace
+from typing import Any
+
+from humanquery.core.config import from_plain
+from humanquery.core.system import System
+from humanquery.models.hqnet.config import HQNetConfig
+from humanquery.models.hqnet.hqnet import HQNet
+
+SystemConfig = HQNetConfig
+
+
+def build(config: SystemConfig) -> System:
+    """The system of a config, with fresh weights (the backbone's as its config says)."""
+    return HQNet(config)
+
+
+def rebuild(plain: dict[str, Any]) -> System:
+    """The system that a weights file describes, to be filled from the file: nothing else is read or fetched."""
+    config = from_plain(SystemConfig, plain)
+    backbone = replace(config.backbone, weights="", **({"pretrained": False} if hasattr(config.backbone, "pretrained") else {}))
+    return build(replace(config, backbone=backbone))

@@ -15,7 +15,7 @@ from humanquery.data.scene_layers import Layer, compose
 from humanquery.data.scenes import GeneratedScenes, easy_scenes, street_scenes
 
 CROWD = GeneratedScenes(
-    seed=11, count=24, size=(192, 224), people=(3, 8), overlap=0.8, truncation=0.5, occluders=(1, 3), min_pixels=24
+    seed=11, count=14, size=(192, 224), people=(3, 8), overlap=0.8, truncation=0.5, occluders=(1, 3), min_pixels=24
 )
 
 
@@ -86,7 +86,7 @@ def test_visible_joints_lie_on_their_own_mask_within_three_pixels(crowd):
             for x, y in seen:
                 assert np.hypot(xs + 0.5 - x, ys + 0.5 - y).min() <= 3
                 checked += 1
-    assert checked > 300
+    assert checked > 200
 
 
 def test_a_crowd_shows_all_three_kinds_of_visibility_and_joints_outside_are_zero(crowd):
@@ -102,7 +102,7 @@ def test_a_crowd_shows_all_three_kinds_of_visibility_and_joints_outside_are_zero
 
 def test_a_person_seen_from_behind_hides_its_nose_and_has_no_face_box():
     look = dataclasses.replace(sample_look(np.random.default_rng(0), 1), age=30, hair_style="short")
-    front, back = paint(look, Pose(), 160), paint(look, Pose(yaw=180), 160)
+    front, back = paint(look, Pose(), 160), paint(look, Pose(yaw=180.0), 160)
     assert front.shows[:3].all() and front.face_box is not None
     assert not back.shows[:3].any() and back.face_box is None
     assert back.shows[5:7].all() and back.shows[15:].all()
@@ -110,7 +110,7 @@ def test_a_person_seen_from_behind_hides_its_nose_and_has_no_face_box():
 
 def test_left_is_on_the_right_of_the_picture_when_a_person_faces_the_camera():
     look = sample_look(np.random.default_rng(3), 1)
-    front, back = paint(look, Pose(), 120), paint(look, Pose(yaw=180), 120)
+    front, back = paint(look, Pose(), 120), paint(look, Pose(yaw=180.0), 120)
     for left, right in ((1, 2), (3, 4), (5, 6), (11, 12), (15, 16)):
         assert front.joints[left, 0] > front.joints[right, 0]
         assert back.joints[left, 0] < back.joints[right, 0]
@@ -185,13 +185,13 @@ def test_samples_collate_and_carry_their_place():
     source = scenes.open(easy_scenes(seed=1, count=3, size=(96, 128)))
     batch = Batch.collate([source[i] for i in range(3)], divisor=32)
     assert batch.images.shape == (3, 3, 96, 128) and len(batch.targets) == 3
-    assert [meta.image_id for meta in batch.metas] == [0, 1, 2]
+    assert [meta.image_id for meta in batch.metas] == [1, 2, 3]
     assert len({i for t in batch.targets for i in t.track_ids.tolist()}) == sum(map(len, batch.targets))
 
 
 def test_easy_scenes_hold_large_whole_people():
-    source = scenes.open(easy_scenes(seed=2, count=30))
-    targets = [source[i].target for i in range(30)]
+    source = scenes.open(easy_scenes(seed=2, count=16))
+    targets = [source[i].target for i in range(16)]
     heights = torch.cat([t.boxes[:, 3] - t.boxes[:, 1] for t in targets])
     assert all(1 <= len(t) <= 4 for t in targets)
     assert heights.quantile(0.05) >= 0.4 * 160
@@ -229,6 +229,17 @@ def test_an_impossible_field_is_named_with_what_came_and_what_was_expected(field
         GeneratedScenes(**{field: value})
     message = str(problem.value)
     assert f"GeneratedScenes.{field}" in message and repr(value) in message and expected in message
+
+
+def test_presets_go_by_name_and_an_unknown_one_names_the_nearest():
+    assert scenes.preset("street", seed=3, count=5) == street_scenes(seed=3, count=5)
+    with pytest.raises(ConfigError, match="unknown kind of scenes 'streets'. Did you mean 'street'"):
+        scenes.preset("streets")
+
+
+def test_scenes_become_pictures_and_a_coco_file(tmp_path):
+    path = scenes.write_scenes(GeneratedScenes(count=3, size=(64, 96), people=(1, 3)), tmp_path)
+    assert path.is_file() and len(list((tmp_path / "images").iterdir())) == 3
 
 
 def test_an_index_outside_says_how_many_scenes_there_are():

@@ -1,0 +1,70 @@
+"""The numbers of an HQNet. Defaults are the released network's; what the paper says otherwise is a value to set."""
+
+from dataclasses import dataclass, field
+
+from humanquery.backbones import BackboneConfig, TimmBackbone
+from humanquery.tasks.age import AgeConfig
+from humanquery.tasks.box import BoxConfig
+from humanquery.tasks.gender import GenderConfig
+from humanquery.tasks.keypoint_confidence import KeypointConfidenceConfig
+from humanquery.tasks.keypoints import KeypointsConfig
+from humanquery.tasks.mask import MaskConfig
+from humanquery.tasks.person import PersonConfig
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """Pictures are scaled with their aspect kept until a limit is reached."""
+
+    short_side: int = 800
+    long_side: int = 1333
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    dim: int = 256
+    heads: int = 8
+    points: int = 4
+    levels: int = 4
+    """feature levels of the encoder, from stride 8 on"""
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    feedforward: int = 2048
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class DenoisingConfig:
+    """Contrastive denoising (DINO): noised true boxes as extra training queries."""
+
+    pairs: int = 100
+    """about so many positive queries per picture: groups = pairs // (people of the fullest picture), at least 1"""
+    box_noise: float = 1.0
+
+
+@dataclass(frozen=True)
+class TasksConfig:
+    """Which tasks to build; None leaves one out. Person and box are always there: the queries hang on them."""
+
+    person: PersonConfig = field(default_factory=PersonConfig)
+    box: BoxConfig = field(default_factory=BoxConfig)
+    keypoints: KeypointsConfig | None = field(default_factory=KeypointsConfig)
+    keypoint_confidence: KeypointConfidenceConfig | None = field(default_factory=KeypointConfidenceConfig)
+    mask: MaskConfig | None = field(default_factory=MaskConfig)
+    gender: GenderConfig | None = field(default_factory=GenderConfig)
+    age: AgeConfig | None = field(default_factory=AgeConfig)
+
+
+@dataclass(frozen=True)
+class HQNetConfig:
+    backbone: BackboneConfig = field(default_factory=TimmBackbone)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
+    matching: tuple[str, ...] = ("person", "box", "keypoints", "keypoint_confidence", "mask")
+    """tasks whose costs are summed for the one assignment (HQ-Ins matching); ("person", "box") is DINO's"""
+    denoising: DenoisingConfig | None = field(default_factory=DenoisingConfig)
+    num_queries: int = 300
+    num_persons: int = 100
+    """best-scored queries that become `Persons`"""
+    skeleton: str = "coco17"
+    input: InputConfig = field(default_factory=InputConfig)

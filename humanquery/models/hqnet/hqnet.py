@@ -1,0 +1,219 @@
+"""HQNet (Jin et al., "You Only Learn One Query", ECCV 2024): one query per person, every task a small head on it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from humanquery.backbones import build as build_backbone
+from humanquery.backbones.neck import ChannelMapper
+from humanquery.core.affine import Size
+from humanquery.core.batch import Batch
+from humanquery.core.persons import Persons
+from humanquery.core.skeleton import Skeleton
+from humanquery.models.hqnet import criterion
+from humanquery.models.hqnet.config import HQNetConfig
+from humanquery.models.hqnet.criterion import Outputs, Predictions
+from humanquery.models.hqnet.denoising import NoisedQueries, noised_queries
+from humanquery.models.hqnet.network import Decoder, Encoder, QuerySelection, gather_rows, top_tokens
+from humanquery.nn.encodings import inverse_sigmoid
+from humanquery.tasks.age import AgeTask
+from humanquery.tasks.base import PROPOSALS, Draws, Reading, Scene, Task, TaskSizes, Truth
+from humanquery.tasks.box import BoxTask
+from humanquery.tasks.gender import GenderTask
+from humanquery.tasks.keypoint_confidence import KeypointConfidenceTask
+from humanquery.tasks.keypoints import KeypointsTask
+from humanquery.tasks.mask import MaskTask
+from humanquery.tasks.person import PersonTask
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (PersonTask, BoxTask, KeypointsTask, KeypointConfidenceTask, MaskTask, GenderTask, AgeTask)
+}
+
+
+class HQNet(nn.Module):
+    """A `System`: losses from `forward`, people from `predict`.
+
+    `backbone` may replace the one that the config names: a module that maps b×3×h×w to four feature maps of strides
+    4, 8, 16, 32 and tells `channels`, `mean` and `std`.
+    """
+
+    def __init__(self, config: HQNetConfig, backbone: nn.Module | None = None):
+        super().__init__()
+        self.config = config
+        self.skeleton = Skeleton.named(config.skeleton)
+        t = config.transformer
+        self.backbone = build_backbone(config.backbone) if backbone is None else backbone
+        self.neck = ChannelMapper(
+            tuple(self.backbone.channels), t.dim, groups=min(32, t.dim // 4), extra_levels=t.levels - 3
+        )
+        self.encoder = Encoder(t)
+        self.selection = QuerySelection(t.dim)
+        self.content = nn.Embedding(config.num_queries, t.dim)
+        self.decoder = Decoder(t)
+        if config.denoising is not None:
+            self.denoising_label = nn.Parameter(torch.randn(t.dim))
+        sizes = TaskSizes(t.dim, t.decoder_layers, t.heads, t.levels, t.points, self.skeleton)
+        named = {name: getattr(config.tasks, name) for name in TASKS}
+        self.tasks = nn.ModuleDict({n: TASKS[n](c, sizes) for n, c in named.items() if c is not None})
+        self.register_buffer("mean", torch.tensor(self.backbone.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1), persistent=False)
+        self._reset_trunk()
+
+    def _reset_trunk(self) -> None:
+        """Xavier for the trunk's matrices, except what sets the first sampling points."""
+        for trunk in (self.encoder, self.decoder):
+            for name, weight in trunk.named_parameters():
+                fixed = "sampling_offsets" in name or "attention_weights" in name or "level_embeds" in name
+                if weight.dim() > 1 and not fixed:
+                    nn.init.xavier_uniform_(weight)
+        nn.init.normal_(self.content.weight)
+
+    # -- the way through the network ---------------------------------------------------------------------------------
+
+    def scene(self, batch: Batch) -> Scene:
+        """Pictures to memory."""
+        normed = (batch.images - self.mean) / self.std
+        normed = normed.masked_fill(batch.padding[:, None], 0.0)
+        fine, *levels = self.neck(self.backbone(normed))
+        sizes: list[Size] = [meta.canvas_size for meta in batch.metas]
+        return self.encoder(fine, levels, batch.padding, sizes)
+
+    def prepare(self, scene: Scene) -> dict[str, Any]:
+        return {name: task.prepare(scene) for name, task in self.tasks.items()}
+
+    def read_queries(
+        self,
+        scene: Scene,
+        prepared: dict[str, Any],
+        *,
+        every_stage: bool,
+        noised: NoisedQueries | None = None,
+        tasks: Iterable[str] | None = None,
+    ) -> Outputs:
+        """Selection, decoder and heads. Without `every_stage` the heads run on the last layer only; `tasks` names the
+        heads to run (default: all)."""
+        heads = {name: task for name, task in self.tasks.items() if tasks is None or name in tasks}
+        features, proposals_logit = self.selection(scene)
+        person_logits = self.tasks["person"].heads[PROPOSALS](features).squeeze(-1)
+        selected = top_tokens(person_logits, self.config.num_queries)
+        chosen, reference_logit = gather_rows(features, selected), gather_rows(proposals_logit, selected)
+        first = self.tasks["box"].read(PROPOSALS, chosen, reference_logit, None).boxes_unit
+
+        content = self.content.weight[: selected.shape[1]].expand(len(selected), -1, -1)
+        references, blocked = first.detach(), None
+        if noised is not None:
+            content = torch.cat([noised.content.to(content), content], 1)
+            references = torch.cat([noised.boxes_logit.sigmoid(), references], 1)
+            blocked = noised.blocked
+        decoded = self.decoder(content, references, scene, self.tasks["box"].heads, blocked)
+
+        front = 0 if noised is None else len(noised)
+        layers = range(len(decoded.queries)) if every_stage else [len(decoded.queries) - 1]
+        ordinary = [(i, decoded.queries[i][:, front:], decoded.references[i][:, front:]) for i in layers]
+        return Outputs(
+            layers=[_read(heads, i, q, inverse_sigmoid(r), prepared) for i, q, r in ordinary],
+            queries=[q for _, q, _ in ordinary],
+            references=[r for _, _, r in ordinary],
+            selected=selected,
+            proposals=_read(heads, PROPOSALS, chosen, reference_logit, prepared) if every_stage else None,
+            denoising=None if noised is None else self._read_noised(decoded, front, prepared),
+        )
+
+    def _read_noised(self, decoded, front: int, prepared: dict[str, Any]) -> list[Predictions]:
+        denoised = {name: task for name, task in self.tasks.items() if task.denoises}
+        return [
+            _read(denoised, i, queries[:, :front], inverse_sigmoid(references[:, :front]), prepared)
+            for i, (queries, references) in enumerate(zip(decoded.queries, decoded.references, strict=True))
+        ]
+
+    # -- the two uses ------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch, draws: Draws | None = None) -> dict[str, Float[Tensor, ""]]:
+        """Weighted losses by name; their plain sum is the loss of HQNet (section A4.1 of the paper).
+
+        Raises ValueError without targets. Normalisers are summed over ranks, so that losses add up over ranks.
+        """
+        if batch.targets is None:
+            raise ValueError("HQNet.forward needs batch.targets; use predict(batch) for pictures without truth")
+        draws = draws or Draws()
+        noised = self._noise(batch, draws)
+        scene = self.scene(batch)
+        prepared = self.prepare(scene)
+        outputs = self.read_queries(scene, prepared, every_stage=True, noised=noised)
+        return criterion.losses(
+            self.tasks, self.config.matching, outputs, noised, batch.targets, scene, prepared, draws
+        )
+
+    def _noise(self, batch: Batch, draws: Draws) -> NoisedQueries | None:
+        if self.config.denoising is None:
+            return None
+        truths = [Truth.of(t, m.canvas_size) for t, m in zip(batch.targets, batch.metas, strict=True)]
+        return noised_queries(truths, self.denoising_label, self.config.denoising, self.config.num_queries, draws)
+
+    @torch.no_grad()
+    def predict(
+        self, batch: Batch, *, score: float = 0.0, max_persons: int | None = None, tasks: Iterable[str] | None = None
+    ) -> list[Persons]:
+        """People of every picture, best first, in pixels of the picture.
+
+        Only queries with at least `score` are decoded, at most `max_persons` (see `HQNetConfig.num_persons`) per picture;
+        `tasks` names those to decode besides person and box (default: all that the model has).
+        """
+        scene = self.scene(batch)
+        wanted = self._wanted(tasks)
+        prepared = {name: task.prepare(scene) if name in wanted else None for name, task in self.tasks.items()}
+        outputs = self.read_queries(scene, prepared, every_stage=False, tasks=wanted)
+        return [
+            self.persons(i, batch, outputs, scene, prepared, score=score, max_persons=max_persons, tasks=tasks)
+            for i in range(len(batch))
+        ]
+
+    def _wanted(self, tasks: Iterable[str] | None) -> set[str]:
+        wanted = set(self.tasks) if tasks is None else {"person", "box", *tasks} & set(self.tasks)
+        if "keypoints" in wanted and "keypoint_confidence" in self.tasks:
+            wanted.add("keypoint_confidence")
+        return wanted
+
+    def persons(
+        self,
+        picture: int,
+        batch: Batch,
+        outputs: Outputs,
+        scene: Scene,
+        prepared: dict[str, Any],
+        *,
+        score: float = 0.0,
+        max_persons: int | None = None,
+        tasks: Iterable[str] | None = None,
+    ) -> Persons:
+        """People of one picture from the last layer's outputs; see `predict`."""
+        last, meta = outputs.layers[-1], batch.metas[picture]
+        scores = last["person"].logit[picture].float().sigmoid()
+        scores, queries = scores.topk(min(max_persons or self.config.num_persons, len(scores)))
+        kept = scores >= score
+        reading = Reading(picture, queries[kept], scores[kept], meta.canvas_size, meta.image_size, meta.to_canvas)
+        fields: dict[str, Tensor] = {}
+        for name in self.tasks:
+            if name in self._wanted(tasks):
+                fields |= self.tasks[name].decode(last[name], reading, scene, prepared[name])
+        confidence = fields.pop("keypoint_confidence", None)
+        if "keypoints" in fields:
+            confidence = reading.scores if confidence is None else confidence
+            fields["keypoint_scores"] = confidence[:, None].expand(-1, len(self.skeleton)).contiguous()
+        fields = {name: value.float() if value.is_floating_point() else value for name, value in fields.items()}
+        return Persons(
+            image_size=meta.image_size,
+            skeleton=self.skeleton,
+            embeddings=outputs.queries[-1][picture, reading.queries].float(),
+            **fields,
+        )
+
+
+def _read(
+    tasks: dict[str, Task], stage: int, queries: Tensor, reference_logit: Tensor, prepared: dict[str, Any]
+) -> Predictions:
+    return {name: task.read(stage, queries, reference_logit, prepared[name]) for name, task in tasks.items()}

@@ -1,0 +1,77 @@
+"""Apparent age in years, as a distribution over whole years."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from humanquery.losses.people import age_loss, expected_age
+from humanquery.tasks.base import (
+    Draws,
+    Matches,
+    Reading,
+    Scene,
+    Task,
+    TaskSizes,
+    Truth,
+    copies,
+    count_over_ranks,
+    nothing,
+)
+from humanquery.tasks.labels import attribute_head, labelled_matches
+
+
+@dataclass(frozen=True)
+class AgeConfig:
+    """The release: classes 0..84, weights 0.1 · (0.02 mean, 0.1 variance, 1 cross-entropy), no hidden layer.
+
+    The paper: `first_age=1`, `hidden_layers=1`, `cross_entropy=0.0`.
+    """
+
+    loss: float = 0.1
+    mean: float = 0.02
+    variance: float = 0.1
+    cross_entropy: float = 1.0
+    first_age: int = 0
+    num_ages: int = 85
+    hidden_layers: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class AgePrediction:
+    logits: Float[Tensor, "b q ages"]
+
+
+class AgeTask(Task):
+    """Mean-variance loss with cross-entropy for one age, its interval form where only a range is known (`losses.people`)."""
+
+    name = "age"
+
+    def __init__(self, config: AgeConfig, sizes: TaskSizes):
+        super().__init__()
+        self.config = config
+        self.heads = copies(lambda: attribute_head(sizes.dim, config.num_ages, config.hidden_layers), sizes.stages)
+        years = torch.arange(config.first_age, config.first_age + config.num_ages, dtype=torch.float32)
+        self.register_buffer("ages", years, persistent=False)
+
+    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> AgePrediction:
+        return AgePrediction(self.heads[stage](queries))
+
+    def losses(
+        self, prediction: AgePrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+    ) -> dict[str, Tensor]:
+        known, years = labelled_matches(matches, truths, "age")
+        count = count_over_ranks(len(known), prediction.logits)
+        if not len(known):
+            return {"age": nothing(prediction.logits)}
+        c = self.config
+        logits = known.predicted(prediction.logits).float()
+        loss = age_loss(
+            logits, years[:, 0], years[:, 1], self.ages, mean=c.mean, variance=c.variance, ce=c.cross_entropy
+        )
+        return {"age": c.loss * loss.sum() / count}
+
+    def decode(self, prediction: AgePrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+        return {"age": expected_age(prediction.logits[reading.picture, reading.queries].float(), self.ages)}

@@ -1,0 +1,206 @@
+"""What every task is: head, matching cost, losses and decoding of one thing that a query says about a person."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from humanquery.core.affine import Affine2D, Size
+from humanquery.core.boxes import canvas_to_unit
+from humanquery.core.ranks import sum_over_ranks
+from humanquery.core.skeleton import Skeleton
+from humanquery.core.target import Target
+from humanquery.nn.transformer import Shapes
+
+PROPOSALS = -1  # the stage before the first decoder layer
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What the network knows about the pictures before it knows about people; shared by all tasks."""
+
+    fine: Float[Tensor, "b c h w"]
+    """neck output of stride 4, kept for masks"""
+    memory: Float[Tensor, "b s c"]
+    position: Float[Tensor, "b s c"]
+    padding: Bool[Tensor, "b s"]
+    shapes: Shapes
+    valid_ratios: Float[Tensor, "b levels 2"]
+    """valid share of each level (x, y)"""
+    canvas_sizes: list[Size]
+    """(height, width) of the valid part of each picture"""
+    padded_size: Size
+
+    def sides(self) -> Float[Tensor, "b 2"]:
+        """(width, height) of the valid canvases."""
+        return self.memory.new_tensor([[w, h] for h, w in self.canvas_sizes])
+
+    def finest_memory(self) -> Float[Tensor, "b c h w"]:
+        """Memory of the finest level as a map."""
+        h, w = self.shapes[0]
+        return self.memory[:, : h * w].transpose(1, 2).unflatten(2, (h, w))
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The people of one picture on its canvas, without the ignore regions."""
+
+    target: Target
+    boxes_unit: Float[Tensor, "n 4"]
+    size: Size
+
+    @staticmethod
+    def of(target: Target, size: Size) -> "Truth":
+        people = target.people()
+        return Truth(people, canvas_to_unit(people.boxes, size), size)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Which query stands for which person, all pictures of a batch in one list."""
+
+    pictures: Int[Tensor, " m"]
+    queries: Int[Tensor, " m"]
+    people: Int[Tensor, " m"]
+    """row in the picture's `Truth`"""
+    ignored: Bool[Tensor, "b q"] | None = None
+    """unmatched queries that stand in an ignore region: neither person nor background"""
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: Tensor) -> "Matches":
+        return Matches(self.pictures[index], self.queries[index], self.people[index], self.ignored)
+
+    def side_by_side(self) -> tuple[Int[Tensor, " m"], int]:
+        """Each match's place among those of its picture, and the number of places of the fullest picture (at least 1)."""
+        place = (self.pictures[:, None] == self.pictures[None]).tril(-1).sum(1)
+        return place, int(place.max()) + 1 if len(self) else 1  # host sync: the width of the table
+
+    def predicted(self, values: Float[Tensor, "b q ..."]) -> Float[Tensor, "m ..."]:
+        return values[self.pictures, self.queries]
+
+    def true(self, truths: list[Truth], read: Callable[[Truth], Tensor]) -> Tensor:
+        """`read(truth)` (one row per person) of every picture, at the matched people."""
+        starts = torch.tensor([0, *[len(t) for t in truths]], device=self.pictures.device).cumsum(0)
+        return torch.cat([read(t) for t in truths])[starts[self.pictures] + self.people]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """How the kept queries of one picture become `Persons`: the way back to the picture's pixels."""
+
+    picture: int
+    queries: Int[Tensor, " n"]
+    scores: Float[Tensor, " n"]
+    canvas_size: Size
+    image_size: Size
+    to_canvas: Affine2D
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Random numbers of one step, by name. Names let a test hand in the numbers of another implementation."""
+
+    generator: torch.Generator | None = None
+    given: dict[str, Tensor] = field(default_factory=dict)
+
+    def uniform(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        if name in self.given:
+            return self.given[name].to(like).reshape(shape)
+        return torch.rand(shape, generator=self.generator, device=like.device, dtype=like.dtype)
+
+
+class Task(nn.Module):
+    """One thing a query says about a person. `heads` holds an independent copy per decoder layer and one for proposals.
+
+    `prepare` runs once per forward; its result comes back in every `read`, `finish` and `decode` as `prepared`.
+    """
+
+    name: str
+    denoises = False
+    """whether denoising queries are trained on this task"""
+
+    def prepare(self, scene: Scene) -> Any:
+        return None
+
+    def read(
+        self, stage: int, queries: Float[Tensor, "b q c"], reference_logit: Float[Tensor, "b q 4"], prepared: Any
+    ) -> Any:
+        """Prediction of one stage: decoder layer 0.. or `PROPOSALS`. `reference_logit` is the stage's input box."""
+        raise NotImplementedError
+
+    def cost(self, prediction: Any, picture: int, truth: Truth, draws: Draws, tag: str) -> Float[Tensor, "q g"] | None:
+        """Weighted matching cost; a person without this label costs nothing. None: the task has no say in matching."""
+        return None
+
+    def losses(
+        self, prediction: Any, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Weighted losses of one stage. People without the label take no part."""
+        raise NotImplementedError
+
+    def denoising_losses(
+        self, prediction: Any, matches: Matches, truths: list[Truth], count: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses on denoising queries, normalised by `count` (groups times people)."""
+        raise NotImplementedError
+
+    def finish(
+        self, prediction: Any, matches: Matches, truths: list[Truth], scene: Scene, prepared: Any
+    ) -> dict[str, Tensor]:
+        """Losses that follow the last layer's matching only."""
+        return {}
+
+    def decode(self, prediction: Any, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+        """Fields of `Persons` for the kept queries of one picture."""
+        raise NotImplementedError
+
+
+def count_over_ranks(count: Tensor | int | float, like: Tensor) -> Float[Tensor, ""]:
+    """A normaliser: summed over all ranks, at least 1."""
+    count = torch.as_tensor(count, dtype=torch.float32, device=like.device)
+    return sum_over_ranks(count).clamp(min=1.0)
+
+
+def nothing(*predictions: Tensor) -> Float[Tensor, ""]:
+    """A zero that keeps the graph, for a sum over nobody."""
+    return sum(p.float().sum() * 0 for p in predictions)
+
+
+def copies(make: Callable[[], nn.Module], stages: int) -> nn.ModuleList:
+    """One head per stage, all starting from the same weights."""
+    first = make()
+    heads = [first] + [make() for _ in range(stages - 1)]
+    for head in heads[1:]:
+        head.load_state_dict(first.state_dict())
+    return nn.ModuleList(heads)
+
+
+def prior_bias(layer: nn.Linear, probability: float = 0.01) -> nn.Linear:
+    """Starts a logit at a small probability (focal loss, Lin et al. 2017)."""
+    nn.init.constant_(layer.bias, -torch.tensor((1 - probability) / probability).log().item())
+    return layer
+
+
+@dataclass(frozen=True)
+class TaskSizes:
+    """What a task must know of the network to build itself."""
+
+    dim: int
+    layers: int
+    heads: int
+    levels: int
+    points: int
+    skeleton: Skeleton
+
+    @property
+    def stages(self) -> int:
+        """decoder layers and the proposals (the last head, reached as index -1)"""
+        return self.layers + 1

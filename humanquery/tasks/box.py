@@ -1,0 +1,94 @@
+"""Where the person is: the box, refined layer by layer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from humanquery.core.boxes import clip, cxcywh_to_xyxy, giou, unit_to_canvas
+from humanquery.losses.shapes import giou_loss, l1
+from humanquery.nn.transformer import MLP
+from humanquery.tasks.base import Draws, Matches, Reading, Scene, Task, TaskSizes, Truth, copies, count_over_ranks
+
+
+@dataclass(frozen=True)
+class BoxConfig:
+    """Weights of the released HQNet."""
+
+    l1: float = 5.0
+    giou: float = 2.0
+    cost_l1: float = 5.0
+    cost_giou: float = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class BoxPrediction:
+    boxes_unit: Float[Tensor, "b q 4"]
+    """cxcywh in 0..1 of the valid canvas"""
+
+
+class BoxTask(Task):
+    """box = sigmoid(delta + logit of the reference box)."""
+
+    name = "box"
+    denoises = True
+
+    def __init__(self, config: BoxConfig, sizes: TaskSizes):
+        super().__init__()
+        self.config = config
+        self.heads = copies(lambda: _zero_last(MLP(sizes.dim, sizes.dim, sizes.dim, 4)), sizes.stages)
+
+    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> BoxPrediction:
+        return BoxPrediction((self.heads[stage](queries) + reference_logit).float().sigmoid())
+
+    def cost(self, prediction: BoxPrediction, picture: int, truth: Truth, draws: Draws, tag: str) -> Tensor:
+        found, true = prediction.boxes_unit[picture], truth.boxes_unit
+        distance = (found[:, None] - true[None]).abs().sum(-1)
+        overlap = giou(unit_to_canvas(found, truth.size)[:, None], truth.target.boxes[None])
+        return self.config.cost_l1 * distance - self.config.cost_giou * overlap
+
+    def losses(
+        self, prediction: BoxPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+    ) -> dict[str, Tensor]:
+        return self._losses(prediction, matches, truths, count_over_ranks(len(matches), prediction.boxes_unit))
+
+    def denoising_losses(
+        self, prediction: BoxPrediction, matches: Matches, truths: list[Truth], count: Tensor
+    ) -> dict[str, Tensor]:
+        return self._losses(prediction, matches, truths, count)
+
+    def _losses(
+        self, prediction: BoxPrediction, matches: Matches, truths: list[Truth], count: Tensor
+    ) -> dict[str, Tensor]:
+        found, true = matches.predicted(prediction.boxes_unit), matches.true(truths, lambda t: t.boxes_unit)
+        sides = found.new_tensor([[t.size[1], t.size[0]] * 2 for t in truths])[matches.pictures]
+        overlap = giou_loss(cxcywh_to_xyxy(found * sides), cxcywh_to_xyxy(true * sides))
+        return {
+            "box_l1": self.config.l1 * l1(found, true).sum() / count,
+            "box_giou": self.config.giou * overlap.sum() / count,
+        }
+
+    def decode(self, prediction: BoxPrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+        boxes = unit_to_canvas(prediction.boxes_unit[reading.picture, reading.queries], reading.canvas_size)
+        boxes = reading.to_canvas.inverse().boxes(clip(boxes, reading.canvas_size))
+        return {"boxes": clip(boxes, reading.image_size)}
+
+
+def _zero_last(mlp: MLP) -> MLP:
+    """Starts at delta 0: the first box is the reference itself."""
+    nn.init.zeros_(mlp[-1].weight)
+    nn.init.zeros_(mlp[-1].bias)
+    return mlp
+
+
+def in_ignore_region(
+    boxes: Float[Tensor, "q 4"], regions: Float[Tensor, "r 4"], covered: float = 0.5
+) -> Float[Tensor, " q"] | Any:
+    """Boxes (xyxy px) of which at least the share `covered` lies in one region."""
+    from humanquery.core.boxes import iou
+
+    if not len(regions):
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    return (iou(boxes, regions, crowd=True) >= covered).any(1)

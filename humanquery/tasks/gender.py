@@ -1,0 +1,63 @@
+"""Apparent gender: P(female)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from humanquery.losses.scores import binary
+from humanquery.tasks.base import (
+    Draws,
+    Matches,
+    Reading,
+    Scene,
+    Task,
+    TaskSizes,
+    Truth,
+    copies,
+    count_over_ranks,
+    nothing,
+)
+from humanquery.tasks.labels import attribute_head, labelled_matches
+
+
+@dataclass(frozen=True)
+class GenderConfig:
+    """Weight of the released HQNet; the paper's head has one hidden layer, the release's none."""
+
+    loss: float = 1.0
+    hidden_layers: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class GenderPrediction:
+    logit: Float[Tensor, "b q"]
+    """of label 1, female"""
+
+
+class GenderTask(Task):
+    """Binary cross-entropy over matched people with a label. It has no say in matching (specs: attributes have no cost)."""
+
+    name = "gender"
+
+    def __init__(self, config: GenderConfig, sizes: TaskSizes):
+        super().__init__()
+        self.config = config
+        self.heads = copies(lambda: attribute_head(sizes.dim, 1, config.hidden_layers), sizes.stages)
+
+    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> GenderPrediction:
+        return GenderPrediction(self.heads[stage](queries).squeeze(-1))
+
+    def losses(
+        self, prediction: GenderPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+    ) -> dict[str, Tensor]:
+        known, true = labelled_matches(matches, truths, "gender")
+        count = count_over_ranks(len(known), prediction.logit)
+        if not len(known):
+            return {"gender": nothing(prediction.logit)}
+        loss = binary(known.predicted(prediction.logit), true)
+        return {"gender": self.config.loss * loss.sum() / count}
+
+    def decode(self, prediction: GenderPrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+        return {"gender": prediction.logit[reading.picture, reading.queries].sigmoid()}

@@ -1,0 +1,79 @@
+"""Does the person show any labelled joint (PETR's person confidence for pose)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from humanquery.losses.scores import focal, focal_cost
+from humanquery.tasks.base import Draws, Matches, Reading, Scene, Task, TaskSizes, Truth, copies, count_over_ranks
+
+
+@dataclass(frozen=True)
+class KeypointConfidenceConfig:
+    """Weights of the released HQNet."""
+
+    loss: float = 1.0
+    cost: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointConfidencePrediction:
+    logit: Float[Tensor, "b q"]
+
+
+class KeypointConfidenceTask(Task):
+    """Positive: matched people with a labelled joint. Matched people annotated without any are background; people whose
+    joints nobody annotated, and pictures of data sets without joints, take no part."""
+
+    name = "keypoint_confidence"
+
+    def __init__(self, config: KeypointConfidenceConfig, sizes: TaskSizes):
+        super().__init__()
+        self.config = config
+        self.heads = copies(lambda: nn.Linear(sizes.dim, 1), sizes.stages)
+
+    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> KeypointConfidencePrediction:
+        return KeypointConfidencePrediction(self.heads[stage](queries).squeeze(-1))
+
+    def cost(
+        self, prediction: KeypointConfidencePrediction, picture: int, truth: Truth, draws: Draws, tag: str
+    ) -> Tensor | None:
+        if truth.target.keypoints is None:
+            return None
+        cost = self.config.cost * focal_cost(prediction.logit[picture])
+        return torch.where(truth.target.counted_joints.any(1)[None], cost[:, None], 0.0)
+
+    def losses(
+        self, prediction: KeypointConfidencePrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+    ) -> dict[str, Tensor]:
+        logit = prediction.logit
+        shows, known = matches.true(truths, _shows_joints), matches.true(truths, _annotated)
+        positive = torch.zeros_like(logit, dtype=torch.bool)
+        positive[matches.pictures, matches.queries] = shows
+        counts = torch.ones_like(logit, dtype=torch.bool)
+        counts[matches.pictures, matches.queries] = known
+        counts[[i for i, t in enumerate(truths) if t.target.keypoints is None]] = False
+        if matches.ignored is not None:
+            counts &= ~matches.ignored
+        loss = torch.where(counts, focal(logit, positive), 0.0)
+        return {"keypoint_class": self.config.loss * loss.sum() / count_over_ranks(shows.sum(), logit)}
+
+    def decode(
+        self, prediction: KeypointConfidencePrediction, reading: Reading, scene: Scene, prepared: Any
+    ) -> dict[str, Tensor]:
+        return {"keypoint_confidence": prediction.logit[reading.picture, reading.queries].sigmoid()}
+
+
+def _shows_joints(truth: Truth) -> Bool[Tensor, " n"]:
+    if truth.target.keypoints is None:
+        return torch.zeros_like(truth.target.ignore)
+    return truth.target.counted_joints.any(1)
+
+
+def _annotated(truth: Truth) -> Bool[Tensor, " n"]:
+    if truth.target.keypoints is None:
+        return torch.zeros_like(truth.target.ignore)
+    return truth.target.keypoints.valid

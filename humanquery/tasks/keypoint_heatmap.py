@@ -1,0 +1,77 @@
+"""Training-only heat map of joints on the finest memory (PETR's auxiliary branch)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from humanquery.losses.people import heatmap_loss, heatmap_targets
+from humanquery.nn.transformer import EncoderLayer, LayerConfig
+from humanquery.tasks.base import Scene, TaskSizes, Truth
+
+STRIDE = 8
+
+
+@dataclass(frozen=True)
+class HeatmapConfig:
+    """As released."""
+
+    loss: float = 4.0
+    feedforward: int = 1024
+    dropout: float = 0.1
+
+
+class KeypointHeatmap(nn.Module):
+    """One deformable encoder layer on the finest level, then a logit per joint and cell."""
+
+    def __init__(self, config: HeatmapConfig, sizes: TaskSizes):
+        super().__init__()
+        self.config = config
+        self.layer = EncoderLayer(
+            LayerConfig(sizes.dim, sizes.heads, 1, sizes.points, config.feedforward, config.dropout)
+        )
+        self.head = nn.Linear(sizes.dim, len(sizes.skeleton))
+        for name, weight in self.layer.named_parameters():
+            if weight.dim() > 1 and "sampling_offsets" not in name and "attention_weights" not in name:
+                nn.init.xavier_uniform_(weight)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.constant_(self.head.bias, -2.197)  # probability 0.1
+
+    def forward(self, scene: Scene) -> Float[Tensor, "b k h w"]:
+        h, w = scene.shapes[0]
+        cells = h * w
+        memory, position = scene.memory[:, :cells], scene.position[:, :cells]
+        references = encoder_references(scene.shapes[:1], scene.valid_ratios[:, :1])
+        memory = self.layer(memory, position, references, scene.padding[:, :cells], scene.shapes[:1])
+        return self.head(memory).transpose(1, 2).unflatten(2, (h, w))
+
+    def loss(self, logits: Float[Tensor, "b k h w"], truths: list[Truth], scene: Scene) -> dict[str, Tensor]:
+        """Penalty-reduced focal loss; pictures of data sets without joints take no part."""
+        labelled = [i for i, t in enumerate(truths) if t.target.keypoints is not None]
+        if not labelled:
+            return {"keypoint_heatmap": logits.sum() * 0}
+        size = tuple(logits.shape[-2:])
+        targets = torch.stack([self._target(truths[i], size) for i in labelled])
+        valid = ~scene.padding[labelled, : size[0] * size[1]].unflatten(1, size)
+        return {"keypoint_heatmap": self.config.loss * heatmap_loss(logits[labelled].float(), targets, valid)}
+
+    def _target(self, truth: Truth, size: tuple[int, int]) -> Float[Tensor, "k h w"]:
+        target = truth.target
+        return heatmap_targets(target.boxes, target.keypoints.value, target.counted_joints, size, stride=STRIDE)
+
+
+def encoder_references(
+    shapes: tuple[tuple[int, int], ...], valid_ratios: Float[Tensor, "b levels 2"]
+) -> Float[Tensor, "b s levels 2"]:
+    """Every cell's own centre, 0..1 of the padded map of every level."""
+    centers = []
+    for level, (h, w) in enumerate(shapes):
+        y, x = torch.meshgrid(
+            torch.arange(h, device=valid_ratios.device) + 0.5,
+            torch.arange(w, device=valid_ratios.device) + 0.5,
+            indexing="ij",
+        )
+        cells = torch.stack([x.flatten(), y.flatten()], -1)[None]
+        centers.append(cells / (valid_ratios[:, None, level] * valid_ratios.new_tensor([w, h])))
+    return torch.cat(centers, 1)[:, :, None] * valid_ratios[:, None]

@@ -1,0 +1,62 @@
+"""The joint decoder (PETR): one query per joint looks again into the memory, for all kept persons of a picture at once."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from humanquery.nn.encodings import inverse_sigmoid
+from humanquery.nn.transformer import MLP, DecoderLayer, LayerConfig
+from humanquery.tasks.base import Scene, TaskSizes
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """As released."""
+
+    layers: int = 2
+    feedforward: int = 1024
+    dropout: float = 0.1
+
+
+class KeypointRefinement(nn.Module):
+    """Starts from the last decoder layer's joints; every layer moves each joint once."""
+
+    def __init__(self, config: RefinementConfig, sizes: TaskSizes):
+        super().__init__()
+        layer = LayerConfig(sizes.dim, sizes.heads, sizes.levels, sizes.points, config.feedforward, config.dropout)
+        self.layers = nn.ModuleList(DecoderLayer(layer) for _ in range(config.layers))
+        self.joint_queries = nn.Embedding(len(sizes.skeleton), 2 * sizes.dim)
+        """positional half, then content half"""
+        self.heads = nn.ModuleList(MLP(sizes.dim, sizes.dim, sizes.dim, 2) for _ in range(config.layers))
+        for name, weight in self.layers.named_parameters():
+            if weight.dim() > 1 and "sampling_offsets" not in name and "attention_weights" not in name:
+                nn.init.xavier_uniform_(weight)
+        for head in self.heads:
+            nn.init.zeros_(head[-1].weight)
+            nn.init.zeros_(head[-1].bias)
+
+    def forward(
+        self, joints_unit: Float[Tensor, "b n k 2"], scene: Scene
+    ) -> tuple[list[Float[Tensor, "b n k 2"]], list[Float[Tensor, "b n k c"]]]:
+        """Joints of n persons per picture (0..1 of the valid canvas) after every layer, and the states that moved them.
+
+        Persons never see each other; the memory's values are projected once per picture.
+        """
+        b, n, k, _ = joints_unit.shape
+        position, content = self.joint_queries.weight.chunk(2, -1)
+        position = position.expand(b * n, -1, -1)
+        states = content.expand(b * n, -1, -1)
+        points, all_points, all_states = joints_unit.detach(), [], []
+        for layer, head in zip(self.layers, self.heads, strict=True):
+            states = layer.attend_self(states, position)
+            references = points.flatten(1, 2)[:, :, None] * scene.valid_ratios[:, None]
+            value = layer.cross_attention.project(scene.memory, scene.padding)
+            states = layer.attend_memory(
+                states.reshape(b, n * k, -1), position.reshape(b, n * k, -1), references, value, scene.shapes
+            ).reshape(b * n, k, -1)
+            moved = (head(states).reshape(b, n, k, 2) + inverse_sigmoid(points, 1e-5)).float().sigmoid()
+            all_points.append(moved)
+            all_states.append(states.reshape(b, n, k, -1))
+            points = moved.detach()
+        return all_points, all_states

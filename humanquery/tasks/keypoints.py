@@ -1,0 +1,196 @@
+"""Where the joints are."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from humanquery.core.oks import oks
+from humanquery.losses.people import oks_loss
+from humanquery.nn.transformer import MLP
+from humanquery.tasks.base import (
+    PROPOSALS,
+    Draws,
+    Matches,
+    Reading,
+    Scene,
+    Task,
+    TaskSizes,
+    Truth,
+    copies,
+    count_over_ranks,
+    nothing,
+)
+from humanquery.tasks.keypoint_heatmap import HeatmapConfig, KeypointHeatmap
+from humanquery.tasks.keypoint_refinement import KeypointRefinement, RefinementConfig
+
+
+@dataclass(frozen=True)
+class KeypointsConfig:
+    """Weights of the released HQNet."""
+
+    l1: float = 50.0
+    oks: float = 1.5
+    cost_l1: float = 50.0
+    cost_oks: float = 1.5
+    refine_l1: float = 60.0
+    refine_oks: float = 2.0
+    hidden: int = 512
+    refinement: RefinementConfig | None = field(default_factory=RefinementConfig)
+    heatmap: HeatmapConfig | None = field(default_factory=HeatmapConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointsPrediction:
+    joints_unit: Float[Tensor, "b q k 2"]
+    """0..1 of the valid canvas, before refinement"""
+    stage: int
+
+
+class KeypointsTask(Task):
+    """joint = sigmoid(offset + logit of the reference box's centre), then the joint decoder on the kept persons."""
+
+    name = "keypoints"
+
+    def __init__(self, config: KeypointsConfig, sizes: TaskSizes):
+        super().__init__()
+        self.config = config
+        self.num_joints = len(sizes.skeleton)
+        self.register_buffer("sigmas", torch.tensor(sizes.skeleton.sigmas), persistent=False)
+        self.heads = copies(lambda: self._head(sizes.dim), sizes.stages)
+        self.refinement = KeypointRefinement(config.refinement, sizes) if config.refinement else None
+        self.heatmap = KeypointHeatmap(config.heatmap, sizes) if config.heatmap else None
+
+    def _head(self, dim: int) -> MLP:
+        hidden = self.config.hidden
+        head = MLP(dim, hidden, hidden, hidden, 2 * self.num_joints)
+        nn.init.zeros_(head[-1].weight)
+        nn.init.zeros_(head[-1].bias)
+        return head
+
+    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> KeypointsPrediction:
+        offsets = self.heads[stage](queries).unflatten(-1, (self.num_joints, 2))
+        return KeypointsPrediction((offsets + reference_logit[..., None, :2]).float().sigmoid(), stage)
+
+    def cost(
+        self, prediction: KeypointsPrediction, picture: int, truth: Truth, draws: Draws, tag: str
+    ) -> Tensor | None:
+        if truth.target.keypoints is None:
+            return None
+        found, true, counts = prediction.joints_unit[picture], _joints_unit(truth), truth.target.counted_joints
+        apart = torch.where(counts[None], (found[:, None] - true[None]).abs().sum(-1), 0.0).sum(-1)
+        apart = apart / (2 * counts.sum(-1)).clamp(min=1)
+        sides = found.new_tensor([truth.size[1], truth.size[0]])
+        alike = oks(
+            (found * sides)[:, None],
+            truth.target.keypoints.value[None],
+            truth.target.areas[None],
+            self.sigmas,
+            counts[None],
+            max_exponent=100.0,
+        )
+        unlike = torch.where(counts.any(-1)[None], oks_loss(alike), 0.0)
+        return self.config.cost_l1 * apart + self.config.cost_oks * unlike
+
+    def losses(
+        self, prediction: KeypointsPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+    ) -> dict[str, Tensor]:
+        losses = self._losses(
+            matches.predicted(prediction.joints_unit),
+            matches,
+            truths,
+            self.config.l1,
+            self.config.oks,
+            prediction.joints_unit,
+        )
+        if prediction.stage == PROPOSALS:  # the release computes OKS there and drops it
+            del losses["oks"]
+        return {f"keypoint_{name}": loss for name, loss in losses.items()}
+
+    def _losses(
+        self, found: Tensor, matches: Matches, truths: list[Truth], l1: float, oks_weight: float, graph: Tensor
+    ) -> dict[str, Tensor]:
+        """L1 over counted coordinates and -log OKS over people that have any."""
+        counts = matches.true(truths, lambda t: _counted(t, self.num_joints))
+        persons = counts.any(-1)
+        num_coordinates = count_over_ranks(2 * counts.sum(), graph)
+        num_persons = count_over_ranks(persons.sum(), graph)
+        if not persons.any():  # host sync: an empty selection has no loss
+            return {"l1": nothing(graph), "oks": nothing(graph)}
+        true = matches.true(truths, lambda t: _joints_unit(t, self.num_joints))[persons]
+        area = matches.true(truths, lambda t: t.target.areas)[persons]
+        sides = found.new_tensor([[t.size[1], t.size[0]] for t in truths])[matches.pictures[persons]][:, None]
+        found, counts = found[persons], counts[persons]
+        apart = torch.where(counts[..., None], (found - true).abs(), 0.0)
+        alike = oks(found * sides, true * sides, area, self.sigmas, counts)
+        return {"l1": l1 * apart.sum() / num_coordinates, "oks": oks_weight * oks_loss(alike).sum() / num_persons}
+
+    def finish(
+        self, prediction: KeypointsPrediction, matches: Matches, truths: list[Truth], scene: Scene, prepared: Any
+    ) -> dict[str, Tensor]:
+        losses = {}
+        if self.heatmap is not None:
+            losses |= self.heatmap.loss(self.heatmap(scene), truths, scene)
+        if self.refinement is not None:
+            losses |= self._refine_losses(prediction, matches, truths, scene)
+        return losses
+
+    def _refine_losses(
+        self, prediction: KeypointsPrediction, matches: Matches, truths: list[Truth], scene: Scene
+    ) -> dict[str, Tensor]:
+        """The joint decoder runs on matched people with a labelled joint only."""
+        shown = matches[matches.true(truths, lambda t: _counted(t, self.num_joints)).any(-1)]
+        # people of a picture side by side; empty places hold the first query and are never read
+        place, width = shown.side_by_side()
+        queries = torch.zeros(len(truths), width, dtype=torch.long, device=place.device)
+        queries[shown.pictures, place] = shown.queries
+        start = prediction.joints_unit.gather(1, queries[..., None, None].expand(-1, -1, self.num_joints, 2))
+        points, _ = self.refinement(start, scene)
+        losses = {}
+        for layer, joints in enumerate(points):
+            found = joints[shown.pictures, place]
+            parts = self._losses(found, shown, truths, self.config.refine_l1, self.config.refine_oks, joints)
+            losses |= {f"refine{layer}_keypoint_{name}": loss for name, loss in parts.items()}
+        return losses
+
+    def decode(
+        self, prediction: KeypointsPrediction, reading: Reading, scene: Scene, prepared: Any
+    ) -> dict[str, Tensor]:
+        joints = prediction.joints_unit[reading.picture, reading.queries]
+        if self.refinement is not None and len(joints):
+            one = one_picture(scene, reading.picture)
+            joints = self.refinement(joints[None], one)[0][-1][0]
+        height, width = reading.canvas_size
+        limits = joints.new_tensor([width, height])
+        joints = reading.to_canvas.inverse().points((joints * limits).clamp(min=0).minimum(limits))
+        limits = joints.new_tensor([reading.image_size[1], reading.image_size[0]])
+        return {"keypoints": joints.clamp(min=0).minimum(limits)}
+
+
+def one_picture(scene: Scene, picture: int) -> Scene:
+    """The same scene with only one of its pictures."""
+    at = slice(picture, picture + 1)
+    return Scene(
+        fine=scene.fine[at],
+        memory=scene.memory[at],
+        position=scene.position[at],
+        padding=scene.padding[at],
+        shapes=scene.shapes,
+        valid_ratios=scene.valid_ratios[at],
+        canvas_sizes=scene.canvas_sizes[at],
+        padded_size=scene.padded_size,
+    )
+
+
+def _counted(truth: Truth, num_joints: int) -> Bool[Tensor, "n k"]:
+    if truth.target.keypoints is None:
+        return torch.zeros(len(truth), num_joints, dtype=torch.bool, device=truth.boxes_unit.device)
+    return truth.target.counted_joints
+
+
+def _joints_unit(truth: Truth, num_joints: int = 0) -> Float[Tensor, "n k 2"]:
+    if truth.target.keypoints is None:
+        return truth.boxes_unit.new_zeros(len(truth), num_joints, 2)
+    return truth.target.keypoints.value / truth.boxes_unit.new_tensor([truth.size[1], truth.size[0]])

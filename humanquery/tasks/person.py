@@ -1,0 +1,74 @@
+"""Is there a person at all: the class score."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from humanquery.losses.scores import focal, focal_cost
+from humanquery.tasks.base import (
+    Draws,
+    Matches,
+    Reading,
+    Scene,
+    Task,
+    TaskSizes,
+    Truth,
+    copies,
+    count_over_ranks,
+    prior_bias,
+)
+
+
+@dataclass(frozen=True)
+class PersonConfig:
+    """Weights of the released HQNet."""
+
+    loss: float = 1.0
+    cost: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class PersonPrediction:
+    logit: Float[Tensor, "b q"]
+
+
+class PersonTask(Task):
+    """Focal classification person / background. Queries in ignore regions are neither."""
+
+    name = "person"
+    denoises = True
+
+    def __init__(self, config: PersonConfig, sizes: TaskSizes):
+        super().__init__()
+        self.config = config
+        self.heads = copies(lambda: prior_bias(nn.Linear(sizes.dim, 1)), sizes.stages)
+
+    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> PersonPrediction:
+        return PersonPrediction(self.heads[stage](queries).squeeze(-1))
+
+    def cost(self, prediction: PersonPrediction, picture: int, truth: Truth, draws: Draws, tag: str) -> Tensor:
+        return self.config.cost * focal_cost(prediction.logit[picture])[:, None].expand(-1, len(truth))
+
+    def losses(
+        self, prediction: PersonPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+    ) -> dict[str, Tensor]:
+        return self._focal(prediction, matches, count_over_ranks(len(matches), prediction.logit))
+
+    def denoising_losses(
+        self, prediction: PersonPrediction, matches: Matches, truths: list[Truth], count: Tensor
+    ) -> dict[str, Tensor]:
+        return self._focal(prediction, matches, count)
+
+    def _focal(self, prediction: PersonPrediction, matches: Matches, count: Tensor) -> dict[str, Tensor]:
+        is_person = torch.zeros_like(prediction.logit, dtype=torch.bool)
+        is_person[matches.pictures, matches.queries] = True
+        loss = focal(prediction.logit, is_person)
+        if matches.ignored is not None:
+            loss = torch.where(matches.ignored, 0.0, loss)
+        return {"class": self.config.loss * loss.sum() / count}
+
+    def decode(self, prediction: PersonPrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+        return {"scores": reading.scores}

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+import torch
+
+from humanquery.core.errors import ConfigError
+from humanquery.core.skeleton import _TABLES, COCO17, Skeleton, convert_joints
+from tests.paths import DATA, needs_data
+
+
+@pytest.mark.parametrize("name", sorted(_TABLES))
+def test_every_table_is_symmetric(name):
+    skeleton = Skeleton.named(name)
+    order = skeleton.mirror_order
+    assert [order[i] for i in order] == list(range(len(skeleton)))
+    paired = {joint for pair in skeleton.pairs for joint in pair}
+    for joint in range(len(skeleton)):
+        assert skeleton.index(skeleton.joints[joint]) == joint
+        if skeleton.side(joint) != "middle":
+            assert joint in paired, skeleton.joints[joint]
+            swapped = {"left": "right", "right": "left"}[skeleton.side(joint)]
+            assert skeleton.side(order[joint]) == swapped
+    assert all(0 <= a < b <= len(skeleton) for a, b in skeleton.parts.values())
+
+
+@needs_data
+def test_the_tables_are_those_of_the_specification():
+    path = DATA.parent / "specs" / "keypoints.json"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not beside the data")
+    tables = {name: t for name, t in json.loads(path.read_text()).items() if not name.startswith("_")}
+    assert set(tables) == set(_TABLES)
+    for name, table in tables.items():
+        ours = Skeleton.named(name)
+        assert list(ours.joints) == table["names"]
+        assert list(ours.sigmas) == (table["sigmas"] or [])
+        assert [list(pair) for pair in ours.pairs] == table["flip_pairs"]
+        assert [list(limb) for limb in ours.limbs] == table["skeleton"]
+
+
+def test_conversion_goes_by_name():
+    crowdpose = Skeleton.named("crowdpose14")
+    joints, valid = torch.rand(2, 17, 2), torch.ones(2, 17, dtype=torch.bool)
+    valid[0, COCO17.index("left_knee")] = False
+    converted, known = convert_joints(joints, valid, COCO17, crowdpose)
+    for name in crowdpose.joints:
+        to = crowdpose.index(name)
+        if name in COCO17.joints and not (name == "left_knee"):
+            assert torch.equal(converted[:, to], joints[:, COCO17.index(name)]) and known[:, to].all()
+    assert known[:, crowdpose.index("left_knee")].tolist() == [False, True]
+    assert converted[0, crowdpose.index("left_knee")].tolist() == [0.0, 0.0]
+    assert not known[:, crowdpose.index("neck")].any() and not converted[:, crowdpose.index("neck")].any()
+
+
+def test_conversion_of_nobody_and_to_itself():
+    joints, valid = torch.rand(3, 17, 2), torch.rand(3, 17) > -1
+    assert torch.equal(convert_joints(joints, valid, COCO17, COCO17)[0], joints)
+    assert convert_joints(joints[:0], valid[:0], COCO17, Skeleton.named("halpe26"))[0].shape == (0, 26, 2)
+
+
+def test_sides_come_from_names():
+    assert [COCO17.side(i) for i in (0, 5, 6)] == ["middle", "left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sigmas": (0.1,)}, "1 sigmas for 3 joints; give one per joint"),
+        ({"joints": ("a", "a", "b")}, "joint names repeat"),
+        ({"pairs": ((0, 3),)}, r"pair \(0, 3\) must join two different joints of 3"),
+        ({"pairs": ((1, 1),)}, r"pair \(1, 1\) must join two different joints"),
+        ({"limbs": ((-1, 2),)}, r"limb \(-1, 2\) must join"),
+        ({"pairs": ((0, 1), (1, 2))}, "a joint stands in two flip pairs"),
+    ],
+)
+def test_bad_skeletons_are_named(fields, message):
+    good = {"name": "mine", "joints": ("a", "b", "c"), "pairs": (), "limbs": ()}
+    Skeleton(**good)
+    with pytest.raises(ConfigError, match="skeleton 'mine': .*" + message):
+        Skeleton(**(good | fields))
+
+
+def test_unknown_names_offer_the_nearest():
+    with pytest.raises(ConfigError, match="unknown skeleton 'coco_17'. Did you mean 'coco17'"):
+        Skeleton.named("coco_17")
+    with pytest.raises(ConfigError, match="no joint 'left_sholder'. Did you mean 'left_shoulder'"):
+        COCO17.index("left_sholder")
