@@ -337,7 +337,7 @@ def _head(brush: _Brush, look: Look, body: Body):
         bun = head + axes @ np.array([0, 1.05 * r, -0.55 * w])
         brush.ball(bun, r * 0.42, r * 0.42, look.hair, _HAIR)
     brush.ball(head, w * 1.08, r * 1.06, look.hair, _HAIR)
-    if look.hair_style == "quiff":
+    if look.hair_style == "quiff" and front[2] > 0:  # from behind it would pass for a bun
         brush.ball(head + axes @ np.array([0, 0.82 * r, 0.45 * w]), w * 0.6, r * 0.36, look.hair, _HAIR)
     face = _face_outline(look, head, axes, r, w)
     if face is not None:

@@ -5,7 +5,7 @@ seen by the camera: x right, y down, z towards the camera.
 
 Gender and age show in several cues at once, so that a half-hidden person still tells them:
 gender in hair, shoulders / waist / hips, skirts and the hue of clothes; age in head size (up to 20), hair colour
-(blond, dark, grey, white), saturation of clothes, lengths of sleeves and hems, girth and stoop.
+(blond, dark, grey, white), saturation of clothes, lightness of shoes, lengths of sleeves and hems, girth and stoop.
 """
 
 import colorsys
@@ -114,7 +114,7 @@ def sample_look(rng: np.random.Generator, identity: int = 0) -> Look:
     age = int(rng.integers(YOUNGEST, OLDEST + 1))
     years = (age - YOUNGEST) / (OLDEST - YOUNGEST)
     woman = gender == FEMALE
-    saturation = 0.92 - 0.7 * years
+    saturation = 0.95 - 0.68 * years
     lower = ("skirt", "dress", "trousers")[int(rng.choice(3, p=(0.4, 0.35, 0.25)))] if woman else "trousers"
     hem = 0.55 + 0.42 * years if lower == "trousers" else 0.36 + 0.4 * years
     return Look(
@@ -129,12 +129,12 @@ def sample_look(rng: np.random.Generator, identity: int = 0) -> Look:
         glasses=bool(rng.random() < 0.15),
         top=_cloth(rng, woman, saturation, (0.62, 0.95)),
         bottom=_cloth(rng, woman, saturation, (0.35, 0.7)),
-        shoes=_hsv(float(rng.random()), 0.15, float(rng.uniform(0.15, 0.45))),
+        shoes=_hsv(float(rng.random()), 0.15, 0.12 + 0.8 * years),
         pattern=_PATTERNS[int(rng.integers(len(_PATTERNS)))],
         pattern_count=float(rng.uniform(3, 6)),
         lower=lower,
-        sleeve=float(np.clip(0.2 + 0.75 * years + rng.normal(0, 0.03), 0.15, 1.0)),
-        hem=float(np.clip(hem + rng.normal(0, 0.03), 0.3, 1.0)),
+        sleeve=float(np.clip(0.2 + 0.75 * years + rng.normal(0, 0.02), 0.15, 1.0)),
+        hem=float(np.clip(hem + rng.normal(0, 0.02), 0.3, 1.0)),
     )
 
 
@@ -174,11 +174,11 @@ def _hair_color(age: int) -> Color:
 
 
 def _cloth(rng: np.random.Generator, woman: bool, saturation: float, values: tuple[float, float]) -> Color:
-    """Warm hues on women and cool ones on men, nine times out of ten."""
-    warm = woman == (rng.random() < 0.9)
+    """Warm hues on women and cool ones on men, with rare exceptions."""
+    warm = woman == (rng.random() < 0.97)
     hue = rng.uniform(0.80, 1.10) if warm else rng.uniform(0.30, 0.68)
     return _hsv(
-        float(hue) % 1, float(np.clip(saturation + rng.normal(0, 0.025), 0.15, 0.97)), float(rng.uniform(*values))
+        float(hue) % 1, float(np.clip(saturation + rng.normal(0, 0.015), 0.15, 0.97)), float(rng.uniform(*values))
     )
 
 
