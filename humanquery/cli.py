@@ -263,7 +263,7 @@ def aggregate_votes(votes: Annotated[Path, typer.Argument(help="JSON or CSV of v
     """
     from humanquery.data.votes import aggregate
 
-    typer.echo(json.dumps(aggregate(votes, out).to_json(), indent=1))
+    typer.echo(json.dumps(aggregate(votes, out), indent=1))
 
 
 def _names(text: str) -> list[str] | None:
