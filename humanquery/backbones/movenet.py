@@ -16,7 +16,7 @@ class MoveNetBackbone:
 
     weights: str = ""
     frozen_blocks: int = 2
-    """the stem and so many of the seven block groups stay fixed; 0 trains all"""
+    """the stem and so many of the seven block groups stay fixed; 0 trains all, 7 fixes the head convolution too"""
     width: float = 1.5
 
 
@@ -44,6 +44,8 @@ class MoveNetFeatures(Backbone):
         self.freeze_norms()
         if config.frozen_blocks:
             freeze([self.stem, *self.blocks[: config.frozen_blocks]])
+        if config.frozen_blocks >= len(self.blocks):
+            freeze([self.head])
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
         x, features = self.stem(images), []

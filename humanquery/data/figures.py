@@ -108,10 +108,10 @@ def draw_figure(look: Look, pose: Pose, height: float) -> Figure:
     body = _Body(look, pose, height * OVERSAMPLE)
     margin = 0.16 * body.height
     origin = body.points.min(0) - margin
-    size = np.ceil((body.points.max(0) + margin - origin) / OVERSAMPLE).astype(int)
-    canvas = _Canvas((size[1] * OVERSAMPLE, size[0] * OVERSAMPLE), origin)
+    width, tall = (int(side) for side in np.ceil((body.points.max(0) + margin - origin) / OVERSAMPLE))
+    canvas = _Canvas((tall * OVERSAMPLE, width * OVERSAMPLE), origin)
     _paint(canvas, body, look, pose)
-    small = (int(size[0]), int(size[1]))
+    small = (width, tall)
     joints = (body.joints - origin) / OVERSAMPLE
     hidden = np.zeros(17, bool)
     if pose.back_view:

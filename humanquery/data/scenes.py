@@ -4,6 +4,7 @@ Everything about scene i follows from (seed, i), so a generated data set is a fe
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Int, UInt8
 
 from humanquery.core.affine import Size
 from humanquery.core.batch import Meta, Sample
-from humanquery.core.errors import ConfigError
+from humanquery.core.errors import ConfigError, nearest
 from humanquery.core.rows import Labelled
 from humanquery.core.skeleton import COCO17
 from humanquery.core.target import Target, empty_target
@@ -297,3 +298,24 @@ def _light(image: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndar
     grain = np.empty(image.shape, np.int16)
     cv2.randn(cv2.setRNGSeed(int(rng.integers(2**31))) or grain, 0, noise)
     return np.clip(image * gain + grain, 0, 255).astype(np.uint8)
+
+
+# -- as files ----------------------------------------------------------------------------------------------------------
+
+
+def preset(kind: str, *, seed: int = 0, count: int = 100) -> GeneratedScenes:
+    """`easy`, `mixed` or `street`; another name raises ConfigError."""
+    kinds = {"easy": easy_scenes(seed, count), "mixed": GeneratedScenes(count, seed), "street": street_scenes(seed, count)}
+    if kind not in kinds:
+        raise ConfigError(f"unknown kind of scenes {kind!r}.{nearest(kind, kinds)}")
+    return kinds[kind]
+
+
+def write_scenes(config: GeneratedScenes, out: Path) -> Path:
+    """The scenes as PNG pictures under `out/images` and their truth in `out/annotations.json`."""
+    from humanquery.data.coco_write import write_coco
+
+    scenes = Scenes(config)
+    path = Path(out) / "annotations.json"
+    write_coco(path, (scenes[i] for i in range(len(scenes))), Path(out) / "images")
+    return path

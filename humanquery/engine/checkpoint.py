@@ -1,10 +1,9 @@
-"""Weights files (one .safetensors that rebuilds its system) and training states (to go on where a run stopped)."""
+"""Weights as one file: a `.safetensors` whose metadata carries the config from which the system is rebuilt."""
 
 import json
 import os
-import re
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,130 +16,169 @@ from torch import Tensor, nn
 from humanquery.core.config import to_plain
 from humanquery.core.errors import CheckpointError
 
-FORMAT, VERSION = "humanquery", 1
+FORMAT = "humanquery"
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The contents of a weights file."""
+    """What a weights file says: the system's config as plain data (`core.config.to_plain`), its tensors, its card
+    (free plain data: what it was trained on, licences, scores)."""
 
     config: dict[str, Any]
-    """of the system, as `core.config.to_plain` gives it"""
     state: dict[str, Tensor]
     card: dict[str, Any]
-    """what a model card says: data, licences, numbers, `score_threshold`"""
 
 
-def save_weights(path: Path | str, system: nn.Module, card: Mapping[str, Any] | None = None, *, half: bool = False) -> None:
-    """Writes the system's weights, config and card in one step (a killed writer leaves the old file); `half` stores fp16."""
-    state = {n: t.detach().cpu().contiguous() for n, t in system.state_dict().items()}
-    if half:
-        state = {n: t.half() if t.dtype == torch.float32 else t for n, t in state.items()}
+def save_weights(
+    path: Path | str, system: nn.Module, card: dict[str, Any] | None = None, *, half: bool = False
+) -> Path:
+    """Writes `system` (its `config` and tensors) to `path`, whole or not at all; see `save_state_dict`."""
+    return save_state_dict(path, system.state_dict(), system.config, card, half=half)
+
+
+def save_state_dict(
+    path: Path | str, state: dict[str, Tensor], config: Any, card: dict[str, Any] | None = None, *, half: bool = False
+) -> Path:
+    """Writes tensors with the config of the system they belong to. `half`: float tensors as fp16, half the size; a
+    tensor with a value that fp16 cannot hold stays as it is."""
+    path = Path(path)
     metadata = {
         "format": FORMAT,
-        "format_version": str(VERSION),
-        "config": json.dumps(to_plain(system.config)),
-        "card": json.dumps(dict(card or {})),
+        "format_version": str(FORMAT_VERSION),
+        "config": json.dumps(to_plain(config)),
+        "card": json.dumps(card or {}),
     }
-    write_safely(Path(path), lambda temporary: save_file(state, temporary, metadata))
-
-
-def read_weights(path: Path | str) -> Weights:
-    """Reads what `save_weights` wrote. Nothing in the file is executed; any other file raises CheckpointError."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file")
-    _refuse_pickles(path)
-    try:
-        with safe_open(path, "pt") as tensors:
-            metadata = tensors.metadata() or {}
-            _check_format(path, metadata)
-            state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-    except SafetensorError as problem:
-        raise CheckpointError(f"{path}: not a readable .safetensors file ({problem}); is the download complete?") from None
-    return Weights(json.loads(metadata["config"]), state, json.loads(metadata.get("card", "{}")))
-
-
-def _refuse_pickles(path: Path) -> None:
-    head = path.read_bytes()[:4] if path.stat().st_size < 16 else path.open("rb").read(4)
-    if head[:2] == b"PK" or head[:1] == b"\x80":
-        raise CheckpointError(
-            f"{path}: a pickle (.pth/.pt), which may carry code, expected a .safetensors of humanquery; "
-            "an official HQNet checkpoint becomes one with `humanquery convert`"
-        )
-
-
-def _check_format(path: Path, metadata: dict[str, str]) -> None:
-    if metadata.get("format") != FORMAT or "config" not in metadata:
-        raise CheckpointError(
-            f"{path}: tensors without humanquery's config, expected a file that humanquery wrote; "
-            "weights of other programs go through `humanquery convert` or a backbone's `weights`"
-        )
-    version = int(metadata.get("format_version", "0"))
-    if version > VERSION:
-        raise CheckpointError(f"{path}: format version {version}, this humanquery reads up to {VERSION}; upgrade humanquery")
-
-
-def load_state(system: nn.Module, state: Mapping[str, Tensor], where: str = "weights") -> None:
-    """Loads strictly, in the module's own precision; a mismatch raises CheckpointError with the names by module."""
-    own = system.state_dict()
-    problems = {
-        "missing": own.keys() - state.keys(),
-        "unexpected": state.keys() - own.keys(),
-        "of another shape": {n for n in own.keys() & state.keys() if own[n].shape != state[n].shape},
-    }
-    if any(problems.values()):
-        lines = [f"{len(names)} {kind}: {_by_module(names)}" for kind, names in problems.items() if names]
-        raise CheckpointError(f"{where} do not fit {type(system).__name__}: " + "; ".join(lines))
-    with torch.no_grad():
-        for name, value in own.items():
-            value.copy_(state[name])
-
-
-def _by_module(names: set[str]) -> str:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(names):
-        module = ".".join(name.split(".")[:2])
-        groups[module].append(name)
-    return ", ".join(f"{module} ({len(found)}, e.g. {found[0]})" for module, found in list(groups.items())[:6])
-
-
-def write_safely(path: Path, write: Any) -> None:
-    """`write(temporary path)`, then flush to disk and rename: the file is the old one or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-# -- training states ---------------------------------------------------------------------------------------------------
-
-KEPT_STATES = 2
-
-
-def save_state(out: Path, step: int, state: dict[str, Any]) -> Path:
-    """Writes `state-<step>.pt` and drops all but the last two."""
-    path = out / f"state-{step:08d}.pt"
-    write_safely(path, lambda temporary: torch.save(state, temporary))
-    for old in _states(out)[:-KEPT_STATES]:
-        old.unlink()
+    tensors = {name: _shipped(value.detach(), half) for name, value in state.items()}
+    with atomic(path) as unfinished:
+        save_file(tensors, unfinished, metadata)
     return path
 
 
-def latest_state(out: Path) -> dict[str, Any] | None:
-    """The newest training state that can be read (a damaged one is passed over), or None. Nothing in it is executed."""
-    for path in reversed(_states(out)):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # torch raises many kinds for a damaged file; the state before it is still whole
-            continue
-    return None
+def _shipped(value: Tensor, half: bool) -> Tensor:
+    # clone: safetensors refuses tensors that share memory, and tied weights do
+    value = value.cpu().contiguous().clone()
+    if not half or not value.is_floating_point():
+        return value
+    halved = value.half()
+    return halved if torch.equal(halved.isfinite(), value.isfinite()) else value
 
 
-def _states(out: Path) -> list[Path]:
-    return sorted(p for p in out.glob("state-*.pt") if re.fullmatch(r"state-\d+\.pt", p.name))
+class atomic:
+    """`with atomic(path) as unfinished:` write the file `unfinished`; it becomes `path` once all of it is on disk."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.unfinished = path.with_name(f".{path.name}.unfinished")
+
+    def __enter__(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.unfinished
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is not None:
+            self.unfinished.unlink(missing_ok=True)
+            return
+        with open(self.unfinished, "rb") as written:
+            os.fsync(written.fileno())
+        self.unfinished.chmod(0o644)  # safetensors writes files that only their owner may read
+        os.replace(self.unfinished, self.path)
+        if os.name == "posix":  # the rename itself must survive a power cut
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+
+
+def read_weights(path: Path | str) -> Weights:
+    """Reads what `save_weights` wrote; tensors on the CPU, in the file's dtypes.
+
+    Anything else raises CheckpointError: no file, a pickle (never opened), no safetensors, a cut file, another
+    program's safetensors, a newer format.
+    """
+    path = Path(path)
+    _check_is_safetensors(path)
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            _check_is_ours(path, metadata)
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        return Weights(json.loads(metadata["config"]), state, json.loads(metadata.get("card", "{}")))
+    except (SafetensorError, KeyError, json.JSONDecodeError) as problem:
+        raise CheckpointError(f"{path}: the file is damaged ({problem}); fetch or write it again") from problem
+
+
+def _check_is_safetensors(path: Path) -> None:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path}: {what}; expected a .safetensors file of humanquery")
+    size = path.stat().st_size
+    with open(path, "rb") as opened:
+        start = opened.read(8)
+        if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or path.suffix in (".pth", ".pt", ".ckpt", ".pkl"):
+            raise CheckpointError(
+                f"{path}: this is a pickle (torch.save), which can run code when opened; expected .safetensors. "
+                f"Turn it into one: humanquery convert {path.name} {path.stem}.safetensors"
+            )
+        if start == b"version ":
+            raise CheckpointError(f"{path}: this is a Git LFS pointer, not the weights; run git lfs pull")
+        length = int.from_bytes(start, "little")
+        head = opened.read(min(length, 100_000_000)) if len(start) == 8 else b""
+    if len(start) < 8 or head[:1] not in (b"{", b""):
+        raise CheckpointError(f"{path}: {size} bytes that are not a safetensors file; expected weights of humanquery")
+    try:
+        entries = json.loads(head)
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(
+            f"{path}: the header cannot be read: either cut at {size} bytes or not a safetensors file; fetch it again"
+        ) from None
+    expected = 8 + length + max(ends, default=0)
+    if size < expected:
+        raise CheckpointError(f"{path}: cut off: {size} of {expected} bytes are there; fetch or write it again")
+
+
+def _check_is_ours(path: Path, metadata: dict[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        origin = f"format {metadata['format']!r}" if "format" in metadata else "no format in its metadata"
+        raise CheckpointError(
+            f"{path}: a safetensors file of another program ({origin}, expected {FORMAT!r}); "
+            f"weights of the official HQNet are taken over by humanquery convert"
+        )
+    version = metadata.get("format_version", "")
+    if not version.isdigit():
+        raise CheckpointError(f"{path}: format_version is {version!r}, expected a number")
+    if int(version) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {version}, this humanquery reads up to {FORMAT_VERSION}; update humanquery"
+        )
+
+
+def load_state(system: nn.Module, state: dict[str, Tensor]) -> None:
+    """Fills `system` with `state`, every name and shape equal, or raises CheckpointError and changes nothing.
+
+    Values take the dtype of the module's tensors (fp16 files widen to fp32).
+    """
+    own = system.state_dict()
+    problems = {
+        "missing in the file": own.keys() - state.keys(),
+        "unknown to the model": state.keys() - own.keys(),
+        "of another shape": {n for n in own.keys() & state.keys() if own[n].shape != state[n].shape},
+    }
+    if any(problems.values()):
+        lines = [f"  {len(names)} {what}: {_by_module(names)}" for what, names in problems.items() if names]
+        for name in sorted(problems["of another shape"])[:3]:
+            lines.append(f"    {name}: {list(state[name].shape)} in the file, {list(own[name].shape)} in the model")
+        raise CheckpointError(
+            f"these weights do not belong to this {type(system).__name__}:\n"
+            + "\n".join(lines)
+            + "\nWere they trained with another config (tasks, sizes, backbone)?"
+        )
+    system.load_state_dict(state, strict=True)
+
+
+def _by_module(names: Iterable[str], shown: int = 6) -> str:
+    """`backbone.layer1 (12), tasks.box (4), ... 3 more modules`: names grouped by their first two dotted parts."""
+    counts = Counter(".".join(name.split(".")[:-1][:2]) or name for name in names)
+    parts = [f"{module} ({count})" for module, count in sorted(counts.items())]
+    rest = [f"... {len(parts) - shown} more modules"] if len(parts) > shown else []
+    return ", ".join(parts[:shown] + rest)

@@ -1,101 +1,139 @@
-"""What a run tells while it runs: a progress bar, `metrics.jsonl`, TensorBoard."""
+"""What a run tells while it runs: one progress bar, metrics.jsonl, TensorBoard, pictures."""
 
 import json
+import math
+import os
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-class Journal:
-    """Writes for one rank (`active`); lines of steps after `start` are dropped, since a resumed run writes them again."""
+def plain_numbers(value: Any) -> Any:
+    """JSON-ready: tensor and numpy scalars become numbers, what is not finite becomes None."""
+    if isinstance(value, dict):
+        return {str(key): plain_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_numbers(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    def __init__(self, out: Path, steps: int, start: int, *, active: bool = True):
-        self.active, self.start, self.steps = active, start, steps
-        self.path = out / "metrics.jsonl"
-        self.progress: Progress | None = None
-        self.last_total = float("nan")
-        self.began = time.monotonic()
-        self.pictures = 0
-        if not active:
+
+def flat_numbers(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """`{"box": {"AP": 0.9}}` -> `{"box/AP": 0.9}`; what is no number is left out."""
+    flat: dict[str, float] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flat_numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+class Journal:
+    """Rank 0's voice; on other ranks (`speaks` False) every method does nothing.
+
+    On a terminal one progress bar, otherwise a plain line per log step.
+    """
+
+    def __init__(self, out: Path, *, step: int, steps: int, tensorboard: bool, speaks: bool):
+        self.out, self.steps, self.speaks = out, steps, speaks
+        self.bar: Progress | None = None
+        self.events: Any = None
+        if not speaks:
             return
-        kept = [line for line in _lines(self.path) if json.loads(line)["step"] <= start]
-        self.path.write_text("".join(line + "\n" for line in kept))
-        self.file = self.path.open("a")
-        self.board = _board(out)
+        self.metrics = open(out / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (closed in __exit__)
+        if tensorboard:
+            self.events = _tensorboard(out, step)
+        if sys.stdout.isatty():
+            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[said]}"))
+            self.bar = Progress(*columns, TimeRemainingColumn(), transient=False)
+            self.task = self.bar.add_task("train", total=steps, completed=step, said="")
 
     def __enter__(self) -> "Journal":
-        if self.active and sys.stdout.isatty():
-            columns = (
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[said]}"),
-                TimeRemainingColumn(),
-            )
-            self.progress = Progress(*columns)
-            self.progress.start()
-            self.bar = self.progress.add_task("training", total=self.steps, completed=self.start, said="")
+        if self.bar:
+            self.bar.start()
         return self
 
-    def __exit__(self, *_problem) -> None:
-        if self.progress:
-            self.progress.stop()
-        if self.active:
-            self.file.close()
-            if self.board:
-                self.board.close()
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.bar.stop()
+        if self.events:
+            self.events.close()
+        if self.speaks:
+            self.metrics.close()
 
-    def advance(self, step: int, pictures: int) -> None:
-        self.pictures += pictures
-        if self.progress:
-            said = f"loss {self.last_total:.2f}, {self._speed(step):.2f} s/step"
-            self.progress.update(self.bar, completed=step, said=said)
+    def advance(self, step: int) -> None:
+        if self.bar:
+            self.bar.update(self.task, completed=step)
 
-    def _speed(self, step: int) -> float:
-        return (time.monotonic() - self.began) / max(step - self.start, 1)
-
-    def losses(self, step: int, row: dict[str, float]) -> None:
-        if not self.active:
+    def losses(self, record: dict[str, Any], seconds_per_step: float) -> None:
+        """A line of metrics.jsonl: step, time (s of training), total, losses, lr, grad_norm, images_per_s."""
+        if not self.speaks:
             return
-        self.last_total = row["total"]
-        seconds = self._speed(step)
-        self._write(step, {**row, "seconds_per_step": seconds})
-        if self.progress is None:
-            left = (self.steps - step) * seconds / 60
-            print(f"step {step}/{self.steps}  loss {row['total']:.3f}  {seconds:.2f} s/step  {left:.1f} min left", flush=True)
+        self.metrics.write(json.dumps(plain_numbers(record)) + "\n")
+        said = f"loss {record['total']:.4f}  lr {record['lr']:.2e}  {seconds_per_step:.2f} s/it"
+        if self.bar:
+            self.bar.update(self.task, completed=record["step"], said=said)
+        else:
+            left = (self.steps - record["step"]) * seconds_per_step
+            print(f"step {record['step']}/{self.steps}  {said}  {_clock(left)} left", flush=True)
+        self._scalars(record["step"], flat_numbers(plain_numbers({k: v for k, v in record.items() if k != "step"})))
 
-    def numbers(self, step: int, numbers: dict[str, float]) -> None:
-        if not self.active or not numbers:
+    def evaluation(self, step: int, scores: dict[str, Any]) -> None:
+        """A line `{"step": ..., "evaluation": {...}}`."""
+        if not self.speaks:
             return
-        self._write(step, {f"evaluation/{name}": value for name, value in numbers.items()})
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in list(numbers.items())[:6])
-        print(f"step {step}  {shown}", flush=True)
+        scores = plain_numbers(scores)
+        self.metrics.write(json.dumps({"step": step, "evaluation": scores}) + "\n")
+        numbers = flat_numbers(scores)
+        self.say(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:8]))
+        self._scalars(step, {f"evaluation/{name}": value for name, value in numbers.items()})
 
-    def _write(self, step: int, row: dict[str, float]) -> None:
-        self.file.write(json.dumps({"step": step, "time": round(time.time(), 1), **row}) + "\n")
-        self.file.flush()
-        if self.board:
-            for name, value in row.items():
-                self.board.add_scalar(name, value, step)
+    def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """`pictures/<step>-<name>.png` from h w 3 uint8 RGB."""
+        if not self.speaks:
+            return
+        folder = self.out / "pictures"
+        folder.mkdir(exist_ok=True)
+        for name, picture in pictures.items():
+            Image.fromarray(picture).save(folder / f"{step:08d}-{name}.png")
+            if self.events:
+                self.events.add_image(name, picture, step, dataformats="HWC")
 
-    def flush(self) -> None:
-        if self.active:
-            self.file.flush()
+    def say(self, text: str) -> None:
+        if not self.speaks:
+            return
+        if self.bar:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, flush=True)
+
+    def on_disk(self) -> None:
+        """Before a state is saved: all lines up to its step must survive with it."""
+        if self.speaks:
+            self.metrics.flush()
+            os.fsync(self.metrics.fileno())
+
+    def _scalars(self, step: int, numbers: dict[str, float]) -> None:
+        if self.events:
+            for name, value in numbers.items():
+                self.events.add_scalar(name, value, step)
 
 
-def _lines(path: Path) -> list[str]:
-    """Whole lines only: a killed run may have left half of one."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines()
-    return [line for line in lines if line.startswith("{") and line.endswith("}")]
-
-
-def _board(out: Path):
+def _tensorboard(out: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # the extra `train` is not installed
+    except ImportError:  # extra `train` is not installed; metrics.jsonl has the same numbers
         return None
-    return SummaryWriter(str(out / "tensorboard"))
+    return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,347 +1,423 @@
-"""One training loop for any `System`."""
+"""One training loop for every system."""
 
 import contextlib
+import copy
+import dataclasses
+import itertools
 import json
 import os
-import random
-import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from humanquery.core.batch import Batch
 from humanquery.core.config import to_plain
 from humanquery.core.errors import ConfigError, TrainingError
-from humanquery.engine import distributed
-from humanquery.engine.checkpoint import latest_state, load_state, save_state, save_weights
+from humanquery.core.ranks import rank, sum_over_ranks, world_size
+from humanquery.engine.checkpoint import atomic, load_state, save_state_dict
+from humanquery.engine.config import EngineConfig, differences, run_identity
+from humanquery.engine.distributed import any_rank, gathered, gradient_sync, joined_ranks, placed_like, share
 from humanquery.engine.journal import Journal
-from humanquery.engine.optim import MovingAverage, OptimConfig, optimizer_of, rate, set_rate
+from humanquery.engine.optim import WeightAverage, build_optimizer, clip_gradients, set_lr, whole
+from humanquery.engine.signals import StopRequest
+from humanquery.engine.state import (
+    cut_metrics,
+    latest,
+    random_state,
+    read_latest,
+    read_metrics,
+    remove_after,
+    save_state,
+    seed_everything,
+    set_random_state,
+)
+
+Evaluate = Callable[[nn.Module], dict]
+"""the weights as they would be shipped (averaged if averaging is on), in eval mode -> numbers, nested as they like"""
+Illustrate = Callable[[nn.Module], dict]
+"""the same module -> name of a picture: h w 3 uint8 RGB"""
 
 
-@dataclass(frozen=True)
-class EngineConfig:
-    """How a run is driven. Batch size and workers belong to the loader."""
-
-    steps: int = 1000
-    accumulate: int = 1
-    """batches per step; their losses are averaged"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = False
-    deterministic: bool = False
-    seed: int = 0
-    device: str = "auto"
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    checkpoint_every: int = 500
-    """steps"""
-    checkpoint_minutes: float = 5.0
-    """at the latest after so many minutes; 0: only by steps"""
-    log_every: int = 20
-    evaluate_every: int = 0
-    """0: only at the end"""
-    pictures_every: int = 0
-    optim: OptimConfig = field(default_factory=OptimConfig)
-
-
+@runtime_checkable
 class Loader(Protocol):
-    """Batch i depends on i alone, so that a resumed run sees what an uninterrupted one would have seen."""
+    """An endless stream of batches in which batch i depends on i alone (and on seed, rank and world size)."""
 
     def batches(self, start: int) -> Iterator[Batch]: ...
 
 
-@dataclass(frozen=True)
+class TrainingInterrupted(TrainingError):
+    """The run was asked to stop; its state is saved."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingResult:
     steps: int
     weights: Path
-    numbers: dict[str, float]
-    """of the last evaluation; empty without one"""
-
-
-Evaluate = Callable[[nn.Module], dict[str, float]]
-Illustrate = Callable[[nn.Module, Path], None]
-
-
-class Interrupted(TrainingError):
-    """The run was asked to stop; its state is saved."""
+    """the finished model.safetensors"""
+    losses: dict[str, float]
+    """means over the steps of the last log line, with `total`"""
+    evaluation: dict[str, Any]
+    """what `evaluate` gave last; empty without one"""
+    seconds: float
+    """of training, all resumed parts together"""
 
 
 def train(
     system: nn.Module,
     loader: Loader,
     config: EngineConfig,
-    out: Path,
+    out: Path | str,
     *,
     resume: bool = False,
     evaluate: Evaluate | None = None,
     illustrate: Illustrate | None = None,
     card: dict[str, Any] | None = None,
 ) -> TrainingResult:
-    """Minimises the plain sum of the system's losses; leaves `model.safetensors`, `metrics.jsonl`, `config.json` in `out`.
+    """Trains any `System` and leaves `model.safetensors`, `metrics.jsonl`, `config.json` and the last states in `out`.
 
-    With `resume`, goes on from the newest state in `out` (from the start if there is none); on the CPU the result then
-    equals an uninterrupted run bit for bit. A loss that is not finite raises TrainingError before the step that it would
-    spoil. Ctrl-C and SIGTERM save the state and raise `Interrupted`.
+    Optimizer step s (from 0) uses batches s·k .. s·k + k - 1 of the loader, k = `config.accumulate`. What is minimised
+    is the mean over these micro-batches of the sum of all losses: equal to one k-fold batch for losses that average
+    over something every micro-batch has equally much of (pictures, say); a loss divided by its micro-batch's number of
+    people weighs every micro-batch alike, however many people stand in it. Over several ranks see `engine.distributed`;
+    `out` must then be one folder that all of them see.
+
+    `resume` goes on from the newest state in `out`, bit for bit as if there had been no interruption (on the CPU, with
+    the same number of ranks), or begins if there is none. `system` is trained in place and keeps the plain, not the
+    averaged weights (under FSDP it stays sharded); `evaluate` and `illustrate` see a copy, on rank 0 only, and cannot
+    disturb the run's random numbers. `card` is written into the weights file.
+
+    ConfigError: `out` has a run already, or the state to resume comes from another config. TrainingError: a loss or a
+    gradient is not finite (before the optimizer step), or the losses are no losses. TrainingInterrupted: SIGTERM or
+    Ctrl-C; the step was finished and the state saved.
     """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume and latest_state(out) is not None:
-        raise ConfigError(f"{out} holds the state of an earlier run; add --resume to go on, or choose another folder")
-    return _Run(system, loader, config, out, resume, evaluate, illustrate, card or {}).go()
+    with joined_ranks(config.device) as device, _kernels(config.deterministic), StopRequest() as stop:
+        run = _Run(system, config, Path(out), device, stop, evaluate, illustrate)
+        run.begin(resume)
+        speaks = rank() == 0
+        with Journal(
+            run.out, step=run.step, steps=config.steps, tensorboard=config.tensorboard, speaks=speaks
+        ) as run.journal:
+            run.go(loader)
+        return run.finish(card or {})
+
+
+@contextlib.contextmanager
+def _kernels(deterministic: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
 
 
 class _Run:
-    """The parts of one run, so that the loop below reads as sentences."""
+    """The parts of one run and where it stands: `step` optimizer steps are done."""
 
-    def __init__(self, system, loader, config, out, resume, evaluate, illustrate, card):
-        distributed.start()
-        self.config, self.loader, self.out, self.card = config, loader, out, card
+    journal: Journal
+
+    def __init__(self, system, config: EngineConfig, out: Path, device, stop: StopRequest, evaluate, illustrate):
+        self.system, self.config, self.out, self.device, self.stop = system, config, out, device, stop
         self.evaluate, self.illustrate = evaluate, illustrate
-        self.device = _device(config.device)
-        _seed(config)
-        self.system = system.to(self.device)
-        if config.channels_last:
-            self.system = self.system.to(memory_format=torch.channels_last)
+        self.system_config = getattr(system, "config", None)  # FSDP changes the class of `system`, not this
         self.step = 0
-        self.stored = latest_state(out) if resume else None
-        if self.stored is not None:
-            load_state(self.system, self.stored["model"], f"the state in {out}")
-        self.wrapped = distributed.spread(self.system, config.parallel)
-        self.optimizer = optimizer_of(self.system, config.optim)
-        decay = config.optim.ema_decay
-        self.average = MovingAverage(self.system, decay) if decay else None
-        self.leader = distributed.rank() == 0
-        if self.stored is not None:
-            self._restore(self.stored)
-        self.journal = Journal(out, config.steps, self.step, active=self.leader)
-        self.saved_at = time.monotonic()
-        self.stop_asked = False
+        self.seconds_before = 0.0
+        self.names: tuple[str, ...] | None = None
+        self.window = torch.zeros(0)  # sums of the losses since the last log line, on the device
+        self.window_steps = 0
 
-    def go(self) -> TrainingResult:
-        if self.leader:
-            (self.out / "config.json").write_text(json.dumps(to_plain(self.config), indent=1))
-        numbers: dict[str, float] = {}
-        batches = self.loader.batches(self.step * self.config.accumulate)
-        self.system.train()
-        with self.journal, self._stop_on_signals():
-            while self.step < self.config.steps:
-                self._one_step(batches)
-                if self.stop_asked:
-                    self._save()
-                    raise Interrupted(f"stopped after step {self.step}; go on with --resume --out {self.out}")
-                if self._due(self.config.evaluate_every) and self.step < self.config.steps:
-                    numbers = self._evaluate()
-                if self.illustrate and self._due(self.config.pictures_every) and self.leader:
-                    self._aside(lambda model: self.illustrate(model, self.out / "pictures" / f"{self.step:08d}"))
-                if self._time_to_save():
-                    self._save()
-            numbers = self._evaluate() or numbers
-            return TrainingResult(self.step, self._finish(), numbers)
+    # ------------------------------------------------------------------ begin
 
-    def _one_step(self, batches: Iterator[Batch]) -> None:
-        config = self.config
-        set_rate(self.optimizer, rate(self.step, config.steps, config.optim), config.optim)
-        self.optimizer.zero_grad(set_to_none=True)
-        named: dict[str, Tensor] = {}
-        pictures = 0
-        for _ in range(config.accumulate):
-            batch = next(batches).to(self.device)
-            pictures += len(batch)
-            losses = self._losses(batch)
-            self._check_finite(losses, batch)
-            total = sum(losses.values()) * (distributed.world_size() / config.accumulate)
-            total.backward()
-            for name, value in losses.items():
-                named[name] = named.get(name, 0) + value.detach() / config.accumulate
-        norm = self._clip()
+    def begin(self, resume: bool) -> None:
+        """Puts every part in place, from the newest state if there is one."""
+        state = self._found_state(resume)
+        identity = run_identity(self.config, self.system_config)
+        if state is not None:
+            changed = differences(state["identity"], identity)
+            if changed:
+                raise ConfigError(
+                    f"{self.out}: this run was begun with another config; resuming would mix the two:\n  "
+                    + "\n  ".join(changed)
+                    + "\nSet it back, or train into another folder."
+                )
+            load_state(self.system, state["model"])
+        gathered(None)  # all have looked into the folder before rank 0 writes there
+        if rank() == 0:
+            self._prepare_folder(state)
+        layout = {"memory_format": torch.channels_last} if self.config.channels_last else {}
+        self.system.to(self.device, **layout).train()
+        wants_copy = rank() == 0 and (self.evaluate or self.illustrate)
+        self.shown = copy.deepcopy(self.system).eval() if wants_copy else None
+        self.model = share(
+            self.system,
+            self.config.parallel,
+            self.device,
+            units=self.config.fsdp_units,
+            unused=self.config.find_unused_parameters,
+        )
+        self.optimizer = build_optimizer(self.system, self.config.optim)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.average = WeightAverage(self.system, self.config.optim.ema) if self.config.optim.ema else None
+        seed_everything(self.config.seed + 1_000_003 * rank())  # each rank its own dropout
+        if state is not None:
+            self._restore(state)
+
+    def _found_state(self, resume: bool) -> dict[str, Any] | None:
+        if resume:
+            return read_latest(self.out)
+        if latest(self.out) or (self.out / "metrics.jsonl").exists():
+            raise ConfigError(f"{self.out}: a run is here already; go on with --resume, or choose another --out")
+        return None
+
+    def _prepare_folder(self, state: dict[str, Any] | None) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        done = state["step"] if state else 0
+        remove_after(self.out, done)
+        cut_metrics(self.out / "metrics.jsonl", done)
+        plain = {"engine": to_plain(self.config), "system": to_plain(self.system_config)}
+        with atomic(self.out / "config.json") as unfinished:
+            unfinished.write_text(json.dumps(plain, indent=1) + "\n")
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.step, self.seconds_before = state["step"], state["seconds"]
+        moments = state["optimizer"]["state"]
+        state["optimizer"]["state"] = {
+            index: {k: v if k == "step" else placed_like(v, self.parameters[index]) for k, v in of_one.items()}
+            for index, of_one in moments.items()
+        }
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.updates = state["average"]["updates"]
+            for name, value in self.average.state.items():
+                value.copy_(placed_like(state["average"]["state"][name], value))
+        if len(state["ranks"]) != world_size():
+            # the old ranks' random numbers are nobody's now; what follows is a valid run, but not the same one
+            seed_everything(self.config.seed + 1_000_003 * rank() + 7919 * self.step)
+            return
+        mine = state["ranks"][rank()]
+        set_random_state(mine["random"], self.device)
+        self.names = tuple(state["names"]) if state["names"] else None
+        self.window, self.window_steps = mine["window"].to(self.device), mine["window_steps"]
+
+    # --------------------------------------------------------------------- go
+
+    def go(self, loader: Loader) -> None:
+        """All remaining steps, with logs, evaluations, pictures and states at their times."""
+        if self.step:
+            self.journal.say(f"resumed after step {self.step} of {self.config.steps}")
+        self.begun = self.saved_at = self.logged_at = time.perf_counter()
+        self.images, self.logged_step = 0, self.step
+        stream = loader.batches(self.step * self.config.accumulate)
+        while self.step < self.config.steps:
+            batches = self._next(stream)
+            norm, stopped, due = self._step(batches)
+            self.images += sum(len(batch) for batch in batches)
+            last = self.step == self.config.steps
+            self.journal.advance(self.step)
+            if self.step == 1 or last or self.step % self.config.log_every == 0:
+                self._log(norm)
+            if self.evaluate and (last or _every(self.config.evaluate_every, self.step)):
+                self._show(lambda: self.journal.evaluation(self.step, self.evaluate(self.shown)))
+            if self.illustrate and (last or _every(self.config.pictures_every, self.step)):
+                self._show(lambda: self.journal.pictures(self.step, self.illustrate(self.shown)))
+            if due or stopped or last or _every(self.config.checkpoint_steps, self.step):
+                self._save()
+            if stopped and not last:
+                self._leave()
+        if hasattr(stream, "close"):
+            stream.close()
+
+    def _next(self, stream: Iterator[Batch]) -> list[Batch]:
+        """All micro-batches of a step before any is computed, so that a stop while waiting finds an intact state."""
+        try:
+            batches = list(itertools.islice(stream, self.config.accumulate))
+        except Exception:
+            if self.stop.asked_by and world_size() == 1:  # Ctrl-C also reaches, and ends, the loader's processes
+                self._save()
+                self._leave()
+            raise
+        if len(batches) < self.config.accumulate:
+            raise TrainingError(
+                f"step {self.step + 1}: the loader has no more batches; a training loader must be endless"
+            )
+        return batches
+
+    def _step(self, batches: list[Batch]) -> tuple[Tensor, bool, bool]:
+        """One optimizer step; gives the gradient norm, whether anybody asked to stop, whether a state is due."""
+        self.lr = set_lr(self.optimizer, self.config.optim, self.step, self.config.steps)
+        per_batch = []
+        for i, batch in enumerate(batches):
+            with gradient_sync(self.model, last=i == len(batches) - 1):
+                values = self._losses(batch)
+                per_batch.append(values.detach())
+                (values.sum() * (world_size() / len(batches))).backward()
+        losses = torch.stack(per_batch)
+        norm = clip_gradients(self.parameters, self.config.optim.clip)
+        waited = time.perf_counter() - self.saved_at
+        due = 0 < self.config.checkpoint_minutes * 60 <= waited
+        bad = ~(losses.isfinite().all() & norm.isfinite())
+        stopped = self.stop.asked_by is not None
+        bad, stopped, due = any_rank([stopped, due], bad, self.device)  # the one host sync of a step
+        if bad:
+            self._refuse(losses, norm, batches)
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         if self.average:
             self.average.update(self.system)
+        mean = losses.mean(0)
+        self.window = mean if not self.window_steps else self.window + mean
+        self.window_steps += 1
         self.step += 1
-        if self.step % config.log_every == 0 or self.step == config.steps:
-            self._log(named, norm, pictures)
-        self.journal.advance(self.step, pictures)
+        return norm, stopped, due
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch) -> Tensor:
+        """Every loss of one micro-batch, in the order of `names`."""
+        batch = batch.to(self.device)
         if self.config.channels_last:
             images = batch.images.contiguous(memory_format=torch.channels_last)
-            batch = Batch(images, batch.padding, batch.metas, batch.targets)
-        if self.config.precision == "bf16":
-            with torch.autocast(self.device.type, torch.bfloat16):
-                return self.wrapped(batch)
-        return self.wrapped(batch)
+            batch = dataclasses.replace(batch, images=images)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            losses = self.model(batch)
+        if self.names is None:
+            self.names = tuple(sorted(losses))
+            if any(names != self.names for names in gathered(self.names)):
+                raise TrainingError(
+                    f"step {self.step + 1}: the ranks' losses have different names; every batch needs all"
+                )
+        if not losses or tuple(sorted(losses)) != self.names:
+            raise TrainingError(
+                f"step {self.step + 1}: losses {sorted(losses)}, expected {list(self.names)} as before; "
+                f"{type(self.system).__name__} must return the same names, at least one, for every batch"
+            )
+        shaped = [f"{name} has shape {list(losses[name].shape)}" for name in self.names if losses[name].ndim]
+        if shaped:
+            raise TrainingError(f"step {self.step + 1}: every loss must be one number, but {', '.join(shaped)}")
+        values = torch.stack([losses[name].float() for name in self.names])
+        if not values.requires_grad:
+            raise TrainingError(
+                f"step {self.step + 1}: no trainable parameter has a part in the losses {', '.join(self.names)}"
+            )
+        return values
 
-    def _check_finite(self, losses: dict[str, Tensor], batch: Batch) -> None:
-        values = torch.stack([value.detach().float() for value in losses.values()])
-        if bool(torch.isfinite(values).all()):  # host sync: a broken step must not happen
-            return
-        bad = [name for name, value in losses.items() if not torch.isfinite(value.detach()).all()]
-        paths = ", ".join(meta.path or str(meta.image_id) for meta in batch.metas[:4])
+    def _refuse(self, losses: Tensor, norm: Tensor, batches: list[Batch]) -> None:
+        """Raises TrainingError that says which losses of which pictures are not finite; no weight was changed."""
+        self.optimizer.zero_grad(set_to_none=True)
+        mine = []
+        for values, batch in zip(losses.tolist(), batches, strict=True):
+            broken = [f"{n} = {v}" for n, v in zip(self.names, values, strict=True) if not abs(v) < float("inf")]
+            if broken:
+                pictures = ", ".join(meta.path or f"image {meta.image_id}" for meta in batch.metas)
+                mine.append(f"{', '.join(broken)} (pictures: {pictures})")
+        found = [line for lines in gathered(mine) for line in lines]
+        if not found:
+            found = [f"all losses are finite, but the norm of their gradients is {norm.item()}"]
         raise TrainingError(
-            f"step {self.step}: loss {', '.join(bad)} is not finite (pictures: {paths}); the weights are those of the step "
-            "before. Look at the labels of these pictures, or lower optim.lr"
+            f"step {self.step + 1}: not finite: " + "; ".join(found) + ". The optimizer step was not made. "
+            "Look at these pictures' labels (humanquery data check), or lower optim.lr."
         )
 
-    def _clip(self) -> Tensor | None:
-        limit = self.config.optim.clip_norm
-        parameters = [p for p in self.system.parameters() if p.grad is not None]
-        return torch.nn.utils.clip_grad_norm_(parameters, limit) if limit else None
+    # -------------------------------------------------------- log, show, save
 
-    def _log(self, named: dict[str, Tensor], norm: Tensor | None, pictures: int) -> None:
-        """Losses add up over ranks, so that the journal tells the run's losses, not one rank's."""
-        names, values = list(named), torch.stack([v.float() for v in named.values()])
-        if distributed.world_size() > 1:
-            names, values = _sum_named(names, values)
-        row = dict(zip(names, values.tolist(), strict=True))  # host sync: only where a line is written
-        extra = {"total": sum(row.values()), "lr": self.optimizer.param_groups[0]["lr"]}
-        if norm is not None:
-            extra["gradient_norm"] = float(norm)
-        self.journal.losses(self.step, {**extra, **row})
+    def _log(self, norm: Tensor) -> None:
+        # .tolist() waits for the device; only at log steps
+        *losses, norm = torch.cat([sum_over_ranks(self.window / self.window_steps), norm.reshape(1)]).tolist()
+        now = time.perf_counter()
+        seconds = now - self.logged_at
+        record = {
+            "step": self.step,
+            "time": round(self.seconds_before + now - self.begun, 3),
+            "total": sum(losses),
+            **dict(zip(self.names, losses, strict=True)),
+            "lr": self.lr,
+            "grad_norm": norm,
+            "images_per_s": round(self.images * world_size() / seconds, 3),
+        }
+        if self.device.type == "cuda":
+            record["memory_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)
+        self.journal.losses(record, seconds / (self.step - self.logged_step))
+        self.logged_at, self.logged_step, self.images, self.window_steps = now, self.step, 0, 0
 
-    def _due(self, every: int) -> bool:
-        return bool(every) and self.step % every == 0
-
-    def _evaluate(self) -> dict[str, float]:
-        if self.evaluate is None:
-            return {}
-        numbers = self._aside(self.evaluate) if self.leader else {}
-        self.journal.numbers(self.step, numbers)
-        return numbers
-
-    def _aside(self, use: Callable[[nn.Module], Any]) -> Any:
-        """`use(system)` with the averaged weights in eval mode; then everything is as before, random states included."""
-        random_states = _random_states()
-        own = {n: t.detach().clone() for n, t in self.system.state_dict().items()} if self.average else None
-        if self.average:
-            self.system.load_state_dict(self.average.state)
-        self.system.eval()
+    def _show(self, act: Callable[[], None]) -> None:
+        """Runs `act` on rank 0 with the weights to be shipped in `shown`; the run's random numbers do not notice."""
+        weights = self._whole_weights()
+        if self.shown is None:
+            return
+        load_state(self.shown, weights)
+        begun, before = time.perf_counter(), random_state(self.device)
         try:
             with torch.no_grad():
-                return use(self.system)
+                act()
         finally:
-            if own is not None:
-                self.system.load_state_dict(own)
-            self.system.train()
-            _set_random_states(random_states)
+            set_random_state(before, self.device)
+        self.logged_at += time.perf_counter() - begun  # speed means training speed
 
-    # -- states --------------------------------------------------------------------------------------------------------
-
-    def _time_to_save(self) -> bool:
-        minutes = self.config.checkpoint_minutes
-        late = bool(minutes) and time.monotonic() - self.saved_at > 60 * minutes
-        if distributed.world_size() > 1:
-            late = False  # clocks of ranks differ; all must save at the same step
-        return self._due(self.config.checkpoint_every) or late
+    def _whole_weights(self) -> dict[str, Tensor]:
+        """Averaged weights if averaging is on. All ranks must call it."""
+        state = self.average.state if self.average else self.system.state_dict()
+        return {name: whole(value.detach()) for name, value in state.items()}
 
     def _save(self) -> None:
-        model, optimizer = distributed.full_state(self.system), self._optimizer_state()
-        if self.leader:
-            state = {"step": self.step, "model": model, "optimizer": optimizer, "random": _random_states()}
-            if self.average:
-                state["average"] = self.average.state_dict()
-            self.journal.flush()
+        """The state after `step` steps, written by rank 0."""
+        optimizer = self.optimizer.state_dict()
+        optimizer["state"] = {i: {k: whole(v) for k, v in one.items()} for i, one in optimizer["state"].items()}
+        average = self.average and {
+            "updates": self.average.updates,
+            "state": {name: whole(value) for name, value in self.average.state.items()},
+        }
+        mine = {"random": random_state(self.device), "window": self.window.cpu(), "window_steps": self.window_steps}
+        state = {
+            "identity": run_identity(self.config, self.system_config),
+            "batches": self.step * self.config.accumulate,
+            "seconds": self.seconds_before + time.perf_counter() - self.begun,
+            "model": {name: whole(value.detach()) for name, value in self.system.state_dict().items()},
+            "optimizer": optimizer,
+            "average": average,
+            "names": list(self.names or ()),
+            "ranks": gathered(mine),
+        }
+        if rank() == 0:
+            self.journal.on_disk()
             save_state(self.out, self.step, state)
-        self.saved_at = time.monotonic()
+        self.saved_at = time.perf_counter()
 
-    def _optimizer_state(self) -> dict[str, Any]:
-        if self.config.parallel == "fsdp" and distributed.world_size() > 1:
-            from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+    def _leave(self) -> None:
+        asked_by = self.stop.asked_by or "another rank"
+        raise TrainingInterrupted(
+            f"stopped by {asked_by} after step {self.step} of {self.config.steps}; the state is saved in {self.out}, "
+            f"go on with --resume"
+        )
 
-            return get_optimizer_state_dict(self.system, self.optimizer, options=StateDictOptions(full_state_dict=True))
-        return self.optimizer.state_dict()
+    # ----------------------------------------------------------------- finish
 
-    def _restore(self, stored: dict[str, Any]) -> None:
-        self.step = stored["step"]
-        if self.config.parallel == "fsdp" and distributed.world_size() > 1:
-            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
-
-            options = StateDictOptions(full_state_dict=True)
-            set_optimizer_state_dict(self.system, self.optimizer, stored["optimizer"], options=options)
-        else:
-            self.optimizer.load_state_dict(stored["optimizer"])
-        if self.average and "average" in stored:
-            self.average.load_state_dict(stored["average"])
-        _set_random_states(stored["random"])
-
-    def _finish(self) -> Path:
+    def finish(self, card: dict[str, Any]) -> TrainingResult:
+        """Writes the weights and sums the run up."""
+        records = read_metrics(self.out / "metrics.jsonl")
+        evaluation = next((r["evaluation"] for r in reversed(records) if "evaluation" in r), {})
+        logged = next((r for r in reversed(records) if "total" in r), {})
+        weights = self._whole_weights()
         path = self.out / "model.safetensors"
-        self._save()
-        if self.leader:
-            self._aside(lambda model: save_weights(path, model, card=self.card))
-        return path
-
-    @contextlib.contextmanager
-    def _stop_on_signals(self):
-        """The first Ctrl-C or SIGTERM ends the run after the current step; a second Ctrl-C ends it at once."""
-
-        def ask(number, _frame):
-            self.stop_asked = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        try:
-            before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: signals are somebody else's
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        losses = {name: logged[name] for name in ("total", *(self.names or ())) if name in logged}
+        losses, evaluation = gathered((losses, evaluation))[0]  # rank 0's file was complete when it read it
+        training = {"steps": self.step, "seed": self.config.seed, "evaluation": evaluation}
+        if rank() == 0:
+            save_state_dict(path, weights, self.system_config, {"training": training, **card})
+        return TrainingResult(
+            steps=self.step,
+            weights=path,
+            losses=losses,
+            evaluation=evaluation,
+            seconds=round(self.seconds_before + time.perf_counter() - self.begun, 3),
+        )
 
 
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cpu")
-
-
-def _seed(config: EngineConfig) -> None:
-    seed = config.seed * 1000 + distributed.rank()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    if config.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def _random_states() -> dict[str, Any]:
-    version, numbers, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
-    states = {
-        "python": [version, list(numbers), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    return states
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"].cpu())
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s.cpu() for s in states["cuda"]])
-
-
-def _sum_named(names: list[str], values: Tensor) -> tuple[list[str], Tensor]:
-    """Sums losses over ranks by name: a rank without people in its batch has fewer denoising losses than another."""
-    import torch.distributed as dist
-
-    gathered: list[Any] = [None] * distributed.world_size()
-    dist.all_gather_object(gathered, dict(zip(names, values.tolist(), strict=True)))
-    total: dict[str, float] = {}
-    for row in gathered:
-        for name, value in row.items():
-            total[name] = total.get(name, 0.0) + value
-    return list(total), torch.tensor(list(total.values()))
+def _every(interval: int, step: int) -> bool:
+    return bool(interval) and step % interval == 0

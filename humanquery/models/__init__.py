@@ -1,5 +1,6 @@
 """Systems by their configuration."""
 
+from dataclasses import replace
 from typing import Any
 
 from humanquery.core.config import from_plain
@@ -10,8 +11,13 @@ from humanquery.models.hqnet.hqnet import HQNet
 SystemConfig = HQNetConfig
 
 
-def build(config: Any) -> System:
-    """The system of a config dataclass, or of its plain form as weights files carry it; fresh weights."""
-    if isinstance(config, dict):
-        config = from_plain(SystemConfig, config)
+def build(config: SystemConfig) -> System:
+    """The system of a config, with fresh weights (the backbone's as its config says)."""
     return HQNet(config)
+
+
+def rebuild(plain: dict[str, Any]) -> System:
+    """The system that a weights file describes, to be filled from the file: nothing else is read or fetched."""
+    config = from_plain(SystemConfig, plain)
+    backbone = replace(config.backbone, weights="", **({"pretrained": False} if hasattr(config.backbone, "pretrained") else {}))
+    return build(replace(config, backbone=backbone))

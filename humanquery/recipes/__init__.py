@@ -1,0 +1,22 @@
+"""Experiments by name. A recipe is a function whose docstring tells the command, the data, the hardware and the score."""
+
+from collections.abc import Callable
+
+from humanquery.core.errors import ConfigError, nearest
+from humanquery.recipes.paper import hqnet_r50, hqnet_swin_l, hqnet_vit_l
+from humanquery.recipes.recipe import DataConfig, Recipe
+from humanquery.recipes.small import hqnet_small, hqnet_tiny_scenes
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    recipe.__name__: recipe for recipe in (hqnet_r50, hqnet_swin_l, hqnet_vit_l, hqnet_small, hqnet_tiny_scenes)
+}
+
+
+def find(name: str) -> Recipe:
+    """The recipe of that name; an unknown one raises ConfigError with the nearest."""
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}.{nearest(name, RECIPES)}")
+    return RECIPES[name]()
+
+
+__all__ = ["RECIPES", "DataConfig", "Recipe", "find"]

@@ -1,0 +1,28 @@
+# `make demo` and `make test` work on a bare machine with Python 3.11 or newer: each sets up its own .venv first.
+PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: demo test bench lint
+.DELETE_ON_ERROR:
+
+demo: .venv/ready
+	$(BIN)/humanquery demo --out demo_out
+
+test: .venv/ready
+	$(BIN)/python -m pytest -q
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.attention
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/ready: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "humanquery needs Python 3.11 or newer; none was found on PATH"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@

@@ -1,0 +1,3 @@
+from humanquery.cli import main
+
+main()

@@ -1,0 +1,293 @@
+"""The command line: arguments in, one call, a few lines out. Heavy imports wait inside the commands."""
+
+import difflib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from humanquery.core.errors import HumanQueryError
+
+app = typer.Typer(
+    name="humanquery",
+    help="Sees people: boxes, masks, keypoints, apparent gender and age of everybody in a photo, from one forward pass.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Check, count, draw and make data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Weights = Annotated[str, typer.Option("--weights", "-w", help="A shipped name or a .safetensors file; default: the shipped model.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+Sets = Annotated[list[str], typer.Option("--set", help="Change one number: model.tasks.mask=none, engine.steps=500. Repeatable.")]
+
+
+@app.command()
+def predict(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.")],
+    out: Out = Path("humanquery_out"),
+    weights: Weights = "",
+    score: Annotated[float | None, typer.Option(min=0, max=1, help="Leave out people below this; default: the model's.")] = None,
+    tasks: Annotated[str, typer.Option(help="Comma-separated: box, mask, keypoints, gender, age; default: all.")] = "",
+    no_attributes: Annotated[bool, typer.Option("--no-attributes", help="Leave out apparent gender and age.")] = False,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 4,
+    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Write only the numbers.")] = False,
+) -> None:
+    """Find everybody in pictures: an annotated picture and a JSON each, and one COCO results file.
+
+    Example: humanquery predict photos/ --out found
+    """
+    from humanquery.predict import load
+    from humanquery.predict.folder import predict_sources
+
+    result = predict_sources(
+        load(weights or None, device),
+        sources,
+        out,
+        score=score,
+        tasks=_names(tasks),
+        attributes=not no_attributes,
+        batch_size=batch_size,
+        pictures=not no_pictures,
+    )
+    for name, reason in result.failed:
+        typer.secho(f"not done: {reason if name in reason else f'{name}: {reason}'}", fg="red", err=True)
+    typer.echo(f"{result.people} people in {result.done} pictures; results in {out}")
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def show(
+    weights: Annotated[str, typer.Argument(help="A shipped name, a .safetensors file or a recipe.")] = "",
+    time: Annotated[bool, typer.Option("--time", help="Also measure what each task adds to one picture.")] = False,
+) -> None:
+    """Print a model: tasks, parameters, input size, skeleton, data and licences.
+
+    Example: humanquery show --time
+    """
+    from humanquery.show import show as print_model
+
+    print_model(weights, time=time)
+
+
+@app.command()
+def attend(
+    photo: Annotated[str, typer.Argument(help="A picture.")],
+    out: Out = Path("attention.png"),
+    weights: Weights = "",
+    score: Annotated[float, typer.Option(min=0, max=1)] = 0.3,
+    device: Device = "auto",
+) -> None:
+    """Draw where the last decoder layer looks for each person.
+
+    Example: humanquery attend photo.jpg --out attention.png
+    """
+    from humanquery.show import attend as draw_attention
+
+    count = draw_attention(photo, out, weights or None, score, device)
+    typer.echo(f"{count} people; {out}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="The official .pth.")],
+    destination: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+) -> None:
+    """Turn an official HQNet checkpoint into a weights file of this library.
+
+    Example: humanquery convert hqnet_r50.pth hqnet_r50.safetensors
+    """
+    from humanquery.models.hqnet.convert import convert_file
+
+    for notice in convert_file(source, destination):
+        typer.echo(notice)
+    typer.echo(f"wrote {destination}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Option(help="Its name; see `humanquery recipes`.")],
+    out: Out,
+    set: Sets = [],  # noqa: B006 (typer copies it)
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Train a recipe; under torchrun on many GPUs.
+
+    Example: humanquery train --recipe hqnet_tiny_scenes --out runs/tiny
+    """
+    from humanquery.recipes.run import train as run
+
+    result = run(recipe, set, out, resume=resume)
+    typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
+
+
+@app.command()
+def evaluate(
+    weights: Weights = "",
+    data: Annotated[Path | None, typer.Option(help="COCO-like annotation file with the truth.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Its pictures; default: the folder images beside it.")] = None,
+    recipe: Annotated[str, typer.Option(help="Score on this recipe's evaluation part instead.")] = "",
+    results: Annotated[Path | None, typer.Option(help="Score a COCO results file instead of a model.")] = None,
+    set: Sets = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the report as JSON.")] = None,
+    device: Device = "auto",
+    limit: Annotated[int, typer.Option(help="Only the first pictures; 0: all.")] = 0,
+) -> None:
+    """Score a model: AP of boxes, masks, keypoints, apparent gender and age.
+
+    Example: humanquery evaluate --data people/val.json --out report.json
+    """
+    if results is not None:
+        from humanquery.core.skeleton import COCO17
+        from humanquery.evaluation.files import evaluate_files
+
+        if data is None:
+            raise typer.BadParameter("--results needs the truth: --data annotations.json")
+        report = evaluate_files(data, results, skeleton=COCO17)
+    else:
+        from humanquery.recipes.run import evaluate as run
+
+        report = run(
+            weights or None, annotations=data, images=images, recipe=recipe or None, overrides=set, device=device, limit=limit
+        )
+    typer.echo(report.table())
+    if out is not None:
+        report.save(out)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes.
+
+    Example: humanquery recipes
+    """
+    from humanquery.recipes import RECIPES
+
+    for name, recipe in RECIPES.items():
+        typer.echo(f"{name:20} {(recipe.__doc__ or '').splitlines()[0]}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of training runs.")],
+    out: Out = Path("curves.png"),
+) -> None:
+    """Draw learning curves of training runs.
+
+    Example: humanquery report runs/a runs/b --out curves.png
+    """
+    from humanquery.engine.report import plot_runs, summarise
+
+    for run in runs:
+        typer.echo(summarise(run))
+    plot_runs(runs, out)
+    typer.echo(f"curves: {out}")
+
+
+@app.command()
+def demo(out: Out = Path("demo_out")) -> None:
+    """Look at a real photo and at a generated crowd, and say what was found.
+
+    Example: humanquery demo
+    """
+    from humanquery.demo import run
+
+    run(out)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from humanquery import __version__
+
+    typer.echo(__version__)
+
+
+@data_app.command()
+def check(
+    annotations: Annotated[Path, typer.Argument(help="COCO-like annotation file.")],
+    images: Annotated[Path | None, typer.Option(help="Its pictures, to be looked at too.")] = None,
+    read_pictures: Annotated[bool, typer.Option("--read-pictures", help="Decode every picture, not only its header.")] = False,
+) -> None:
+    """Name what is wrong with labels and pictures.
+
+    Example: humanquery data check people/train.json --images people/images
+    """
+    from humanquery.data.doctor import check as examine
+    from humanquery.data.doctor import print_report
+
+    found = examine(annotations, images, read_pictures=read_pictures)
+    print_report(found)
+    raise typer.Exit(0 if found.ok else 1)
+
+
+@data_app.command()
+def stats(annotations: Annotated[Path, typer.Argument()], out: Out = Path("stats")) -> None:
+    """Tables and plots of gender, age, sizes and visibility.
+
+    Example: humanquery data stats people/train.json --out stats
+    """
+    from humanquery.data.stats import write
+
+    for path in write(annotations, out):
+        typer.echo(path)
+
+
+@data_app.command()
+def generate(
+    out: Out,
+    count: Annotated[int, typer.Option(min=1)] = 100,
+    seed: int = 0,
+    kind: Annotated[str, typer.Option(help="easy, mixed or street")] = "mixed",
+) -> None:
+    """Draw scenes of people with exact labels, as pictures and a COCO file.
+
+    Example: humanquery data generate --count 1000 --out scenes
+    """
+    from humanquery.data.scenes import preset, write_scenes
+
+    path = write_scenes(preset(kind, seed=seed, count=count), out)
+    typer.echo(f"{count} scenes; {path}")
+
+
+@data_app.command("aggregate-votes")
+def aggregate_votes(votes: Annotated[Path, typer.Argument(help="JSON or CSV of votes.")], out: Out = Path("ages.json")) -> None:
+    """Ten group votes and ten age votes per person to one apparent age, and how consistent they are.
+
+    Example: humanquery data aggregate-votes votes.json --out ages.json
+    """
+    from humanquery.data.votes import aggregate
+
+    typer.echo(json.dumps(aggregate(votes, out).to_json(), indent=1))
+
+
+def _names(text: str) -> list[str] | None:
+    return [name.strip() for name in text.split(",") if name.strip()] or None
+
+
+def main() -> None:
+    """Entry point: errors for people become one message and exit code 2."""
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    _offer_nearest_verb(arguments)
+    try:
+        app(arguments)
+    except HumanQueryError as problem:
+        if debug:
+            raise
+        typer.secho(f"error: {problem}", fg="red", err=True)
+        sys.exit(2)
+
+
+def _offer_nearest_verb(arguments: list[str]) -> None:
+    known = [command.name or command.callback.__name__ for command in app.registered_commands] + ["data"]
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
+        close = difflib.get_close_matches(arguments[0], known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        typer.secho(f"error: no verb {arguments[0]!r}.{hint} Known: {', '.join(sorted(known))}", fg="red", err=True)
+        sys.exit(2)

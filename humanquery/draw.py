@@ -1,0 +1,199 @@
+"""People painted onto their picture, legible from a thumbnail to 4K."""
+
+import colorsys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from humanquery.core.persons import Persons
+
+# side colours that stay apart for colour-blind eyes (Okabe and Ito)
+SIDES = {"left": (0, 158, 255), "right": (255, 140, 0), "middle": (245, 245, 245)}
+MIN_PIXELS_FOR_JOINTS = 24
+MIN_PIXELS_FOR_LABEL = 14
+MAX_LABELS = 40
+
+
+def draw(
+    image: UInt8[np.ndarray, "h w 3"] | str | Path,
+    persons: Persons,
+    *,
+    masks: bool = True,
+    boxes: bool = True,
+    keypoints: bool = True,
+    labels: bool = True,
+    attributes: bool = True,
+    keypoint_threshold: float = 0.0,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A copy of the picture (RGB array or path) with these people painted on.
+
+    Large people are painted first, so that small ones stay visible; lines and letters grow with the picture and with each
+    person. Left joints are blue, right ones orange. Labels say apparent gender and age (unless `attributes` is off) and the
+    score; where there is no room they are left out.
+    """
+    if isinstance(image, str | Path):
+        from humanquery.data.images import read_image
+
+        image = read_image(image)
+    canvas = np.ascontiguousarray(image).copy()
+    if not len(persons):
+        return canvas
+    persons = persons.to("cpu")
+    order = _largest_first(persons)
+    for i in order:
+        color = person_color(_identity(persons, i))
+        if masks and persons.masks is not None:
+            _paint_mask(canvas, persons.masks[i].numpy(), color)
+    for i in order:
+        color = person_color(_identity(persons, i))
+        if boxes:
+            _paint_box(canvas, persons.boxes[i], color, _line(canvas, persons.boxes[i]))
+        if keypoints and persons.keypoints is not None:
+            _paint_skeleton(canvas, persons, i, keypoint_threshold)
+    return _paint_labels(canvas, persons, order, attributes) if labels else canvas
+
+
+def person_color(identity: int) -> tuple[int, int, int]:
+    """A stable, saturated colour; neighbours in number are far apart in hue."""
+    hue = (identity * 0.61803398875 + 0.02) % 1.0
+    return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.72, 0.98))
+
+
+def _identity(persons: Persons, i: int) -> int:
+    return int(persons.track_ids[i]) if persons.track_ids is not None else i
+
+
+def _largest_first(persons: Persons) -> list[int]:
+    sides = persons.boxes[:, 2:] - persons.boxes[:, :2]
+    return (-(sides[:, 0] * sides[:, 1])).argsort().tolist()
+
+
+def _line(canvas: np.ndarray, box: Tensor) -> int:
+    """Line width in px: grows with the picture, thinner on small people."""
+    picture = max(canvas.shape[:2]) / 420
+    person = float((box[2:] - box[:2]).max()) / 90
+    return max(1, round(min(picture, max(person, 0.5))))
+
+
+def _points(box: Tensor, canvas: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
+    height, width = canvas.shape[:2]
+    x1, y1, x2, y2 = (float(v) for v in box)
+    clip = lambda value, limit: int(min(max(round(value), 0), limit - 1))  # noqa: E731
+    return (clip(x1, width), clip(y1, height)), (clip(x2, width), clip(y2, height))
+
+
+def _paint_mask(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
+    columns, lines = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not len(columns):
+        return
+    window = np.s_[lines[0] : lines[-1] + 1, columns[0] : columns[-1] + 1]
+    inside, part = mask[window], canvas[window]
+    part[inside] = (part[inside] * 0.62 + np.array(color) * 0.38).astype(np.uint8)
+    rings, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    part = np.ascontiguousarray(part)
+    cv2.drawContours(part, rings, -1, color, max(1, round(max(canvas.shape[:2]) / 700)), cv2.LINE_AA)
+    canvas[window] = part
+
+
+def _paint_box(canvas: np.ndarray, box: Tensor, color: tuple[int, int, int], width: int) -> None:
+    first, last = _points(box, canvas)
+    cv2.rectangle(canvas, first, last, color, max(1, width // 2), cv2.LINE_AA)
+
+
+def _paint_skeleton(canvas: np.ndarray, persons: Persons, i: int, threshold: float) -> None:
+    box = persons.boxes[i]
+    if float((box[2:] - box[:2]).max()) < MIN_PIXELS_FOR_JOINTS:
+        return
+    skeleton = persons.skeleton
+    scores = persons.keypoint_scores[i] if persons.keypoint_scores is not None else None
+    shown = [scores is None or float(s) >= threshold for s in (scores if scores is not None else persons.keypoints[i, :, 0])]
+    points = [(round(x * 16), round(y * 16)) for x, y in (persons.keypoints[i] - 0.5).tolist()]
+    width = _line(canvas, box)
+    for a, b in skeleton.limbs:
+        if shown[a] and shown[b]:
+            sides = {skeleton.side(a), skeleton.side(b)}
+            color = SIDES[sides.pop() if len(sides) == 1 else "middle"]
+            cv2.line(canvas, points[a], points[b], (20, 20, 20), width + 2, cv2.LINE_AA, 4)
+            cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA, 4)
+    for k, point in enumerate(points):
+        if shown[k]:
+            radius = round((width * 0.6 + 0.8) * 16)
+            cv2.circle(canvas, point, radius + 10, (20, 20, 20), -1, cv2.LINE_AA, 4)
+            cv2.circle(canvas, point, radius, SIDES[skeleton.side(k)], -1, cv2.LINE_AA, 4)
+
+
+def label_of(persons: Persons, i: int, *, attributes: bool = True) -> str:
+    """What is written beside a person, for instance `#3 woman 34 · 0.92`."""
+    words = []
+    if persons.track_ids is not None:
+        words.append(f"#{int(persons.track_ids[i])}")
+    if attributes and persons.gender is not None:
+        words.append("woman" if float(persons.gender[i]) >= 0.5 else "man")
+    if attributes and persons.age is not None:
+        words.append(f"{float(persons.age[i]):.0f}")
+    said = " ".join(words)
+    return f"{said} · {float(persons.scores[i]):.2f}" if said else f"{float(persons.scores[i]):.2f}"
+
+
+def _paint_labels(canvas: np.ndarray, persons: Persons, order: list[int], attributes: bool) -> np.ndarray:
+    """Best scores first; a label goes above, into or below its box, or nowhere."""
+    picture = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(picture)
+    taken: list[tuple[float, float, float, float]] = []
+    written = 0
+    for i in sorted(order, key=lambda k: -float(persons.scores[k])):
+        box = persons.boxes[i].tolist()
+        if max(box[2] - box[0], box[3] - box[1]) < MIN_PIXELS_FOR_LABEL or written >= MAX_LABELS:
+            continue
+        size = min(max(9.0, max(canvas.shape[:2]) / 45), max(9.0, (box[2] - box[0]) / 5))
+        font = ImageFont.load_default(round(size))
+        text = label_of(persons, i, attributes=attributes)
+        width, height = pen.textlength(text, font) + 0.5 * size, 1.3 * size
+        place = _free_place(box, width, height, canvas.shape[:2], taken)
+        if place is None:
+            continue
+        taken.append(place)
+        written += 1
+        color = person_color(_identity(persons, i))
+        pen.rectangle(place, fill=color)
+        dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
+        pen.text((place[0] + 0.25 * size, place[1] + 0.05 * size), text, (0, 0, 0) if dark else (255, 255, 255), font)
+    return np.array(picture)
+
+
+def _free_place(
+    box: list[float], width: float, height: float, size: tuple[int, int], taken: list
+) -> tuple[float, float, float, float] | None:
+    x = min(max(box[0], 0.0), max(size[1] - width, 0.0))
+    for y in (box[1] - height, box[1], box[3] - height, box[3]):
+        place = (x, y, x + width, y + height)
+        inside = y >= 0 and place[3] <= size[0] and place[2] <= size[1]
+        if inside and all(_apart(place, other) for other in taken):
+            return place
+    return None
+
+
+def _apart(a: tuple, b: tuple) -> bool:
+    return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+def draw_attention(
+    image: UInt8[np.ndarray, "h w 3"],
+    persons: Persons,
+    points: Float[Tensor, "n s 2"],
+    weights: Float[Tensor, "n s"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Where each person's query samples the picture: red dots, stronger with more weight (Figure A5 of the HQNet paper)."""
+    canvas = draw(image, persons, masks=False, keypoints=False, labels=False)
+    radius = max(1, round(max(canvas.shape[:2]) / 300))
+    for places, shares in zip(points.cpu(), weights.cpu(), strict=True):
+        strength = (shares / shares.max().clamp(min=1e-6)).tolist()
+        for (x, y), share in sorted(zip(places.tolist(), strength, strict=True), key=lambda pair: pair[1]):
+            layer = canvas.copy()
+            cv2.circle(layer, (round(x * 16 - 8), round(y * 16 - 8)), radius * 16, (255, 30, 30), -1, cv2.LINE_AA, 4)
+            cv2.addWeighted(layer, 0.25 + 0.75 * share, canvas, 0.75 - 0.75 * share, 0, canvas)
+    return canvas

@@ -1,0 +1,33 @@
+"""What a recipe is: a model, its data and the way it is trained, as plain numbers."""
+
+from dataclasses import dataclass, field
+
+from humanquery.data.augment import AugmentConfig
+from humanquery.data.canvas import LetterboxConfig
+from humanquery.data.loader import MixConfig
+from humanquery.data.sources import SourceConfig
+from humanquery.engine.config import EngineConfig
+from humanquery.models.hqnet.config import HQNetConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learned from, and what is scored on."""
+
+    train: MixConfig
+    val: SourceConfig
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    letterbox: LetterboxConfig = field(default_factory=LetterboxConfig)
+    """how pictures are laid for evaluation"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole experiment. `--set model.tasks.mask=none` and the like change one number."""
+
+    model: HQNetConfig
+    data: DataConfig
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    data_name: str = ""
+    """what the model card says about the data"""
+    data_licence: str = ""

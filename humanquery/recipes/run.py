@@ -1,0 +1,168 @@
+"""Where everything meets: a recipe becomes a trained model, a model becomes numbers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from humanquery.core.config import override
+from humanquery.core.errors import ConfigError
+from humanquery.core.ranks import rank, world_size
+from humanquery.core.skeleton import Skeleton
+from humanquery.data.canvas import LetterboxConfig, letterboxed
+from humanquery.data.coco import CocoSourceConfig
+from humanquery.data.loader import EvalLoader, TrainLoader
+from humanquery.data.sources import SourceConfig, open_source
+from humanquery.engine.loop import TrainingResult
+from humanquery.engine.loop import train as run_engine
+from humanquery.evaluation.report import EvaluationReport
+from humanquery.evaluation.run import evaluate as run_evaluation
+from humanquery.models import build
+from humanquery.recipes import Recipe, find
+
+EVALUATION_BATCH = 4
+
+
+def train(recipe: str | Recipe, overrides: list[str], out: Path, *, resume: bool = False) -> TrainingResult:
+    """Trains a recipe by name with `path.to.field=value` changes; leaves the run in `out` (see `engine.loop.train`)."""
+    name = recipe if isinstance(recipe, str) else "custom"
+    recipe = override(find(recipe) if isinstance(recipe, str) else recipe, overrides)
+    _seed_before_building(recipe)
+    system = build(recipe.model)
+    return run_engine(
+        system,
+        _Loader(recipe),
+        recipe.engine,
+        Path(out),
+        resume=resume,
+        evaluate=evaluator(recipe),
+        illustrate=illustrator(recipe),
+        card=card(name, overrides, recipe),
+    )
+
+
+def _seed_before_building(recipe: Recipe) -> None:
+    """First weights follow from the engine's seed."""
+    from humanquery.engine.state import seed_everything
+
+    seed_everything(recipe.engine.seed)
+
+
+class _Loader:
+    """Opens the training data when the first batch is asked for: ranks are known only then."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+
+    def batches(self, start: int):
+        engine, data = self.recipe.engine, self.recipe.data
+        loader = TrainLoader(
+            data.train,
+            data.augment,
+            engine.batch_size,
+            seed=engine.seed,
+            num_workers=engine.num_workers,
+            rank=rank(),
+            world_size=world_size(),
+            divisor=32,
+        )
+        return loader.batches(start)
+
+
+def evaluator(recipe: Recipe) -> Callable[[nn.Module], dict[str, float]]:
+    """Scores on the recipe's evaluation part, as flat numbers for the journal."""
+
+    def score(system: nn.Module) -> dict[str, float]:
+        pairs = EvalLoader(open_source(recipe.data.val), recipe.data.letterbox, EVALUATION_BATCH, divisor=32)
+        skeleton = Skeleton.named(recipe.model.skeleton)
+        return run_evaluation(system, pairs, skeleton, progress=False).numbers()
+
+    return score
+
+
+def illustrator(recipe: Recipe, pictures: int = 4) -> Callable[[nn.Module], dict[str, np.ndarray]]:
+    """A few pictures of the evaluation part with what the model sees in them."""
+    from humanquery.core.batch import Batch
+    from humanquery.draw import draw
+
+    def paint(system: nn.Module) -> dict[str, np.ndarray]:
+        source = open_source(recipe.data.val)
+        device = next(system.parameters()).device
+        painted = {}
+        for i in range(min(pictures, len(source))):
+            sample = source[i]
+            canvas = letterboxed(sample, recipe.data.letterbox, with_target=False)
+            people = system.predict(Batch.collate([canvas], divisor=32).to(device), score=0.3)[0].to("cpu")
+            painted[f"{i:02d}"] = draw(sample.image, people)
+        return painted
+
+    return paint
+
+
+def card(name: str, overrides: list[str], recipe: Recipe) -> dict[str, Any]:
+    """What the weights file says about itself."""
+    return {
+        "name": name,
+        "recipe": name,
+        "changes": list(overrides),
+        "data": recipe.data_name,
+        "licences": {"code": "Apache-2.0", "weights": "as the data allow", "data": recipe.data_licence},
+        "intended_use": "research and applications that need people in photos; gender and age are apparent impressions",
+    }
+
+
+def evaluate(
+    weights: str | Path,
+    *,
+    annotations: Path | None = None,
+    images: Path | None = None,
+    recipe: str | None = None,
+    overrides: list[str] | None = None,
+    device: str = "auto",
+    limit: int = 0,
+    batch_size: int = EVALUATION_BATCH,
+) -> EvaluationReport:
+    """Scores a weights file on a COCO-like annotation file, or on the evaluation part of a recipe.
+
+    `limit` takes only the first pictures. Raises ConfigError where neither or both are named.
+    """
+    from humanquery.predict import load
+
+    source_config, letterbox = _evaluation_data(annotations, images, recipe, overrides or [])
+    system = load(weights, device=device).system
+    if letterbox is None:
+        letterbox = LetterboxConfig(system.config.input.short_side, system.config.input.long_side)
+    source = open_source(source_config)
+    if limit:
+        source = _First(source, limit)
+    pairs = EvalLoader(source, letterbox, batch_size, divisor=32)
+    return run_evaluation(system, pairs, Skeleton.named(system.config.skeleton))
+
+
+def _evaluation_data(
+    annotations: Path | None, images: Path | None, recipe: str | None, overrides: list[str]
+) -> tuple[SourceConfig, LetterboxConfig | None]:
+    if (annotations is None) == (recipe is None):
+        raise ConfigError("evaluate: name what to score on: either an annotation file (--data) or a recipe (--recipe)")
+    if annotations is not None:
+        return CocoSourceConfig(str(annotations), str(images or "")), None
+    chosen = override(find(recipe), overrides)
+    return chosen.data.val, chosen.data.letterbox
+
+
+class _First:
+    """The first pictures of a source."""
+
+    def __init__(self, source: Any, count: int):
+        self.source, self.count = source, min(count, len(source))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int):
+        return self.source[i]
+
+

@@ -1,0 +1,143 @@
+"""Models for one machine."""
+
+import os
+
+from humanquery.backbones import MoveNetBackbone, TimmBackbone
+from humanquery.data.augment import AugmentConfig
+from humanquery.data.canvas import LetterboxConfig
+from humanquery.data.coco import CocoSourceConfig
+from humanquery.data.copy_paste import CopyPasteConfig
+from humanquery.data.loader import MixConfig, MixPart
+from humanquery.data.photometric import PhotometricConfig
+from humanquery.data.scenes import GeneratedScenes, easy_scenes
+from humanquery.engine.config import EngineConfig
+from humanquery.engine.optim import OptimConfig
+from humanquery.models.hqnet.config import (
+    DenoisingConfig,
+    HQNetConfig,
+    InputConfig,
+    TasksConfig,
+    TransformerConfig,
+)
+from humanquery.recipes.recipe import DataConfig, Recipe
+from humanquery.tasks.age import AgeConfig
+from humanquery.tasks.gender import GenderConfig
+from humanquery.tasks.keypoint_refinement import RefinementConfig
+from humanquery.tasks.keypoints import KeypointsConfig
+from humanquery.tasks.mask import MaskConfig
+from humanquery.tasks.person import PersonConfig
+
+
+def data_root() -> str:
+    """Where real photos and labels lie: the environment variable HUMANQUERY_DATA, or ../shared/data."""
+    return os.environ.get("HUMANQUERY_DATA", "../shared/data")
+
+
+def hqnet_tiny_scenes() -> Recipe:
+    """A 2.4 M-parameter HQNet, all tasks, from scratch on generated scenes: the proof that everything learns.
+
+    humanquery train --recipe hqnet_tiny_scenes --out runs/tiny
+
+    Data: generated while training, one to three large people on 160 × 160. Hardware: two CPU cores, about a quarter of an
+    hour. The scores it reaches on unseen scenes stand in EXPERIMENTS.md.
+    """
+    size = 160
+    keep = AugmentConfig(
+        mirror=0.0,
+        short_sides=(size,),
+        long_side=size,
+        crop=None,
+        colours=PhotometricConfig(chance=0.0),
+        copy_paste=CopyPasteConfig(),
+    )
+    return Recipe(
+        model=HQNetConfig(
+            backbone=TimmBackbone("test_resnet", frozen_stages=0, frozen_norm=False),
+            transformer=TransformerConfig(
+                dim=128, levels=3, encoder_layers=1, decoder_layers=3, feedforward=256
+            ),
+            tasks=TasksConfig(
+                # a small shared trunk follows the loudest losses: with weight 1 the class score learns last
+                person=PersonConfig(loss=5.0),
+                keypoints=KeypointsConfig(hidden=128, refinement=RefinementConfig(1, 256, 0.0), heatmap=None),
+                mask=MaskConfig(num_points=1024),
+                gender=GenderConfig(hidden_layers=1),
+                age=AgeConfig(loss=0.5, hidden_layers=1),
+            ),
+            denoising=DenoisingConfig(pairs=12),
+            num_queries=24,
+            num_persons=20,
+            input=InputConfig(size, size),
+        ),
+        data=DataConfig(
+            train=MixConfig.of(easy_scenes(seed=1, size=size)),
+            val=easy_scenes(seed=2, count=300, size=size),
+            augment=keep,
+            letterbox=LetterboxConfig(size, size),
+        ),
+        engine=EngineConfig(
+            steps=1800,
+            batch_size=8,
+            num_workers=1,
+            optim=OptimConfig(
+                lr=5e-4, backbone_multiplier=1.0, clip=1.0, schedule="cosine", warmup_steps=50, ema=0.99
+            ),
+            log_every=20,
+            checkpoint_minutes=3.0,
+        ),
+        data_name="generated scenes",
+        data_licence="Apache-2.0 (drawn by this library)",
+    )
+
+
+def hqnet_small() -> Recipe:
+    """A small HQNet on the backbone of MoveNet MultiPose, for real photos: data/people and generated scenes.
+
+    humanquery train --recipe hqnet_small --set model.backbone.weights=PATH/movenet_multipose.fp16.safetensors --out runs/small
+
+    Data: people/ (docs/datasets.md) under HUMANQUERY_DATA, and generated scenes. Hardware: one GPU, or two CPU cores and
+    patience. The scores it reached stand in EXPERIMENTS.md.
+    """
+    people = data_root() + "/people"
+    return Recipe(
+        model=HQNetConfig(
+            backbone=MoveNetBackbone(weights="", frozen_blocks=7),
+            transformer=TransformerConfig(
+                dim=128, levels=4, encoder_layers=1, decoder_layers=3, feedforward=512
+            ),
+            tasks=TasksConfig(
+                person=PersonConfig(loss=5.0),
+                keypoints=KeypointsConfig(hidden=256, refinement=RefinementConfig(1, 512, 0.0), heatmap=None),
+                mask=MaskConfig(num_points=1024),
+                gender=GenderConfig(hidden_layers=1),
+                age=AgeConfig(loss=0.3, hidden_layers=1),
+            ),
+            denoising=DenoisingConfig(pairs=30),
+            num_queries=60,
+            num_persons=40,
+            input=InputConfig(256, 256),
+        ),
+        data=DataConfig(
+            train=MixConfig(
+                (
+                    MixPart(CocoSourceConfig(f"{people}/train.json"), 0.55),
+                    MixPart(CocoSourceConfig(f"{people}/train_more.json"), 0.35),
+                    MixPart(GeneratedScenes(seed=1), 0.1),
+                )
+            ),
+            val=CocoSourceConfig(f"{people}/val.json"),
+            augment=AugmentConfig(canvas=(256, 256), canvas_scale=(0.7, 1.5)),
+            letterbox=LetterboxConfig(256, 256),
+        ),
+        engine=EngineConfig(
+            steps=20_000,
+            batch_size=8,
+            num_workers=1,
+            optim=OptimConfig(
+                lr=3e-4, backbone_multiplier=0.2, clip=1.0, schedule="cosine", warmup_steps=200, ema=0.999
+            ),
+            checkpoint_minutes=3.0,
+        ),
+        data_name="people/ train and train_more (COCO val2017 and train2017 pictures), generated scenes",
+        data_licence="annotations CC BY 4.0 and research impressions of gender and age; pictures: Flickr terms",
+    )

@@ -1,0 +1,66 @@
+"""A model as a table, and where it looks as a picture."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from humanquery.core.batch import Batch, Sample
+from humanquery.data.canvas import letterbox
+from humanquery.data.images import read_image, write_image
+from humanquery.draw import draw_attention
+from humanquery.models import build
+from humanquery.models.describe import parts_of, time_parts
+from humanquery.models.hqnet.attend import sampling_points
+from humanquery.models.hqnet.hqnet import HQNet
+from humanquery.predict import load
+from humanquery.recipes import RECIPES, find
+
+
+def show(name: str, *, time: bool = False, console: Console | None = None) -> None:
+    """Prints what a weights file or a recipe is made of; `time` also measures each task on one picture."""
+    console = console or Console()
+    model, card = _model(name)
+    limits = model.config.input
+    console.print(f"[bold]{card.get('name', name or 'model')}[/bold]: HQNet, tasks {', '.join(model.tasks)}")
+    console.print(f"input: short side {limits.short_side}, long side {limits.long_side}; skeleton {model.skeleton.name}")
+    console.print(f"{model.config.num_queries} queries; matching by {' + '.join(model.config.matching)}")
+    side = min(limits.short_side, limits.long_side)
+    parts = time_parts(model, (side, limits.long_side)) if time else parts_of(model)
+    table = Table("part", "parameters", "share", *(["adds, ms"] if time else []))
+    for part in parts:
+        row = [part.name, f"{part.parameters:,}" if part.parameters else "", f"{part.share:.1%}" if part.parameters else ""]
+        if time:
+            row.append("" if part.seconds is None else f"{1000 * part.seconds:.1f}")
+        table.add_row(*row)
+    table.add_row("total", f"{sum(p.parameters for p in parts):,}", "")
+    console.print(table)
+    for key in ("data", "licences", "score_threshold", "intended_use", "numbers"):
+        if key in card:
+            console.print(f"{key.replace('_', ' ')}: {card[key]}")
+
+
+def _model(name: str) -> tuple[HQNet, dict]:
+    if name in RECIPES:
+        recipe = find(name)
+        backbone = recipe.model.backbone
+        if getattr(backbone, "pretrained", False):
+            backbone = replace(backbone, pretrained=False)
+        return build(replace(recipe.model, backbone=backbone)).eval(), {"name": name, "data": recipe.data_name}
+    predictor = load(name or None, "cpu")
+    return predictor.system, predictor.card
+
+
+def attend(photo: str, out: Path, weights: str | None, score: float, device: str) -> int:
+    """Writes the picture with the sampling points of its people; returns how many people there are."""
+    image = read_image(photo)
+    model = load(weights, device).system
+    limits = model.config.input
+    canvas, meta = letterbox(image, limits.short_side, limits.long_side)
+    batch = Batch.collate([Sample(canvas, meta)], divisor=32).to(next(model.parameters()).device)
+    with torch.inference_mode():
+        people, points, weights_of = sampling_points(model, batch, score=score)[0]
+    write_image(out, draw_attention(image, people.to("cpu"), points.cpu(), weights_of.cpu()))
+    return len(people)
