@@ -97,31 +97,30 @@ def _visibility(joints: Tensor, skeleton: Skeleton) -> dict[str, list[int]]:
     return {name: [level[i] for level in levels] for i, name in enumerate(skeleton.joints)}
 
 
-def write(annotations: str | Path, out_dir: str | Path, *, skeleton: str = "coco17") -> Stats:
-    """Measures a file and writes `stats.json` and `stats.png` into `out_dir` (made if need be).
+def write(stats: Stats, out_dir: str | Path, title: str = "") -> list[Path]:
+    """Writes `stats.json` and `stats.png` into `out_dir` (made if need be) and gives their paths.
 
-    Drawing needs matplotlib (the extra `train`); without it HumanQueryError is raised before anything is read.
+    Without matplotlib (the extra `train`) HumanQueryError is raised before anything is written.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as problem:
         raise HumanQueryError("plots need matplotlib; pip install 'humanquery[train]'") from problem
-    stats = measure(annotations, skeleton=skeleton)
-    out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    numbers = {"file": str(annotations), **asdict(stats), "median_age": stats.median_age}
-    (out / "stats.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    paths = [Path(out_dir) / "stats.json", Path(out_dir) / "stats.png"]
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    numbers = {"title": title, **asdict(stats), "median_age": stats.median_age}
+    paths[0].write_text(json.dumps(numbers, indent=1) + "\n")
     figure = Figure(figsize=(13, 8), layout="constrained")
-    _draw(figure, stats, Path(annotations).name)
-    figure.savefig(out / "stats.png", dpi=110)
-    return stats
+    _draw(figure, stats, title)
+    figure.savefig(paths[1], dpi=110)
+    return paths
 
 
 MALE, FEMALE, GREY, DARK = "#3b75af", "#e0873d", "#c8c8c8", "#4a4a4a"
 
 
-def _draw(figure: Any, stats: Stats, name: str) -> None:
-    figure.suptitle(f"{name}: {stats.num_people:,} people in {stats.num_pictures:,} pictures", fontsize=14)
+def _draw(figure: Any, stats: Stats, title: str) -> None:
+    figure.suptitle(f"{title or 'data'}: {stats.num_people:,} people in {stats.num_pictures:,} pictures", fontsize=14)
     panels = figure.subplot_mosaic(
         [["gender", "age", "age"], ["size", "crowding", "joints"]], width_ratios=[1, 1, 2], height_ratios=[1, 1.15]
     )

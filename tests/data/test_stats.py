@@ -46,17 +46,19 @@ def test_a_small_file_is_counted_by_hand(small_file):
 
 def test_numbers_and_plot_are_written(small_file, tmp_path):
     pytest.importorskip("matplotlib")
-    stats = write(small_file, tmp_path / "deep" / "out")
-    numbers = json.loads((tmp_path / "deep" / "out" / "stats.json").read_text())
-    assert numbers["num_people"] == stats.num_people == 4 and numbers["median_age"] == 30
-    plot = read_image(tmp_path / "deep" / "out" / "stats.png")
+    paths = write(measure(small_file), tmp_path / "deep" / "out", "small")
+    assert paths == [tmp_path / "deep" / "out" / "stats.json", tmp_path / "deep" / "out" / "stats.png"]
+    numbers = json.loads(paths[0].read_text())
+    assert numbers["title"] == "small" and numbers["num_people"] == 4 and numbers["median_age"] == 30
+    plot = read_image(paths[1])
     assert plot.shape[1] > 1000 and plot.std() > 10
 
 
 def test_a_file_without_people_or_labels_is_drawn_too(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "empty.json").write_text('{"images": [], "annotations": []}')
-    stats = write(tmp_path / "empty.json", tmp_path / "out")
+    stats = measure(tmp_path / "empty.json")
+    write(stats, tmp_path / "out")
     assert (stats.num_people, stats.median_age, stats.people_per_picture) == (0, None, {})
     assert (tmp_path / "out" / "stats.png").stat().st_size > 1000
 
