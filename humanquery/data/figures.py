@@ -218,12 +218,12 @@ def _paint(canvas: _Canvas, body: _Body, look: Look, pose: Pose) -> None:
         leg = [j[11 + i], j[13 + i], j[15 + i]]
         canvas.limb(leg, thick * 1.9, look.skin if look.skirt else look.trousers, "legs")
         foot = j[15 + i] + np.array([(1 if i == 0 else -1) * body.side * 0.4, 0.55]) * thick
-        canvas.ellipse(foot, (thick * 1.3, thick * 0.7), 0, (45, 40, 42), "shoes")
+        canvas.ellipse(foot, (thick * 1.3, thick * 0.7), 0.0, (45, 40, 42), "shoes")
     for i in (0, 1):
         arm = "left_arm" if i == 0 else "right_arm"
         canvas.limb([j[7 + i], j[9 + i]], thick * 1.35, look.skin, arm)
         canvas.limb([j[5 + i], j[7 + i]], thick * 1.6, dark, arm)
-        canvas.ellipse(j[9 + i], (thick * 0.85, thick * 0.85), 0, look.skin, arm)
+        canvas.ellipse(j[9 + i], (thick * 0.85, thick * 0.85), 0.0, look.skin, arm)
     _torso(canvas, body, look)
     canvas.limb([body.neck - body.up * 0.05 * body.torso, body.head], thick * 1.3, look.skin, "head")
     _head(canvas, body, look, pose, angle)
