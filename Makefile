@@ -21,8 +21,9 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 
 .venv/ready: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "humanquery needs Python 3.11 or newer; none was found on PATH"; exit 1; }
-	$(PYTHON) -m venv .venv
+	@test -n "$(PYTHON)" || { echo "humanquery needs Python 3.11 or newer, found: $$(python3 --version 2>&1)."; \
+		echo "Install one (Debian: apt install python3.12 python3.12-venv), or say make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) makes no virtual environment (Debian: apt install python3-venv)"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@

@@ -232,9 +232,11 @@ def stats(annotations: Annotated[Path, typer.Argument()], out: Out = Path("stats
 
     Example: humanquery data stats people/train.json --out stats
     """
-    from humanquery.data.stats import write
+    from humanquery.data.stats import measure, print_stats, write
 
-    for path in write(annotations, out):
+    found = measure(annotations)
+    print_stats(found)
+    for path in write(found, out, annotations.name):
         typer.echo(path)
 
 
@@ -263,7 +265,9 @@ def aggregate_votes(votes: Annotated[Path, typer.Argument(help="JSON or CSV of v
     """
     from humanquery.data.votes import aggregate
 
-    typer.echo(json.dumps(aggregate(votes, out).to_json(), indent=1))
+    result = aggregate(votes, out)
+    typer.echo(json.dumps({name: value for name, value in result.items() if name != "people"}, indent=1))
+    typer.echo(out)
 
 
 def _names(text: str) -> list[str] | None:

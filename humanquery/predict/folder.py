@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from rich.progress import track
@@ -39,7 +39,7 @@ class FolderResult:
         return 1 if self.done else 2
 
 
-def find_pictures(sources: Iterable[str], *, listing: TextIO | None = None) -> list[Path]:
+def find_pictures(sources: Iterable[str], *, listing: Iterable[str] | None = None) -> list[Path]:
     """Files, the pictures of folders (and of folders in them), globs, and `-` for a list of names on standard input.
 
     A named file is taken whatever its suffix. Nothing found raises ConfigError.

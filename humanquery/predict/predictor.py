@@ -21,7 +21,7 @@ from humanquery.data.images import read_image
 from humanquery.engine.checkpoint import load_state, read_weights
 from humanquery.models import rebuild
 
-Picture = str | Path | UInt8[np.ndarray, "h w 3"] | Image.Image
+Picture = str | Path | np.ndarray | Image.Image
 TASKS = ("mask", "keypoints", "gender", "age")
 ATTRIBUTES = ("gender", "age")
 DEFAULT = "hqnet-small"

@@ -1,0 +1,162 @@
+"""From pictures to people, through the Python interface and for whole folders."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from humanquery.core.errors import CheckpointError, ConfigError, ImageError
+from humanquery.data.images import write_image
+from humanquery.engine.checkpoint import save_weights
+from humanquery.models.hqnet.hqnet import HQNet
+from humanquery.predict import Predictor, load
+from humanquery.predict.folder import find_pictures, output_names, predict_sources
+from humanquery.predict.predictor import find_weights, wanted_tasks
+from tests.predict.fake import FakeSystem
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor(FakeSystem(), {"score_threshold": 0.5}, "cpu")
+
+
+def picture(height: int = 30, width: int = 40) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def test_a_picture_may_be_a_path_an_array_or_a_pil_image(predictor, tmp_path):
+    write_image(tmp_path / "p.png", picture())
+    for source in (tmp_path / "p.png", str(tmp_path / "p.png"), picture(), Image.fromarray(picture())):
+        people = predictor.predict(source)
+        assert len(people) == 1 and people.image_size == (30, 40)
+
+
+def test_the_cards_threshold_holds_unless_another_is_asked_for(predictor):
+    assert len(predictor.predict(picture())) == 1
+    assert len(predictor.predict(picture(), score=0.1)) == 2
+
+
+def test_attributes_can_be_switched_off_and_tasks_chosen(predictor):
+    plain = predictor.predict(picture(), attributes=False)
+    assert plain.gender is None and plain.age is None and plain.masks is not None
+    only = predictor.predict(picture(), tasks=["age"])
+    assert only.masks is None and only.keypoints is None and only.age is not None
+    with pytest.raises(ConfigError, match="Did you mean 'mask'"):
+        wanted_tasks(["masks"])
+
+
+def test_many_pictures_go_in_batches_and_come_back_in_order(predictor):
+    sizes = [(30, 40), (50, 20), (10, 90)]
+    found = list(predictor.predict_many([picture(*s) for s in sizes], batch_size=2))
+    assert [p.image_size for p in found] == sizes
+    assert [shape[0] for shape in predictor.system.seen] == [2, 1]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (400, 2)])
+def test_pictures_of_odd_shape_are_no_problem(predictor, size):
+    assert predictor.predict(picture(*size)).image_size == size
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_an_array_that_is_no_picture_says_what_is_expected(predictor, array):
+    with pytest.raises(ImageError, match="expected h×w×3 uint8"):
+        predictor.predict(array)
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="device 'warp'"):
+        Predictor(FakeSystem(), device="warp")
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_weights_file_rebuilds_its_model(tmp_path):
+    from humanquery.backbones import TimmBackbone
+    from humanquery.models.hqnet.config import HQNetConfig, InputConfig, TasksConfig, TransformerConfig
+
+    config = HQNetConfig(
+        backbone=TimmBackbone("test_resnet", frozen_stages=0),
+        transformer=TransformerConfig(dim=32, heads=4, points=2, levels=3, encoder_layers=1, decoder_layers=1, feedforward=32),
+        tasks=TasksConfig(keypoints=None, keypoint_confidence=None, age=None),
+        denoising=None,
+        num_queries=10,
+        num_persons=5,
+        input=InputConfig(64, 64),
+    )
+    model = HQNet(config).eval()
+    save_weights(tmp_path / "m.safetensors", model, {"score_threshold": 0.0})
+    again = load(tmp_path / "m.safetensors", "cpu")
+    assert again.system.config == config
+    people = again.predict(picture(60, 80))
+    assert len(people) == 5 and people.keypoints is None and people.age is None and people.gender is not None
+    assert again.default_score == 0.0
+
+
+def test_unknown_weights_offer_what_there_is():
+    with pytest.raises(CheckpointError, match="no weights named 'hqnet-smal'"):
+        find_weights("hqnet-smal")
+    with pytest.raises(CheckpointError, match="humanquery train --recipe hqnet_r50"):
+        find_weights("hqnet-r50")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_pickle_is_never_opened(tmp_path, name):
+    torch.save({"a": torch.zeros(1)}, tmp_path / name)
+    with pytest.raises(CheckpointError, match="humanquery convert"):
+        load(tmp_path / name, "cpu")
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+def test_files_folders_globs_and_lists_are_found_once(tmp_path):
+    for name in ("a.jpg", "b.png", "notes.txt", "deep/c.webp"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    folder = find_pictures([str(tmp_path)])
+    assert [p.name for p in folder] == ["a.jpg", "b.png", "c.webp"]
+    assert len(find_pictures([str(tmp_path), str(tmp_path / "a.jpg"), str(tmp_path / "*.png")])) == 3
+    listed = find_pictures(["-"], listing=io.StringIO(f"{tmp_path}/a.jpg\n\n{tmp_path}/b.png\n"))
+    assert [p.name for p in listed] == ["a.jpg", "b.png"]
+    with pytest.raises(ConfigError, match="no picture found"):
+        find_pictures([str(tmp_path / "*.tiff")])
+
+
+def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path):
+    paths = [tmp_path / "x" / "1.jpg", tmp_path / "y" / "1.jpg", tmp_path / "y" / "1.png", tmp_path / "2.jpg"]
+    names = output_names(paths)
+    assert len(set(names.values())) == 4 and names[paths[3]] == "2"
+
+
+def test_a_folder_gives_a_picture_and_a_json_each_and_one_coco_file(predictor, tmp_path):
+    for i in range(3):
+        write_image(tmp_path / "in" / f"{i}.png", picture())
+    result = predict_sources(predictor, [str(tmp_path / "in")], tmp_path / "out", score=0.0, batch_size=2)
+    assert (result.done, result.people, result.exit_code) == (3, 6, 0)
+    said = json.loads((tmp_path / "out" / "1.json").read_text())
+    assert len(said["persons"]) == 2 and said["source"].endswith("1.png")
+    assert (tmp_path / "out" / "1.jpg").is_file()
+    rows = json.loads((tmp_path / "out" / "coco_results.json").read_text())
+    images = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert {row["image_id"] for row in rows} == {image["id"] for image in images} == {1, 2, 3}
+    assert len(rows[0]["keypoints"]) == 51 and rows[0]["segmentation"]["size"] == [30, 40]
+
+
+def test_one_broken_file_is_named_and_the_rest_is_done(predictor, tmp_path):
+    write_image(tmp_path / "good.png", picture())
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
+    (tmp_path / "words.jpg").write_text("not a picture")
+    result = predict_sources(predictor, [str(tmp_path), str(tmp_path / "gone.jpg")], tmp_path / "out", pictures=False)
+    assert result.done == 1 and result.exit_code == 1
+    assert sorted(name.rsplit("/", 1)[-1] for name, _ in result.failed) == ["bad.png", "gone.jpg", "words.jpg"]
+    assert not (tmp_path / "out" / "good.jpg").exists()
+
+
+def test_nothing_done_has_an_exit_code_of_its_own(predictor, tmp_path):
+    (tmp_path / "bad.png").write_text("")
+    assert predict_sources(predictor, [str(tmp_path / "bad.png")], tmp_path / "out").exit_code == 2

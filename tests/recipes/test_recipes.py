@@ -1,0 +1,49 @@
+"""Recipes: every one can be built from plain data and changed; the tiny one trains, saves and predicts."""
+
+import json
+
+import pytest
+
+from humanquery.core.config import from_plain, override, to_plain
+from humanquery.core.errors import ConfigError
+from humanquery.recipes import RECIPES, Recipe, find
+from humanquery.recipes.run import evaluate, train
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_plain_data_and_tells_command_data_hardware_and_score(name):
+    recipe = find(name)
+    assert from_plain(Recipe, to_plain(recipe)) == recipe
+    said = RECIPES[name].__doc__
+    for word in ("--recipe", "Data", "Hardware"):
+        assert word in said
+    assert "Expected" in said or "EXPERIMENTS.md" in said
+
+
+def test_an_unknown_recipe_offers_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean 'hqnet_r50'"):
+        find("hqnet_r5")
+
+
+def test_one_number_can_be_changed_and_a_wrong_name_offers_the_nearest():
+    recipe = override(find("hqnet_tiny_scenes"), ["engine.optim.lr=0.5", "model.tasks.mask=none"])
+    assert recipe.engine.optim.lr == 0.5 and recipe.model.tasks.mask is None
+    with pytest.raises(ConfigError, match="Did you mean 'optim'"):
+        override(recipe, ["engine.optin.lr=1"])
+
+
+QUICK = ["engine.steps=2", "engine.batch_size=2", "engine.num_workers=0", "engine.log_every=1", "data.val.count=2", "engine.tensorboard=false"]
+
+
+def test_the_tiny_recipe_trains_saves_scores_and_predicts(tmp_path):
+    result = train("hqnet_tiny_scenes", QUICK, tmp_path / "run")
+    assert result.steps == 2 and result.weights.is_file()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any("layer2.class" in json.dumps(line) for line in lines)
+    report = evaluate(result.weights, recipe="hqnet_tiny_scenes", overrides=["data.val.count=2"], device="cpu")
+    assert report.to_json()
+
+
+def test_evaluation_needs_exactly_one_truth(tmp_path):
+    with pytest.raises(ConfigError, match="either an annotation file"):
+        evaluate("x.safetensors")
