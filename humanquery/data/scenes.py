@@ -1,78 +1,94 @@
-"""Generated scenes of people with exact truth: every pixel, joint, age and identity is known because it was drawn.
-
-Everything about scene i follows from (seed, i), so a generated data set is a few numbers and never leaves the machine.
-"""
+"""Generated scenes: seeded pictures of people with exact truth, fast enough to train from directly."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 
-from humanquery.core.affine import Size
+from humanquery.core.affine import Affine2D, Size
 from humanquery.core.batch import Meta, Sample
 from humanquery.core.errors import ConfigError, nearest
-from humanquery.core.rows import Labelled
-from humanquery.core.skeleton import COCO17
-from humanquery.core.target import Target, empty_target
-from humanquery.data.figures import Figure, Look, Pose, draw_figure
+from humanquery.data.backdrops import paint_background, paint_seat, paint_thing
+from humanquery.data.people_paint import Cutout, Figure, paint
+from humanquery.data.people_shapes import POSES, Look, Pose, pose_body, sample_look, sample_pose
+from humanquery.data.scene_layers import Layer, Scene, Sight, compose, develop, sample_exposure
+
+SPLITS = {"train": 0, "val": 1, "test": 2}
+_TRIES = 24  # places tried for a person before it is left out
 
 
 @dataclass(frozen=True)
 class GeneratedScenes:
-    """Scenes to train and test on. Different seeds never share a scene: use one for training, another for evaluation."""
+    """Scenes with people whose truth is known to the pixel. Everything about scene i follows from (seed, split, i)."""
 
-    count: int = 1_000_000
     seed: int = 0
-    height: int = 256
-    width: int = 256
-    min_people: int = 0
-    max_people: int = 5
-    min_height: float = 0.3
-    """of a standing person, as a share of the picture's height"""
-    max_height: float = 0.9
-    max_overlap: float = 0.5
-    """largest IoU of two people's boxes"""
-    truncation: float = 0.15
-    """share of people that may reach over the border"""
-    occluders: float = 0.3
-    """chance of each of two objects in front of people"""
-    clutter: int = 6
-    """shapes in the background"""
-    lively: bool = True
-    """raised arms, sitting people"""
-    noise: float = 6.0
-    """standard deviation of the pixel noise, 0..255"""
-    min_visible: float = 0.3
-    """people of whom a smaller share can be seen are left out of the picture"""
+    count: int = 1_000_000
+    size: Size = (256, 256)
+    """(height, width) px"""
+    split: str = "train"
+    """train, val or test: scenes of different splits are unrelated, whatever the seed"""
+    people: tuple[int, int] = (1, 4)
+    """least and most people; a person for whom no place is found is left out"""
+    height_fraction: tuple[float, float] = (0.3, 0.9)
+    """height of a whole person over the height of the picture"""
+    overlap: float = 0.3
+    """largest IoU of two people's boxes; 1.0 is a crowd"""
+    truncation: float = 0.1
+    """chance that a person may stand across the border of the picture"""
+    occluders: tuple[int, int] = (0, 1)
+    """least and most things that stand among the people"""
+    clutter: float = 1.0
+    """scales the number of things in the background"""
+    poses: tuple[str, ...] = POSES
+    blur: float = 0.8
+    """largest Gaussian sigma, px"""
+    noise: float = 12.0
+    """largest sensor noise, grey levels"""
+    min_visible: float = 0.15
+    """nobody is painted of whom less than this part of the whole silhouette can be seen"""
+    min_pixels: int = 24
 
     def __post_init__(self):
-        if not 0 <= self.min_people <= self.max_people:
-            raise ConfigError(f"generated scenes: {self.min_people}..{self.max_people} people; expected 0 <= min_people <= max_people")
-        if not 0 < self.min_height <= self.max_height:
-            raise ConfigError(f"generated scenes: heights {self.min_height}..{self.max_height}; expected 0 < min_height <= max_height")
-        if self.height < 32 or self.width < 32 or self.count < 1:
-            raise ConfigError(
-                f"generated scenes: {self.count} pictures of {self.height} x {self.width}; expected at least one, of at least 32 x 32"
-            )
+        _check(self)
 
 
-def easy_scenes(seed: int = 0, count: int = 1_000_000, size: int = 160) -> GeneratedScenes:
-    """One to three large people, apart from each other: what a small model learns in minutes on a CPU."""
+def easy_scenes(seed: int = 0, count: int = 1_000_000, size: int | Size = 160, split: str = "train") -> GeneratedScenes:
+    """One to four stout people of at least 45 % of the height, hardly hidden: what a tiny model learns in minutes.
+    `size` in px, one number for a square."""
+    size = (size, size) if isinstance(size, int) else size
     return GeneratedScenes(
-        count, seed, size, size, 1, 3, 0.55, 0.9, max_overlap=0.12, truncation=0.0, occluders=0.0, clutter=4, lively=False, noise=4.0
-    )
+        seed=seed, count=count, size=size, split=split, people=(1, 4), height_fraction=(0.45, 0.9), overlap=0.15,
+        truncation=0.0, occluders=(0, 0), clutter=0.7, poses=("stand", "walk", "wave", "cheer", "hips"),
+        blur=0.5, noise=8.0,
+    )  # fmt: skip
 
 
-def street_scenes(seed: int = 0, count: int = 1_000_000, height: int = 384, width: int = 512) -> GeneratedScenes:
-    """Crowds of six to sixteen with occlusion and truncation."""
-    return GeneratedScenes(count, seed, height, width, 6, 16, 0.25, 0.75, max_overlap=0.45, truncation=0.3, occluders=0.6, clutter=10)
+def street_scenes(
+    seed: int = 0, count: int = 1_000_000, size: Size = (384, 512), split: str = "train"
+) -> GeneratedScenes:
+    """Crowds of up to sixteen people of all sizes that hide each other, cut by the border and by things."""
+    return GeneratedScenes(
+        seed=seed, count=count, size=size, split=split, people=(5, 16), height_fraction=(0.2, 0.85), overlap=0.6,
+        truncation=0.3, occluders=(0, 3), clutter=1.5, blur=1.0, noise=16.0,
+    )  # fmt: skip
+
+
+def preset(kind: str, *, seed: int = 0, count: int = 100, split: str = "train") -> GeneratedScenes:
+    """`easy`, `mixed` or `street`; another name raises ConfigError."""
+    kinds = {"easy": easy_scenes, "mixed": GeneratedScenes, "street": street_scenes}
+    if kind not in kinds:
+        raise ConfigError(f"unknown kind of scenes {kind!r}.{nearest(kind, kinds)}")
+    return kinds[kind](seed=seed, count=count, split=split)
+
+
+def open(config: GeneratedScenes) -> "Scenes":
+    """The scenes of `config` as a source of samples."""
+    return Scenes(config)
 
 
 class Scenes:
-    """The source of a `GeneratedScenes`."""
+    """`len(source)` scenes; `source[i]` paints scene i."""
 
     def __init__(self, config: GeneratedScenes):
         self.config = config
@@ -80,242 +96,173 @@ class Scenes:
     def __len__(self) -> int:
         return self.config.count
 
-    def __getitem__(self, i: int) -> Sample:
-        if not 0 <= i < len(self):
-            raise IndexError(f"scene {i} of {len(self)}")
-        rng = np.random.default_rng([self.config.seed, i])
-        people = [(Look.drawn_by(rng), Pose.drawn_by(rng, lively=self.config.lively)) for _ in range(self._how_many(rng))]
-        placed = place(people, self.config, rng)
-        return compose(placed, self.config, rng, image_id=i + 1)
+    def __getitem__(self, index: int) -> Sample:
+        scene = self.scene(index)
+        size = self.config.size
+        where = f"generated/{self.config.split}/{self.config.seed}/{index}"
+        return Sample(scene.image, Meta(size, size, Affine2D(), image_id=index + 1, path=where), scene.target)
 
-    def _how_many(self, rng: np.random.Generator) -> int:
-        return int(rng.integers(self.config.min_people, self.config.max_people + 1))
+    def parts(self, index: int) -> UInt8[np.ndarray, "h w"]:
+        """Body part of every pixel of scene `index`, see `people_paint.PARTS`."""
+        return self.scene(index).parts
 
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """A figure with its patch's top left corner in the picture; `depth` orders painting, larger is nearer."""
-
-    figure: Figure
-    corner: tuple[int, int]
-    look: Look
-    depth: float
-    identity: int
-
-    def box(self) -> np.ndarray:
-        return _hull(self.figure.alpha > 127) + np.tile(np.array(self.corner, float), 2)
-
-
-def place(people: list[tuple[Look, Pose]], config: GeneratedScenes, rng: np.random.Generator) -> list[Placed]:
-    """Each person where a few tries find room; who finds none stays away."""
-    placed: list[Placed] = []
-    for identity, (look, pose) in enumerate(people):
-        for _ in range(12):
-            share = rng.uniform(config.min_height, config.max_height)
-            height = share * config.height * (0.62 + 0.38 * min(look.age, 18) / 18)
-            figure = draw_figure(look, pose, max(height, 20.0))
-            corner = _corner(figure, config, rng)
-            candidate = Placed(figure, corner, look, corner[1] + figure.alpha.shape[0] + rng.uniform(0, 4), identity)
-            if all(_iou(candidate.box(), other.box()) <= config.max_overlap for other in placed):
-                placed.append(candidate)
-                break
-    return sorted(placed, key=lambda p: p.depth)
-
-
-def _corner(figure: Figure, config: GeneratedScenes, rng: np.random.Generator) -> tuple[int, int]:
-    low, high = np.split(_hull(figure.alpha > 127), 2)
-    over = 0.35 * (high - low) if rng.random() < config.truncation else np.array([0.0, 0.0])
-    first = -low - over
-    last = np.array([config.width, config.height]) - high + over
-    at = [rng.uniform(min(a, b), max(a, b)) for a, b in zip(first, last, strict=True)]
-    return int(at[0]), int(at[1])
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
-    inner = sides.prod()
-    return float(inner / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inner))
-
-
-def compose(placed: list[Placed], config: GeneratedScenes, rng: np.random.Generator, image_id: int) -> Sample:
-    """Paints background, people from far to near, objects in front, and reads the truth off what can be seen."""
-    size = (config.height, config.width)
-    back = background(size, config.clutter, rng)
-    objects = [_occluder(size, rng) for _ in range(2) if rng.random() < config.occluders]
-    image, owner = _paint(back, placed, objects)
-    hidden = [i for i, p in enumerate(placed) if (owner == i + 1).sum() < config.min_visible * (p.figure.alpha > 127).sum()]
-    if hidden:  # nobody may be in the picture without being in the truth
-        placed = [p for i, p in enumerate(placed) if i not in hidden]
-        image, owner = _paint(back, placed, objects)
-    image = _light(image, config.noise, rng)
-    target = _truth(placed, owner, size)
-    return Sample(image, Meta(size, size, image_id=image_id, path=f"generated:{config.seed}:{image_id - 1}"), target)
-
-
-def _paint(back: np.ndarray, placed: list[Placed], objects: list) -> tuple[UInt8[np.ndarray, "h w 3"], Int[np.ndarray, "h w"]]:
-    """The picture, and for each pixel 1 + the person who owns it, 0 for none."""
-    image, owner = back.copy(), np.zeros(back.shape[:2], np.int32)
-    for i, person in enumerate(placed):
-        at, cut = _overlap(person.corner, person.figure.alpha.shape, owner.shape)
-        if at is None:
-            continue
-        share = person.figure.alpha[cut].astype(np.uint16)[..., None]
-        image[at] = ((person.figure.colors[cut] * share + image[at] * (255 - share)) // 255).astype(np.uint8)
-        owner[at][person.figure.alpha[cut] > 127] = i + 1
-    for mask, color in objects:
-        image[mask] = color
-        owner[mask] = 0
-    return image, owner
-
-
-def _overlap(corner: tuple[int, int], patch: Size, size: Size) -> tuple:
-    x, y = corner
-    x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + patch[1], size[1]), min(y + patch[0], size[0])
-    if x1 >= x2 or y1 >= y2:
-        return None, None
-    return (slice(y1, y2), slice(x1, x2)), (slice(y1 - y, y2 - y), slice(x1 - x, x2 - x))
-
-
-def _truth(placed: list[Placed], owner: np.ndarray, size: Size) -> Target:
-    if not placed:
-        empty = empty_target(size, COCO17)
-        nobody = torch.zeros(0, dtype=torch.bool)
-        return empty.replace(track_ids=torch.zeros(0, dtype=torch.long), face_boxes=Labelled(torch.zeros(0, 4), nobody))
-    n = len(placed)
-    masks = np.stack([owner == i + 1 for i in range(n)])
-    boxes = np.stack([_hull(mask) for mask in masks]).astype(np.float32)
-    joints, visibility, faces, has_face = [], [], [], []
-    for i, person in enumerate(placed):
-        where, seen = _joints(person, owner, i)
-        joints.append(where)
-        visibility.append(seen)
-        face, shown = _face(person, masks[i])
-        faces.append(face)
-        has_face.append(shown)
-    yes = torch.ones(n, dtype=torch.bool)
-    age = torch.tensor([[p.look.age] * 2 for p in placed])
-    return Target(
-        image_size=size,
-        boxes=torch.from_numpy(boxes),
-        ignore=~yes,
-        areas=torch.from_numpy(masks.sum((1, 2)).astype(np.float32)),
-        keypoints=Labelled(torch.from_numpy(np.stack(joints).astype(np.float32)), yes),
-        visibility=torch.from_numpy(np.stack(visibility)).long(),
-        masks=Labelled(torch.from_numpy(masks), yes),
-        gender=Labelled(torch.tensor([float(p.look.female) for p in placed]), yes),
-        age=Labelled(age, yes),
-        face_boxes=Labelled(torch.from_numpy(np.stack(faces).astype(np.float32)), torch.tensor(has_face)),
-        track_ids=torch.tensor([p.identity for p in placed]),
-        skeleton=COCO17,
-    )
-
-
-def _hull(mask: np.ndarray) -> np.ndarray:
-    """Tight xyxy box of a mask that is not empty."""
-    xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    return np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1])
-
-
-def _joints(person: Placed, owner: np.ndarray, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """2 where the person owns a pixel next to the joint, 1 where something is in front, 0 (and zeros) outside the picture."""
-    height, width = owner.shape
-    at = person.figure.joints + np.array(person.corner)
-    inside = (at >= 0).all(1) & (at[:, 0] < width) & (at[:, 1] < height)
-    cells = np.clip(at.astype(int), 0, [width - 1, height - 1])
-    mine = owner[cells[:, 1], cells[:, 0]] == i + 1
-    seen = np.where(inside, np.where(mine & ~person.figure.hidden, 2, 1), 0)
-    return np.where(inside[:, None], at, 0.0), seen
-
-
-def _face(person: Placed, mask: np.ndarray) -> tuple[np.ndarray, bool]:
-    if person.figure.face is None:
-        return np.zeros(4), False
-    height, width = mask.shape
-    face = person.figure.face + np.tile(np.array(person.corner), 2)
-    face = np.clip(face, 0, [width, height, width, height])
-    x1, y1, x2, y2 = face.astype(int)
-    inside = mask[y1:y2, x1:x2]
-    shown = inside.size > 0 and inside.mean() > 0.5
-    return (face if shown else np.zeros(4)), bool(shown)
-
-
-# -- everything that is not a person -----------------------------------------------------------------------------------
-
-
-def background(size: Size, clutter: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
-    """Cloudy texture over a gradient, with dull shapes."""
-    height, width = size
-    base = rng.uniform(70, 200, (2, 3))
-    slope = np.linspace(0, 1, height)[:, None, None]
-    image = base[0] * (1 - slope) + base[1] * slope
-    for cells, strength in ((4, 18.0), (12, 20.0), (40, 12.0)):
-        grain = rng.normal(0, strength, (cells, cells, 1 if cells > 4 else 3)).astype(np.float32)
-        layer = cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)
-        image = image + (layer if layer.ndim == 3 else layer[..., None])
-    image = np.clip(np.broadcast_to(image, (height, width, 3)), 0, 255).astype(np.uint8).copy()
-    for _ in range(clutter):
-        _clutter(image, rng)
-    return image
-
-
-def _clutter(image: np.ndarray, rng: np.random.Generator) -> None:
-    """A box, bottle, tree or pole: things of which none is a person."""
-    height, width = image.shape[:2]
-    x, y = int(rng.integers(width)), int(rng.integers(height))
-    w, h = (int(rng.uniform(0.04, 0.3) * side) + 2 for side in (width, height))
-    gray = rng.uniform(40, 215)
-    color = tuple(int(np.clip(gray + rng.normal(0, 22), 0, 255)) for _ in range(3))
-    kind = rng.integers(4)
-    if kind == 0:
-        cv2.rectangle(image, (x, y), (x + w, y + h), color, -1)
-    elif kind == 1:
-        cv2.rectangle(image, (x, y), (x + w // 3, y + h), color, -1)
-        cv2.rectangle(image, (x + w // 9, y - h // 3), (x + 2 * w // 9, y), color, -1)
-    elif kind == 2:
-        cv2.rectangle(image, (x - w // 10, y), (x + w // 10, y + h), (84, 62, 46), -1)
-        cv2.circle(image, (x, y), max(2, w // 2), (60, int(rng.uniform(85, 140)), 58), -1, cv2.LINE_AA)
-    else:
-        end = (x + int(rng.normal(0, w)), y + h)
-        cv2.line(image, (x, y), end, color, max(1, w // 12), cv2.LINE_AA)
-
-
-def _occluder(size: Size, rng: np.random.Generator) -> tuple[np.ndarray, tuple]:
-    """A thing in front of people: its pixels and colour."""
-    height, width = size
-    mask = np.zeros(size, np.uint8)
-    x, y = int(rng.uniform(0, width)), int(rng.uniform(0.45, 1.0) * height)
-    w, h = int(rng.uniform(0.06, 0.22) * width) + 2, int(rng.uniform(0.15, 0.5) * height) + 2
-    if rng.random() < 0.5:
-        cv2.rectangle(mask, (x, y), (x + w, y + h), 1, -1)
-    else:
-        cv2.ellipse(mask, (x, y + h // 2), (w // 2 + 1, h // 2 + 1), 0, 0, 360, 1, -1)
-    gray = rng.uniform(40, 200)
-    return mask.astype(bool), tuple(int(np.clip(gray + rng.normal(0, 20), 0, 255)) for _ in range(3))
-
-
-def _light(image: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    gain = rng.uniform(0.92, 1.06)
-    grain = np.empty(image.shape, np.int16)
-    cv2.randn(cv2.setRNGSeed(int(rng.integers(2**31))) or grain, 0, noise)
-    return np.clip(image * gain + grain, 0, 255).astype(np.uint8)
-
-
-# -- as files ----------------------------------------------------------------------------------------------------------
-
-
-def preset(kind: str, *, seed: int = 0, count: int = 100) -> GeneratedScenes:
-    """`easy`, `mixed` or `street`; another name raises ConfigError."""
-    kinds = {"easy": easy_scenes(seed, count), "mixed": GeneratedScenes(count, seed), "street": street_scenes(seed, count)}
-    if kind not in kinds:
-        raise ConfigError(f"unknown kind of scenes {kind!r}.{nearest(kind, kinds)}")
-    return kinds[kind]
+    def scene(self, index: int) -> Scene:
+        """Scene `index` with part and owner maps; IndexError outside 0..len - 1."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"scene {index} asked for, there are {len(self)} (0 to {len(self) - 1})")
+        config = self.config
+        rng = np.random.default_rng([config.seed, SPLITS[config.split], index])
+        background = paint_background(rng, config.size, config.clutter)
+        scene = compose(background, _place(rng, config, index))
+        image = develop(rng, scene.image, sample_exposure(rng, config.blur, config.noise))
+        return Scene(image, scene.target, scene.parts, scene.owners)
 
 
 def write_scenes(config: GeneratedScenes, out: Path) -> Path:
-    """The scenes as PNG pictures under `out/images` and their truth in `out/annotations.json`."""
+    """The scenes as PNG pictures under `out/images` and their truth in `out/annotations.json`, whose path comes back."""
     from humanquery.data.coco_write import write_coco
 
-    scenes = Scenes(config)
+    source = Scenes(config)
     path = Path(out) / "annotations.json"
-    write_coco(path, (scenes[i] for i in range(len(scenes))), Path(out) / "images")
+    write_coco(path, (source[i] for i in range(len(source))), Path(out) / "images")
     return path
+
+
+def _place(rng: np.random.Generator, config: GeneratedScenes, index: int) -> list[Layer]:
+    """Everything that stands in the scene, farthest first. Places are given from the nearest to the farthest, so that
+    whoever is accepted keeps what can be seen of him."""
+    number = int(rng.integers(config.people[0], config.people[1] + 1))
+    waiting = [_person(rng, config, index, k) for k in range(number)]
+    things = int(rng.integers(config.occluders[0], config.occluders[1] + 1))
+    height = config.size[0]
+    layers = [_anywhere(rng, paint_thing(rng, height * rng.uniform(0.12, 0.4)), config.size) for _ in range(things)]
+    boxes: list[np.ndarray] = []
+    placed: list[Layer] = []
+    waiting.sort(key=lambda person: -person[0].alpha.shape[0])  # the tall ones are near
+    for figure, seat in waiting:
+        for _ in range(_TRIES):
+            layer = _spot(rng, figure, config)
+            box = _silhouette_box(layer, config.size)
+            if any(_iou(box, other) > config.overlap for other in boxes):
+                continue
+            group = [layer] if seat is None else [layer, _under(layer, seat)]
+            if _all_seen([*placed, *group, *layers], config):
+                placed += group
+                boxes.append(box)
+                break
+    return _far_to_near([*placed, *layers])
+
+
+def _person(rng: np.random.Generator, config: GeneratedScenes, index: int, k: int) -> tuple[Figure, Cutout | None]:
+    look = sample_look(rng, index * 64 + k + 1)
+    pose = sample_pose(rng, look, config.poses)
+    low, high = config.height_fraction
+    child = min(0.55 + look.age / 40, 1.0)
+    fraction = low + (high - low) * float(rng.random()) * child
+    if pose.name == "sit":
+        fraction *= 0.75  # so that those who sit are of the size of those who stand
+    stature = stature_for(look, pose, fraction * config.size[0])
+    figure = paint(look, pose, stature)
+    return figure, _seat(rng, look, pose, stature)
+
+
+def stature_for(look: Look, pose: Pose, height: float) -> float:
+    """The stature in px at which the painted person is about `height` px tall in this pose."""
+    body = pose_body(look, pose)
+    top = min(
+        body.points["head"][1] - 1.08 * look.build.head, body.points["left_hand"][1], body.points["right_hand"][1]
+    )
+    return height / max(0.02 - top, 0.3)
+
+
+def _seat(rng: np.random.Generator, look: Look, pose: Pose, stature: float) -> Cutout | None:
+    if pose.name != "sit":
+        return None
+    body = pose_body(look, pose)
+    return paint_seat(rng, stature * 3.0 * look.build.hip, stature * (-body.points["pelvis"][1] - 0.02))
+
+
+def _under(layer: Layer, seat: Cutout) -> Layer:
+    """The seat, just behind the pelvis of a sitting person."""
+    hips = layer.cutout.joints[11:13].mean(0)
+    ground = layer.ground - 0.5
+    return Layer(seat, round(layer.left + hips[0] - seat.foot[0]), round(ground - seat.foot[1]) - 1)
+
+
+def _spot(rng: np.random.Generator, figure: Figure, config: GeneratedScenes) -> Layer:
+    """A random place; wholly inside the picture unless truncation strikes or the person is too large."""
+    height, width = config.size
+    ys, xs = np.nonzero(figure.alpha.any(1))[0], np.nonzero(figure.alpha.any(0))[0]
+    x1, x2, y1, y2 = xs[0], xs[-1] + 1, ys[0], ys[-1] + 1
+    cut = rng.random() < config.truncation
+    beyond_x, beyond_y = (0.6 * (x2 - x1), 0.6 * (y2 - y1)) if cut else (0.0, 0.0)
+    left = rng.uniform(-x1 - beyond_x, max(width - x2 + beyond_x, -x1 - beyond_x + 1e-3))
+    highest = min(0.25 * height, max(height - (y2 - y1), 0.0)) - y1  # feet below the horizon where there is room
+    top = rng.uniform(highest, max(height - y2 + beyond_y, highest + 1e-3))
+    return Layer(figure, int(np.floor(left)), int(np.floor(top)))
+
+
+def _anywhere(rng: np.random.Generator, thing: Cutout, size: Size) -> Layer:
+    height, width = thing.alpha.shape
+    ground = size[0] * rng.uniform(0.6, 1.05)
+    return Layer(thing, int(rng.uniform(-width / 2, size[1] - width / 2)), int(ground - thing.foot[1]))
+
+
+def _far_to_near(layers: list[Layer]) -> list[Layer]:
+    return sorted(layers, key=lambda layer: layer.ground)
+
+
+def _all_seen(layers: list[Layer], config: GeneratedScenes) -> bool:
+    """Whether enough of every person can be seen."""
+    sight = Sight(config.size, config.min_visible, config.min_pixels)
+    for layer in reversed(_far_to_near(layers)):
+        if isinstance(layer.cutout, Figure) and not sight.sees_enough(layer):
+            return False
+        sight.take(layer)
+    return True
+
+
+def _silhouette_box(layer: Layer, size: Size) -> np.ndarray:
+    ys, xs = np.nonzero(layer.cutout.alpha.any(1))[0], np.nonzero(layer.cutout.alpha.any(0))[0]
+    box = np.array([xs[0] + layer.left, ys[0] + layer.top, xs[-1] + 1 + layer.left, ys[-1] + 1 + layer.top])
+    return np.clip(box, 0, [size[1], size[0], size[1], size[0]])
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Two integer boxes; `core.boxes.iou` costs more than the painting for single pairs."""
+    inner = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    return float(inner / max(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inner, 1))
+
+
+def _check(config: GeneratedScenes) -> None:
+    where = "GeneratedScenes"
+    require(where, "seed", config.seed, config.seed >= 0, "a whole number of at least 0")
+    require(where, "count", config.count, config.count >= 0, "a whole number of at least 0")
+    require(where, "split", config.split, config.split in SPLITS, "one of train, val, test")
+    require(where, "size", config.size, min(config.size) >= 32, "(height, width) of at least 32 px")
+    low, high = config.people
+    require(where, "people", config.people, 0 <= low <= high <= 60, "(least, most) with 0 <= least <= most <= 60")
+    low, high = config.height_fraction
+    require(
+        where,
+        "height_fraction",
+        config.height_fraction,
+        0 < low <= high <= 2,
+        "(least, most) with 0 < least <= most <= 2",
+    )
+    low, high = config.occluders
+    require(where, "occluders", config.occluders, 0 <= low <= high, "(least, most) with 0 <= least <= most")
+    for name in ("overlap", "truncation", "min_visible"):
+        value = getattr(config, name)
+        require(where, name, value, 0 <= value <= 1, "a number from 0 to 1")
+    for name in ("clutter", "blur", "noise", "min_pixels"):
+        value = getattr(config, name)
+        require(where, name, value, value >= 0, "a number of at least 0")
+    unknown = [name for name in config.poses if name not in POSES]
+    require(where, "poses", config.poses, config.poses and not unknown, f"some of {', '.join(POSES)}")
+
+
+def require(where: str, field: str, value: object, holds: object, expected: str) -> None:
+    """Raises ConfigError for a field that cannot be what it is."""
+    if not holds:
+        raise ConfigError(f"{where}.{field}: got {value!r}, expected {expected}")
