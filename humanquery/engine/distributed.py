@@ -15,6 +15,7 @@ applied gradient is then the sum of all ranks' gradients. Logged losses are summ
 import contextlib
 import fnmatch
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -61,6 +62,9 @@ def joined_ranks(device: str = "auto") -> Iterator[torch.device]:
     try:
         yield own
     finally:
+        # gloo's threads still drop the tensors of the last exchange and need the interpreter for it; a process that ends
+        # meanwhile aborts. Sleeping lets go of the interpreter's lock.
+        time.sleep(0.2)
         dist.destroy_process_group()
 
 

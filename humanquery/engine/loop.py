@@ -34,6 +34,7 @@ from humanquery.engine.state import (
     save_state,
     seed_everything,
     set_random_state,
+    undisturbed,
 )
 
 Evaluate = Callable[[nn.Module], dict]
@@ -239,7 +240,8 @@ class _Run:
     def _next(self, stream: Iterator[Batch]) -> list[Batch]:
         """All micro-batches of a step before any is computed, so that a stop while waiting finds an intact state."""
         try:
-            batches = list(itertools.islice(stream, self.config.accumulate))
+            with undisturbed(self.device):  # torch's DataLoader draws a seed where it begins, and so where we resume
+                batches = list(itertools.islice(stream, self.config.accumulate))
         except Exception:
             if self.stop.asked_by and world_size() == 1:  # Ctrl-C also reaches, and ends, the loader's processes
                 self._save()
@@ -352,12 +354,9 @@ class _Run:
         if self.shown is None:
             return
         load_state(self.shown, weights)
-        begun, before = time.perf_counter(), random_state(self.device)
-        try:
-            with torch.no_grad():
-                act()
-        finally:
-            set_random_state(before, self.device)
+        begun = time.perf_counter()
+        with undisturbed(self.device), torch.no_grad():
+            act()
         self.logged_at += time.perf_counter() - begun  # speed means training speed
 
     def _whole_weights(self) -> dict[str, Tensor]:

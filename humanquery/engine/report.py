@@ -15,6 +15,7 @@ from humanquery.engine.journal import flat_numbers
 from humanquery.engine.state import read_metrics
 
 NOT_LOSSES = ("step", "time", "lr", "grad_norm", "images_per_s", "memory_gb", "evaluation")
+SHOWN_SCORES = 8
 
 
 def run_records(out: Path | str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -27,11 +28,14 @@ def run_records(out: Path | str) -> tuple[list[dict[str, Any]], list[dict[str, A
     return [r for r in records if "total" in r], [r for r in records if "evaluation" in r]
 
 
-def plot_runs(runs: Sequence[Path | str], png: Path | str, losses: Sequence[str] = ()) -> Path:
-    """Learning curves of one or more runs: the total loss, the `losses` asked for, and every evaluation number.
+def plot_runs(
+    runs: Sequence[Path | str], png: Path | str, losses: Sequence[str] = (), scores: Sequence[str] = ()
+) -> Path:
+    """Learning curves of one or more runs: the total loss, the `losses` and evaluation `scores` asked for (nested ones
+    as `box/AP`; without any the first `SHOWN_SCORES`).
 
     One panel per quantity, one line per run named by its folder; losses on a log axis where they are all positive. An
-    unknown loss raises ConfigError. Needs matplotlib (extra `train`).
+    unknown loss or score raises ConfigError. Needs matplotlib (extra `train`).
     """
     from matplotlib.figure import Figure  # no pyplot: it would keep the figure and choose a window system
 
@@ -43,8 +47,11 @@ def plot_runs(runs: Sequence[Path | str], png: Path | str, losses: Sequence[str]
         if name not in known:
             raise ConfigError(f"no run has a loss {name!r}.{nearest(name, known)}")
     curves = [(name, _loss_curves(read, name)) for name in dict.fromkeys(["total", *losses])]
-    scores = dict.fromkeys(n for _, lines in read.values() for line in lines for n in flat_numbers(line["evaluation"]))
-    curves += [(name, _score_curves(read, name)) for name in scores]
+    scored = dict.fromkeys(n for _, lines in read.values() for line in lines for n in flat_numbers(line["evaluation"]))
+    for name in scores:
+        if name not in scored:
+            raise ConfigError(f"no run was evaluated for {name!r}.{nearest(name, scored)}")
+    curves += [(name, _score_curves(read, name)) for name in scores or list(scored)[:SHOWN_SCORES]]
     columns = min(3, len(curves))
     lines = -(-len(curves) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.4 * lines), layout="constrained")

@@ -1,8 +1,10 @@
 """The state of an unfinished run: `state-<step>.pt` beside its metrics, so that a resumed run goes on bit for bit."""
 
+import contextlib
 import json
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,16 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+@contextlib.contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Whatever draws random numbers inside, the generators stand afterwards where they stood before."""
+    before = random_state(device)
+    try:
+        yield
+    finally:
+        set_random_state(before, device)
 
 
 def seed_everything(seed: int) -> None:

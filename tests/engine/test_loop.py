@@ -126,9 +126,8 @@ STOCHASTIC = toy_config(steps=11, accumulate=2, log_every=3)
 
 @pytest.mark.parametrize("stop_after", [1, 4, 6])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, stop_after):
-    def noise(_):  # the run's other generators take part too
-        random.random()
-        np.random.rand()
+    def noise(i):
+        random.random(), np.random.rand(), torch.rand(1 + i % 2)
 
     def stop(i):
         noise(i)
@@ -140,7 +139,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_p
         train(Toy(LONG_TOY), ToyLoader(act=stop), STOCHASTIC, tmp_path / "parts")
     assert f"stopped by SIGTERM after step {stop_after} of 11" in str(left.value)
     assert "--resume" in str(left.value)
-    random.seed(99), np.random.seed(99), torch.manual_seed(99)
+    seed_everything(99)
     train(Toy(LONG_TOY), ToyLoader(act=noise), STOCHASTIC, tmp_path / "parts", resume=True)
     assert_same(learned(tmp_path / "parts"), learned(tmp_path / "whole"))
 

@@ -43,6 +43,8 @@ def test_no_run_and_unknown_losses_are_named(run, tmp_path):
         summarise(tmp_path)
     with pytest.raises(ConfigError, match="no run has a loss 'peple'. Did you mean 'people'"):
         plot_runs([run], tmp_path / "x.png", ["peple"])
+    with pytest.raises(ConfigError, match="no run was evaluated for 'box/AR'. Did you mean 'box/AP'"):
+        plot_runs([run], tmp_path / "x.png", scores=["box/AR"])
     with pytest.raises(ConfigError, match="no run was given"):
         plot_runs([], tmp_path / "x.png")
     (tmp_path / "metrics.jsonl").write_text("what is this\n{}\n")

@@ -73,6 +73,7 @@ class ToyLoader:
     poison: int = -1
 
     def batches(self, start: int) -> Iterator[Batch]:
+        torch.rand(1)  # as torch's DataLoader: draws where its iterator begins
         i = start
         while True:
             if self.act:
