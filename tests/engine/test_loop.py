@@ -198,8 +198,9 @@ def test_evaluation_sees_the_weights_that_are_shipped(tmp_path):
 
 def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    threads = f"--threads={torch.get_num_threads()}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.engine.toy", "long", str(killed)], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "tests.engine.toy", "long", str(killed), threads], stdout=subprocess.DEVNULL
     )
     try:
         train(Toy(LONG_TOY), ToyLoader(), toy_config(**LONG), whole)

@@ -120,8 +120,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("long", "ranks"))
     parser.add_argument("out", type=Path)
+    parser.add_argument("--threads", type=int, default=1, help="sums depend on it in their last bits")
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     if given.what == "long":
         train(Toy(LONG_TOY), ToyLoader(delay=0.03), toy_config(**LONG), given.out)
         return

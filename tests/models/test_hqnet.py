@@ -190,6 +190,13 @@ def test_a_batch_of_empty_pictures_trains_the_background():
     assert float(losses["layer1.box_l1"].detach()) == 0
 
 
+def test_every_batch_has_the_same_loss_names_whoever_stands_in_it():
+    model = small_model()
+    unlabelled = crowd().replace(keypoints=None, visibility=None, masks=None, gender=None, age=None)
+    names = [set(model(batch([target]), draws())) for target in (crowd(), nobody(), unlabelled)]
+    assert names[0] == names[1] == names[2]
+
+
 def test_an_age_interval_is_satisfied_inside_and_punished_outside():
     target = crowd()
     yes = torch.ones(2, dtype=torch.bool)

@@ -34,12 +34,12 @@ def noised_queries(
     config: DenoisingConfig,
     num_queries: int,
     draws: Draws,
-) -> NoisedQueries | None:
-    """Denoising queries of a batch; None where nobody stands in any picture."""
+) -> NoisedQueries:
+    """Denoising queries of a batch; none, as an empty structure, where nobody stands in any picture."""
     people = [len(t) for t in truths]
     widest = max(people)
     if widest == 0:
-        return None
+        return _nobody(len(truths), label, num_queries)
     groups = max(1, config.pairs // widest)
     boxes = torch.cat([t.boxes_unit for t in truths])
     total, count = len(boxes), 2 * groups * widest
@@ -65,6 +65,14 @@ def noised_queries(
     positives = Matches(pictures[order], slot[order], person.repeat(groups)[order])
     blocked = _blocked(groups, 2 * widest, num_queries, boxes.device)
     return NoisedQueries(content, logits, blocked, positives, groups, total)
+
+
+def _nobody(pictures: int, label: Float[Tensor, " c"], num_queries: int) -> NoisedQueries:
+    """No queries, but the same loss names and the same parameters as in any other batch."""
+    none = torch.zeros(0, dtype=torch.long, device=label.device)
+    content = label.expand(pictures, 0, -1)
+    blocked = torch.zeros(num_queries, num_queries, dtype=torch.bool, device=label.device)
+    return NoisedQueries(content, label.new_zeros(pictures, 0, 4), blocked, Matches(none, none, none), 1, 0)
 
 
 def _noised(boxes: Tensor, signs: Tensor, parts: Tensor, groups: int, scale: float) -> tuple[Tensor, Tensor]:
