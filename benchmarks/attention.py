@@ -5,14 +5,13 @@ python -m benchmarks.attention [--out attention.json]
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.provenance import provenance
 from humanquery.ops.deformable import PROVIDERS
 
 CASES = {
@@ -52,9 +51,7 @@ def main() -> None:
             row = "".join(f"{found[p][kind] * 1000:10.1f}ms" for p in PROVIDERS)
             print(f"{name:30}{kind:>10}{row}{found['reference'][kind] / found['gather'][kind]:14.2f}x")
     if arguments.out:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-        machine = {"processor": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-        arguments.out.write_text(json.dumps({"commit": commit, "machine": machine, "seconds": results}, indent=1))
+        arguments.out.write_text(json.dumps(provenance() | {"seconds": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ import argparse
 import contextlib
 import io
 import json
-import platform
-import subprocess
 import time
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from benchmarks.provenance import provenance
 from humanquery.core.skeleton import COCO17
 from humanquery.evaluation import attributes
 from humanquery.evaluation.coco import ENGINE, CocoEvaluator
@@ -161,14 +160,7 @@ def run(pictures: int, people: int, found: int, seed: int) -> dict:
         "settings": {"pictures": pictures, "people": people, "found": found, "seed": seed},
         "families": rows,
         "engine": ENGINE,
-        "commit": _commit(),
-        "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
-    }
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    } | provenance()
 
 
 def table(result: dict) -> str:

@@ -20,10 +20,14 @@ app = typer.Typer(
 data_app = typer.Typer(help="Check, count, draw and make data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-Weights = Annotated[str, typer.Option("--weights", "-w", help="A shipped name or a .safetensors file; default: the shipped model.")]
+Weights = Annotated[
+    str, typer.Option("--weights", "-w", help="A shipped name or a .safetensors file; default: the shipped model.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
-Sets = Annotated[list[str], typer.Option("--set", help="Change one number: model.tasks.mask=none, engine.steps=500. Repeatable.")]
+Sets = Annotated[
+    list[str], typer.Option("--set", help="Change one number: model.tasks.mask=none, engine.steps=500. Repeatable.")
+]
 
 
 @app.command()
@@ -31,7 +35,9 @@ def predict(
     sources: Annotated[list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.")],
     out: Out = Path("humanquery_out"),
     weights: Weights = "",
-    score: Annotated[float | None, typer.Option(min=0, max=1, help="Leave out people below this; default: the model's.")] = None,
+    score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out people below this; default: the model's.")
+    ] = None,
     tasks: Annotated[str, typer.Option(help="Comma-separated: box, mask, keypoints, gender, age; default: all.")] = "",
     no_attributes: Annotated[bool, typer.Option("--no-attributes", help="Leave out apparent gender and age.")] = False,
     device: Device = "auto",
@@ -153,7 +159,13 @@ def evaluate(
         from humanquery.recipes.run import evaluate as run
 
         report = run(
-            weights or None, annotations=data, images=images, recipe=recipe or None, overrides=set, device=device, limit=limit
+            weights or None,
+            annotations=data,
+            images=images,
+            recipe=recipe or None,
+            overrides=set,
+            device=device,
+            limit=limit,
         )
     typer.echo(report.table())
     if out is not None:
@@ -212,7 +224,9 @@ def version() -> None:
 def check(
     annotations: Annotated[Path, typer.Argument(help="COCO-like annotation file.")],
     images: Annotated[Path | None, typer.Option(help="Its pictures, to be looked at too.")] = None,
-    read_pictures: Annotated[bool, typer.Option("--read-pictures", help="Decode every picture, not only its header.")] = False,
+    read_pictures: Annotated[
+        bool, typer.Option("--read-pictures", help="Decode every picture, not only its header.")
+    ] = False,
 ) -> None:
     """Name what is wrong with labels and pictures.
 
@@ -258,7 +272,9 @@ def generate(
 
 
 @data_app.command("aggregate-votes")
-def aggregate_votes(votes: Annotated[Path, typer.Argument(help="JSON or CSV of votes.")], out: Out = Path("ages.json")) -> None:
+def aggregate_votes(
+    votes: Annotated[Path, typer.Argument(help="JSON or CSV of votes.")], out: Out = Path("ages.json")
+) -> None:
     """Ten group votes and ten age votes per person to one apparent age, and how consistent they are.
 
     Example: humanquery data aggregate-votes votes.json --out ages.json

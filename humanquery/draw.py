@@ -110,7 +110,9 @@ def _paint_skeleton(canvas: np.ndarray, persons: Persons, i: int, threshold: flo
         return
     skeleton = persons.skeleton
     scores = persons.keypoint_scores[i] if persons.keypoint_scores is not None else None
-    shown = [scores is None or float(s) >= threshold for s in (scores if scores is not None else persons.keypoints[i, :, 0])]
+    shown = [
+        scores is None or float(s) >= threshold for s in (scores if scores is not None else persons.keypoints[i, :, 0])
+    ]
     points = [(round(x * 16), round(y * 16)) for x, y in (persons.keypoints[i] - 0.5).tolist()]
     width = _line(canvas, box)
     for a, b in skeleton.limbs:

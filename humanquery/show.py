@@ -25,13 +25,19 @@ def show(name: str, *, time: bool = False, console: Console | None = None) -> No
     model, card = _model(name)
     limits = model.config.input
     console.print(f"[bold]{card.get('name', name or 'model')}[/bold]: HQNet, tasks {', '.join(model.tasks)}")
-    console.print(f"input: short side {limits.short_side}, long side {limits.long_side}; skeleton {model.skeleton.name}")
+    console.print(
+        f"input: short side {limits.short_side}, long side {limits.long_side}; skeleton {model.skeleton.name}"
+    )
     console.print(f"{model.config.num_queries} queries; matching by {' + '.join(model.config.matching)}")
     side = min(limits.short_side, limits.long_side)
     parts = time_parts(model, (side, limits.long_side)) if time else parts_of(model)
     table = Table("part", "parameters", "share", *(["adds, ms"] if time else []))
     for part in parts:
-        row = [part.name, f"{part.parameters:,}" if part.parameters else "", f"{part.share:.1%}" if part.parameters else ""]
+        row = [
+            part.name,
+            f"{part.parameters:,}" if part.parameters else "",
+            f"{part.share:.1%}" if part.parameters else "",
+        ]
         if time:
             row.append("" if part.seconds is None else f"{1000 * part.seconds:.1f}")
         table.add_row(*row)

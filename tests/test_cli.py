@@ -40,7 +40,9 @@ def test_help_is_fast_and_does_not_import_torch():
 VERBS = ["predict", "show", "attend", "convert", "train", "evaluate", "recipes", "report", "demo", "version"]
 
 
-@pytest.mark.parametrize("verb", [*[[v] for v in VERBS], *[["data", v] for v in ("check", "stats", "generate", "aggregate-votes")]])
+@pytest.mark.parametrize(
+    "verb", [*[[v] for v in VERBS], *[["data", v] for v in ("check", "stats", "generate", "aggregate-votes")]]
+)
 def test_every_verb_explains_itself_with_an_example(verb):
     said = runner.invoke(cli.app, [*verb, "--help"])
     assert said.exit_code == 0
@@ -64,7 +66,15 @@ def test_errors_for_people_are_one_message_without_a_traceback(monkeypatch, caps
     code, said = run_main(monkeypatch, capsys, "train", "--recipe", "hqnet_tiny_scene", "--out", "nowhere")
     assert code == 2 and "Did you mean 'hqnet_tiny_scenes'" in said and "Traceback" not in said
     code, said = run_main(
-        monkeypatch, capsys, "train", "--recipe", "hqnet_tiny_scenes", "--set", "model.tasks.maks=none", "--out", "nowhere"
+        monkeypatch,
+        capsys,
+        "train",
+        "--recipe",
+        "hqnet_tiny_scenes",
+        "--set",
+        "model.tasks.maks=none",
+        "--out",
+        "nowhere",
     )
     assert code == 2 and "Did you mean 'mask'" in said
     code, said = run_main(monkeypatch, capsys, "show", "nothing.safetensors")
@@ -77,7 +87,9 @@ def test_predict_writes_results_and_its_exit_code_tells_of_broken_files(fake_mod
     assert done.exit_code == 0 and "2 people in 1 pictures" in done.output
     assert (tmp_path / "out" / "a.jpg").is_file()
     (tmp_path / "in" / "b.png").write_text("")
-    done = runner.invoke(cli.app, ["predict", str(tmp_path / "in"), "--out", str(tmp_path / "o2"), "--no-attributes", "--tasks", "box"])
+    done = runner.invoke(
+        cli.app, ["predict", str(tmp_path / "in"), "--out", str(tmp_path / "o2"), "--no-attributes", "--tasks", "box"]
+    )
     assert done.exit_code == 1 and "b.png" in done.output
     person = json.loads((tmp_path / "o2" / "a.json").read_text())["persons"][0]
     assert set(person) == {"box", "score"}
@@ -100,7 +112,9 @@ def test_generated_scenes_become_files_that_the_doctor_finds_sound(tmp_path):
     assert made.exit_code == 0 and len(list((tmp_path / "images").iterdir())) == 3
     truth = json.loads((tmp_path / "annotations.json").read_text())
     assert len(truth["images"]) == 3 and truth["annotations"]
-    checked = runner.invoke(cli.app, ["data", "check", str(tmp_path / "annotations.json"), "--images", str(tmp_path / "images")])
+    checked = runner.invoke(
+        cli.app, ["data", "check", str(tmp_path / "annotations.json"), "--images", str(tmp_path / "images")]
+    )
     assert checked.exit_code == 0, checked.output
 
 

@@ -34,7 +34,8 @@ def age_loss(
         mean · d(m, [low, high])² + variance · max(v - u, 0) - ce · log sum_{a_j in [low, high]} p_j,
 
     d being the distance to the interval, and u = ((high - low + 1)² - 1) / 12 the variance of whole years spread evenly over
-    it. One age y is the interval [y, y], for which u = 0 and this is HQNet's loss. Ends are rounded to whole classes and kept among them.
+    it. One age y is the interval [y, y], for which u = 0 and this is HQNet's loss. Ends are rounded to whole classes and
+    kept among them.
     """
     log_p = logits.log_softmax(-1)
     p = log_p.exp()

@@ -19,5 +19,7 @@ def build(config: SystemConfig) -> System:
 def rebuild(plain: dict[str, Any]) -> System:
     """The system that a weights file describes, to be filled from the file: nothing else is read or fetched."""
     config = from_plain(SystemConfig, plain)
-    backbone = replace(config.backbone, weights="", **({"pretrained": False} if hasattr(config.backbone, "pretrained") else {}))
+    backbone = replace(
+        config.backbone, weights="", **({"pretrained": False} if hasattr(config.backbone, "pretrained") else {})
+    )
     return build(replace(config, backbone=backbone))

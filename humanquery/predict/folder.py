@@ -57,7 +57,9 @@ def find_pictures(sources: Iterable[str], *, listing: Iterable[str] | None = Non
             found.append(Path(source))
     unique = list(dict.fromkeys(found))
     if not unique:
-        raise ConfigError(f"no picture found in {', '.join(sources) or 'nothing'}; give files, folders, globs or - for a list")
+        raise ConfigError(
+            f"no picture found in {', '.join(sources) or 'nothing'}; give files, folders, globs or - for a list"
+        )
     return unique
 
 
@@ -81,7 +83,9 @@ def predict_sources(
     rows: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
     try:
-        for group in _groups(track(_read_ahead(paths), "looking", total=len(paths), transient=True), batch_size, result):
+        for group in _groups(
+            track(_read_ahead(paths), "looking", total=len(paths), transient=True), batch_size, result
+        ):
             found = predictor.predict_many(
                 [image for _, image in group], score=score, tasks=tasks, attributes=attributes, batch_size=batch_size
             )
@@ -108,7 +112,9 @@ def output_names(paths: list[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
-        name = path.stem if len(stems[path.stem]) == 1 else f"{path.parent.name}_{path.stem}_{path.suffix[1:]}".strip("_")
+        name = (
+            path.stem if len(stems[path.stem]) == 1 else f"{path.parent.name}_{path.stem}_{path.suffix[1:]}".strip("_")
+        )
         unique, count = name, 2
         while unique in taken:
             unique, count = f"{name}_{count}", count + 1

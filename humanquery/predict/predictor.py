@@ -74,7 +74,12 @@ class Predictor:
         return float(self.card.get("score_threshold", DEFAULT_SCORE))
 
     def predict(
-        self, picture: Picture, *, score: float | None = None, tasks: Iterable[str] | None = None, attributes: bool = True
+        self,
+        picture: Picture,
+        *,
+        score: float | None = None,
+        tasks: Iterable[str] | None = None,
+        attributes: bool = True,
     ) -> Persons:
         """The people of one picture: a path, an RGB array (h×w×3 uint8) or a PIL image, best score first.
 
@@ -124,7 +129,9 @@ def as_array(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(picture, Image.Image):
         picture = np.array(picture.convert("RGB"))
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
-        raise ImageError(f"a picture array of shape {picture.shape} and type {picture.dtype}; expected h×w×3 uint8, RGB")
+        raise ImageError(
+            f"a picture array of shape {picture.shape} and type {picture.dtype}; expected h×w×3 uint8, RGB"
+        )
     return picture
 
 

@@ -1,7 +1,6 @@
 """Where everything meets: a recipe becomes a trained model, a model becomes numbers."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,5 +163,3 @@ class _First:
 
     def __getitem__(self, i: int):
         return self.source[i]
-
-

@@ -55,9 +55,7 @@ def hqnet_tiny_scenes() -> Recipe:
     return Recipe(
         model=HQNetConfig(
             backbone=TimmBackbone("test_resnet", frozen_stages=0, frozen_norm=False),
-            transformer=TransformerConfig(
-                dim=128, levels=3, encoder_layers=1, decoder_layers=3, feedforward=256
-            ),
+            transformer=TransformerConfig(dim=128, levels=3, encoder_layers=1, decoder_layers=3, feedforward=256),
             tasks=TasksConfig(
                 # a small shared trunk follows the loudest losses: with weight 1 the class score learns last
                 person=PersonConfig(loss=5.0),
@@ -81,9 +79,7 @@ def hqnet_tiny_scenes() -> Recipe:
             steps=1800,
             batch_size=8,
             num_workers=1,
-            optim=OptimConfig(
-                lr=5e-4, backbone_multiplier=1.0, clip=1.0, schedule="cosine", warmup_steps=50, ema=0.99
-            ),
+            optim=OptimConfig(lr=5e-4, backbone_multiplier=1.0, clip=1.0, schedule="cosine", warmup_steps=50, ema=0.99),
             log_every=20,
             checkpoint_minutes=3.0,
         ),
@@ -104,9 +100,7 @@ def hqnet_small() -> Recipe:
     return Recipe(
         model=HQNetConfig(
             backbone=MoveNetBackbone(weights="", frozen_blocks=7),
-            transformer=TransformerConfig(
-                dim=128, levels=4, encoder_layers=1, decoder_layers=3, feedforward=512
-            ),
+            transformer=TransformerConfig(dim=128, levels=4, encoder_layers=1, decoder_layers=3, feedforward=512),
             tasks=TasksConfig(
                 person=PersonConfig(loss=5.0),
                 keypoints=KeypointsConfig(hidden=256, refinement=RefinementConfig(1, 512, 0.0), heatmap=None),

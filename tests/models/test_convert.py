@@ -38,7 +38,9 @@ def test_sizes_are_read_off_the_shapes():
     config = infer_config(oracle.official_state())
     t = config.transformer
     assert (t.dim, t.levels, t.points, t.encoder_layers, t.decoder_layers, t.feedforward) == (128, 4, 4, 2, 2, 256)
-    assert config.num_queries == 60 and config.tasks.age.num_ages == 85 and config.tasks.keypoints.refinement.layers == 2
+    assert (
+        config.num_queries == 60 and config.tasks.age.num_ages == 85 and config.tasks.keypoints.refinement.layers == 2
+    )
 
 
 def test_the_sign_of_gender_changes_and_nothing_else():

@@ -80,7 +80,9 @@ def test_a_weights_file_rebuilds_its_model(tmp_path):
 
     config = HQNetConfig(
         backbone=TimmBackbone("test_resnet", frozen_stages=0),
-        transformer=TransformerConfig(dim=32, heads=4, points=2, levels=3, encoder_layers=1, decoder_layers=1, feedforward=32),
+        transformer=TransformerConfig(
+            dim=32, heads=4, points=2, levels=3, encoder_layers=1, decoder_layers=1, feedforward=32
+        ),
         tasks=TasksConfig(keypoints=None, keypoint_confidence=None, age=None),
         denoising=None,
         num_queries=10,

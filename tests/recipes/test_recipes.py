@@ -32,7 +32,14 @@ def test_one_number_can_be_changed_and_a_wrong_name_offers_the_nearest():
         override(recipe, ["engine.optin.lr=1"])
 
 
-QUICK = ["engine.steps=2", "engine.batch_size=2", "engine.num_workers=0", "engine.log_every=1", "data.val.count=2", "engine.tensorboard=false"]
+QUICK = [
+    "engine.steps=2",
+    "engine.batch_size=2",
+    "engine.num_workers=0",
+    "engine.log_every=1",
+    "data.val.count=2",
+    "engine.tensorboard=false",
+]
 
 
 def test_the_tiny_recipe_trains_saves_scores_and_predicts(tmp_path):

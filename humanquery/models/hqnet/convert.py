@@ -142,7 +142,8 @@ def infer_config(state: Mapping[str, Tensor]) -> HQNetConfig:
         heat_feedforward = shape[TRUNK + "hm_encoder.layers.0.ffns.0.layers.0.0.weight"][0]
     except KeyError as missing:
         raise CheckpointError(
-            f"not an official HQNet checkpoint: parameter {missing.args[0]!r} is missing; expected the names of the released HQNet"
+            f"not an official HQNet checkpoint: parameter {missing.args[0]!r} is missing; expected the names of the "
+            "released HQNet"
         ) from None
     if num_joints != 17:
         raise CheckpointError(f"official checkpoint has {num_joints} joints, expected the 17 of COCO")
