@@ -11,6 +11,7 @@ from torch import Tensor
 from humanquery.core import masks as mask_codes
 from humanquery.core.affine import Size
 from humanquery.core.boxes import xyxy_to_xywh
+from humanquery.core.errors import ImageError
 from humanquery.core.rows import PersonRows, rows
 from humanquery.core.skeleton import Skeleton
 
@@ -36,6 +37,8 @@ class Persons(PersonRows):
     embeddings: Float[Tensor, "n d"] | None = rows("row")
     """the human query: compare by cosine"""
     track_ids: Int[Tensor, " n"] | None = rows("row")
+    path: str | None = None
+    """the file that was looked at, if it was one"""
 
     @staticmethod
     def empty(image_size: Size, skeleton: Skeleton | None = None) -> "Persons":
@@ -45,11 +48,16 @@ class Persons(PersonRows):
         """Those with at least this score."""
         return self[self.scores >= score]
 
-    def draw(self, image, **style):
-        """The picture (h×w×3 uint8 RGB, or a path) with these people painted on, as an array; see `humanquery.draw.draw`."""
+    def draw(self, image=None, **style):
+        """The picture with these people painted on, h×w×3 uint8 RGB; see `humanquery.draw.draw`.
+
+        `image` is an RGB array or a path; None takes the file that was looked at, and raises ImageError where it was none.
+        """
         from humanquery.draw import draw
 
-        return draw(image, self, **style)
+        if image is None and self.path is None:
+            raise ImageError("these people do not come from a file; pass the picture: people.draw(image)")
+        return draw(self.path if image is None else image, self, **style)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and lists: {"image_size": [h, w], "skeleton": {"name", "joints"} or null, "persons": [...]}.
@@ -87,7 +95,7 @@ class Persons(PersonRows):
             return [_number(self.scores[i], 4)] * self.keypoints.shape[1]
         return _rounded(self.keypoint_scores[i], 4)
 
-    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """COCO results (category 1): xywh boxes, keypoints as pixel indices (0.5 less than ours; the third
         number is 1, as in the official exporter), RLE masks, gender, age."""
         people = self.to("cpu")

@@ -114,15 +114,17 @@ def _check_is_safetensors(path: Path) -> None:
     size = path.stat().st_size
     with open(path, "rb") as opened:
         start = opened.read(8)
-        if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or path.suffix in (".pth", ".pt", ".ckpt", ".pkl"):
+        length = int.from_bytes(start, "little")
+        head = opened.read(min(length, 100_000_000)) if len(start) == 8 else b""
+        # a safetensors file may also begin with 0x80: its first bytes are a length
+        pickled = start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and head[:1] != b"{")
+        if pickled or path.suffix in (".pth", ".pt", ".ckpt", ".pkl"):
             raise CheckpointError(
                 f"{path}: this is a pickle (torch.save), which can run code when opened; expected .safetensors. "
                 f"Turn it into one: humanquery convert {path.name} {path.stem}.safetensors"
             )
         if start == b"version ":
             raise CheckpointError(f"{path}: this is a Git LFS pointer, not the weights; run git lfs pull")
-        length = int.from_bytes(start, "little")
-        head = opened.read(min(length, 100_000_000)) if len(start) == 8 else b""
     if len(start) < 8 or head[:1] not in (b"{", b""):
         raise CheckpointError(f"{path}: {size} bytes that are not a safetensors file; expected weights of humanquery")
     try:

@@ -102,12 +102,13 @@ class Predictor:
         score = self.default_score if score is None else score
         remaining = iter(pictures)
         while group := list(islice(remaining, batch_size)):
-            yield from self._look([as_array(picture) for picture in group], score, wanted)
+            for picture, people in zip(group, self._look(group, score, wanted), strict=True):
+                yield people.replace(path=str(picture)) if isinstance(picture, str | Path) else people
 
     @torch.inference_mode()
-    def _look(self, images: list[np.ndarray], score: float, tasks: tuple[str, ...]) -> list[Persons]:
+    def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
         limits = self.system.config.input
-        samples = [Sample(*letterbox(image, limits.short_side, limits.long_side)) for image in images]
+        samples = [Sample(*letterbox(as_array(p), limits.short_side, limits.long_side)) for p in pictures]
         device = next(self.system.parameters()).device
         batch = Batch.collate(samples, divisor=32).to(device)
         return [people.to("cpu") for people in self.system.predict(batch, score=score, tasks=tasks)]

@@ -47,6 +47,16 @@ def test_tied_and_channels_last_weights_can_be_saved(tmp_path):
     assert torch.equal(state["backbone.1.weight"], toy.backbone[1].weight)
 
 
+def test_a_file_whose_length_begins_like_a_pickle_is_still_weights(tmp_path):
+    """0x80 opens a pickle, and every 256th header of a safetensors file: its first byte is its length's lowest."""
+    toy, begins = Toy(), set()
+    for words in range(260):
+        path = save_weights(tmp_path / "toy.safetensors", toy, card={"data": "x" * words})
+        begins.add(path.read_bytes()[0])
+        assert set(read_weights(path).state) == set(toy.state_dict())
+    assert 0x80 in begins
+
+
 def refusal(path) -> str:
     with pytest.raises(CheckpointError) as refused:
         read_weights(path)

@@ -34,6 +34,14 @@ def test_a_picture_may_be_a_path_an_array_or_a_pil_image(predictor, tmp_path):
         assert len(people) == 1 and people.image_size == (30, 40)
 
 
+def test_people_of_a_file_paint_themselves_onto_it_and_others_ask_for_the_picture(predictor, tmp_path):
+    write_image(tmp_path / "p.png", picture())
+    people = predictor.predict(tmp_path / "p.png")
+    assert people.path == str(tmp_path / "p.png") and np.array_equal(people.draw(), people.draw(picture()))
+    with pytest.raises(ImageError, match="pass the picture"):
+        predictor.predict(picture()).draw()
+
+
 def test_the_cards_threshold_holds_unless_another_is_asked_for(predictor):
     assert len(predictor.predict(picture())) == 1
     assert len(predictor.predict(picture(), score=0.1)) == 2
