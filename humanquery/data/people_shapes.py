@@ -20,6 +20,8 @@ Color = tuple[int, int, int]  # RGB
 MALE, FEMALE = 0, 1
 YOUNGEST, OLDEST = 1, 84
 POSES = ("stand", "walk", "run", "wave", "cheer", "hips", "reach", "sit")
+VIEWS = {"front": 0.5, "side": 0.3, "back": 0.2}
+"""and how often each is seen"""
 
 _HAIR_BY_AGE = (
     (1, (238, 200, 112)),
@@ -182,20 +184,18 @@ def _cloth(rng: np.random.Generator, woman: bool, saturation: float, values: tup
     )
 
 
-def sample_pose(rng: np.random.Generator, look: Look, names: tuple[str, ...] = POSES) -> Pose:
-    """A random view and posture among `names` (see `POSES`); elderly people do not run."""
+def sample_pose(
+    rng: np.random.Generator, look: Look, names: tuple[str, ...] = POSES, views: tuple[str, ...] = tuple(VIEWS)
+) -> Pose:
+    """A random posture among `names` (see `POSES`) in one of `views`; elderly people do not run."""
     name = names[int(rng.integers(len(names)))]
     if name == "run" and look.age > 65:
         name = "walk"
     u = rng.uniform(-1, 1, 12)
     angles = _posture(name, u, float(rng.uniform(0, 2 * math.pi)))
-    turn = rng.random()
-    if turn < 0.5:
-        yaw = 40 * u[0]
-    elif turn < 0.8:
-        yaw = math.copysign(75 + 25 * u[1], u[0])
-    else:
-        yaw = 180 + 40 * u[0]
+    yaws = {"front": 40 * u[0], "side": math.copysign(75 + 25 * u[1], u[0]), "back": 180 + 40 * u[0]}
+    bounds = np.cumsum([VIEWS[view] for view in views])
+    yaw = yaws[views[int(np.searchsorted(bounds, rng.random() * bounds[-1], side="right"))]]
     return Pose(
         name=name,
         yaw=yaw % 360,

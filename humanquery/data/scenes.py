@@ -11,7 +11,7 @@ from humanquery.core.batch import Meta, Sample
 from humanquery.core.errors import ConfigError, nearest
 from humanquery.data.backdrops import paint_background, paint_seat, paint_thing
 from humanquery.data.people_paint import Cutout, Figure, paint
-from humanquery.data.people_shapes import POSES, Look, Pose, pose_body, sample_look, sample_pose
+from humanquery.data.people_shapes import POSES, VIEWS, Look, Pose, pose_body, sample_look, sample_pose
 from humanquery.data.scene_layers import Layer, Scene, Sight, compose, develop, sample_exposure
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
@@ -41,6 +41,8 @@ class GeneratedScenes:
     clutter: float = 1.0
     """scales the number of things in the background"""
     poses: tuple[str, ...] = POSES
+    views: tuple[str, ...] = tuple(VIEWS)
+    """front, side, back"""
     blur: float = 0.8
     """largest Gaussian sigma, px"""
     noise: float = 12.0
@@ -155,7 +157,7 @@ def _place(rng: np.random.Generator, config: GeneratedScenes, index: int) -> lis
 
 def _person(rng: np.random.Generator, config: GeneratedScenes, index: int, k: int) -> tuple[Figure, Cutout | None]:
     look = sample_look(rng, index * 64 + k + 1)
-    pose = sample_pose(rng, look, config.poses)
+    pose = sample_pose(rng, look, config.poses, config.views)
     low, high = config.height_fraction
     child = min(0.55 + look.age / 40, 1.0)
     fraction = low + (high - low) * float(rng.random()) * child
@@ -260,6 +262,8 @@ def _check(config: GeneratedScenes) -> None:
         require(where, name, value, value >= 0, "a number of at least 0")
     unknown = [name for name in config.poses if name not in POSES]
     require(where, "poses", config.poses, config.poses and not unknown, f"some of {', '.join(POSES)}")
+    unknown = [name for name in config.views if name not in VIEWS]
+    require(where, "views", config.views, config.views and not unknown, f"some of {', '.join(VIEWS)}")
 
 
 def require(where: str, field: str, value: object, holds: object, expected: str) -> None:

@@ -10,7 +10,7 @@ from humanquery.core.errors import ConfigError
 from humanquery.core.masks import mask_boxes
 from humanquery.data import scenes
 from humanquery.data.people_paint import PARTS, paint
-from humanquery.data.people_shapes import FEMALE, OLDEST, YOUNGEST, Pose, sample_look
+from humanquery.data.people_shapes import FEMALE, OLDEST, YOUNGEST, Pose, sample_look, sample_pose
 from humanquery.data.scene_layers import Layer, compose
 from humanquery.data.scenes import GeneratedScenes, easy_scenes, street_scenes
 
@@ -106,6 +106,15 @@ def test_a_person_seen_from_behind_hides_its_nose_and_has_no_face_box():
     assert front.shows[:3].all() and front.face_box is not None
     assert not back.shows[:3].any() and back.face_box is None
     assert back.shows[5:7].all() and back.shows[15:].all()
+
+
+@pytest.mark.parametrize(("view", "away"), [("front", 0), ("side", 90), ("back", 180)])
+def test_a_chosen_view_is_the_only_one_seen(view, away):
+    rng = np.random.default_rng(0)
+    look = sample_look(rng, 1)
+    turns = [sample_pose(rng, look, views=(view,)).yaw for _ in range(50)]
+    off = [abs((turn + 180) % 360 - 180) - away for turn in turns]  # degrees from the camera
+    assert all(abs(degrees) <= 40 for degrees in off) and len(set(turns)) == 50
 
 
 def test_left_is_on_the_right_of_the_picture_when_a_person_faces_the_camera():
@@ -218,6 +227,7 @@ def test_a_config_survives_json_and_takes_overrides():
         ("split", "training", "train, val, test"),
         ("poses", ("stand", "fly"), "walk"),
         ("poses", (), "stand"),
+        ("views", ("above",), "front, side, back"),
         ("height_fraction", (0.0, 0.5), "0 < least"),
         ("seed", -1, "at least 0"),
         ("noise", -2.0, "at least 0"),
