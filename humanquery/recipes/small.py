@@ -22,6 +22,7 @@ from humanquery.models.hqnet.config import (
 )
 from humanquery.recipes.recipe import DataConfig, Recipe
 from humanquery.tasks.age import AgeConfig
+from humanquery.tasks.box import BoxConfig
 from humanquery.tasks.gender import GenderConfig
 from humanquery.tasks.keypoint_refinement import RefinementConfig
 from humanquery.tasks.keypoints import KeypointsConfig
@@ -68,10 +69,11 @@ def hqnet_tiny_scenes() -> Recipe:
                 # many queries find each person; its cost keeps the same one of them matched, so that the rest learn to
                 # be nobody.
                 person=PersonConfig(loss=5.0, cost=10.0),
+                box=BoxConfig(l1=10.0, giou=4.0),
                 keypoints=KeypointsConfig(hidden=128, refinement=RefinementConfig(1, 256, 0.0), heatmap=None),
                 mask=MaskConfig(num_points=1024),
                 gender=GenderConfig(hidden_layers=1),
-                age=AgeConfig(loss=0.1, hidden_layers=1),
+                age=AgeConfig(loss=0.3, hidden_layers=1),
             ),
             denoising=DenoisingConfig(pairs=40),
             num_queries=12,
@@ -108,16 +110,17 @@ def hqnet_small() -> Recipe:
     people = data_root() + "/people"
     return Recipe(
         model=HQNetConfig(
-            backbone=MoveNetBackbone(weights="", frozen_blocks=7),
+            backbone=MoveNetBackbone(weights="", frozen_blocks=7, heads=True),
             transformer=TransformerConfig(dim=128, levels=4, encoder_layers=1, decoder_layers=3, feedforward=512),
             tasks=TasksConfig(
-                person=PersonConfig(loss=5.0),
+                person=PersonConfig(loss=5.0, cost=10.0),
+                box=BoxConfig(l1=10.0, giou=4.0),
                 keypoints=KeypointsConfig(hidden=256, refinement=RefinementConfig(1, 512, 0.0), heatmap=None),
                 mask=MaskConfig(num_points=1024),
                 gender=GenderConfig(hidden_layers=1),
                 age=AgeConfig(loss=0.3, hidden_layers=1),
             ),
-            denoising=DenoisingConfig(pairs=30),
+            denoising=DenoisingConfig(pairs=40),
             num_queries=60,
             num_persons=40,
             input=InputConfig(256, 256),
@@ -135,12 +138,14 @@ def hqnet_small() -> Recipe:
             letterbox=LetterboxConfig(256, 256),
         ),
         engine=EngineConfig(
-            steps=20_000,
-            batch_size=8,
+            steps=4000,
+            batch_size=6,
             num_workers=1,
             optim=OptimConfig(
-                lr=3e-4, backbone_multiplier=0.2, clip=1.0, schedule="cosine", warmup_steps=200, ema=0.999
+                lr=6e-4, backbone_multiplier=0.2, clip=1.0, schedule="cosine", warmup_steps=200, ema=0.998
             ),
+            precision="bf16",
+            channels_last=True,
             checkpoint_minutes=3.0,
         ),
         data_name="people/ train and train_more (COCO val2017 and train2017 pictures), generated scenes",

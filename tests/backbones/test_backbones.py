@@ -21,6 +21,7 @@ SMALL = {
         options={"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
     ),
     "movenet": MoveNetBackbone(width=0.35),
+    "movenet with heads": MoveNetBackbone(width=0.35, heads=True),
     "vit": VitBackbone("vit_tiny_patch16_224", options={"depth": 2, "embed_dim": 48}),
 }
 
@@ -128,12 +129,12 @@ def test_torchvisions_mobilenet_lands_layer_by_layer_in_timms():
 @needs_weights
 @needs_data
 def test_movenets_backbone_finds_people_with_movenets_own_head():
-    """The file's pyramid and centre head on our features: the best peak of a photo lies in a labelled person."""
+    """The best peak of the centre map of a photo lies in a labelled person."""
     import json
 
     path = WEIGHTS / "movenet_multipose.fp16.safetensors"
-    backbone = build(MoveNetBackbone(weights=str(path))).eval()
-    assert backbone.channels == (40, 48, 96, 1280)
+    backbone = build(MoveNetBackbone(weights=str(path), heads=True)).eval()
+    assert backbone.channels == (40 + 114, 48 + 384, 96 + 122, 1280 + 90)
     truth = json.loads((DATA / "people" / "val.json").read_text())
     hits = []
     for record in truth["images"][:6]:
@@ -141,31 +142,12 @@ def test_movenets_backbone_finds_people_with_movenets_own_head():
         image = cv2.resize(picture, (256, 256))
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] / 127.5 - 1
         with torch.no_grad():
-            peak = _center_map(backbone(tensor), path)
+            peak = backbone(tensor)[0][0, 40 + 24]
         y, x = divmod(int(peak.argmax()), peak.shape[1])
         x, y = (x + 0.5) * 4 / 256 * record["width"], (y + 0.5) * 4 / 256 * record["height"]
         boxes = [a["bbox"] for a in truth["annotations"] if a["image_id"] == record["id"]]
         hits.append(any(b[0] <= x <= b[0] + b[2] and b[1] <= y <= b[1] + b[3] for b in boxes))
     assert sum(hits) >= 5, hits
-
-
-def _center_map(features, path):
-    import torch.nn.functional as F
-
-    with safe_open(path, "pt") as tensors:
-        w = {n: tensors.get_tensor(n).float() for n in tensors.keys() if not n.startswith("backbone.")}  # noqa: SIM118
-    lateral = {
-        i + 2: F.conv2d(f, w[f"fpn.lateral{i + 2}.weight"], w[f"fpn.lateral{i + 2}.bias"])
-        for i, f in enumerate(features)
-    }
-    x = lateral[5]
-    for level in (4, 3, 2):
-        x = F.interpolate(x, scale_factor=2, mode="bilinear") + lateral[level]
-        x = F.conv2d(x, w[f"fpn.dw{level}.weight"], padding=1, groups=x.shape[1])
-        x = F.conv2d(x, w[f"fpn.pw{level}.weight"], w[f"fpn.pw{level}.bias"]).relu()
-    x = F.conv2d(x, w["heads.center.0.weight"], w.get("heads.center.0.bias"), padding=1, groups=x.shape[1])
-    x = F.conv2d(x, w["heads.center.1.weight"], w["heads.center.1.bias"]).relu()
-    return F.conv2d(x, w["heads.center.3.weight"], w["heads.center.3.bias"])[0, 0].sigmoid()
 
 
 def test_the_mapper_adds_a_level_from_the_coarsest_map_itself():
