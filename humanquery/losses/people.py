@@ -92,10 +92,11 @@ def _corner_radius(h: Tensor, w: Tensor, overlap: float = 0.9) -> Tensor:
 def heatmap_loss(
     logits: Float[Tensor, "b k h w"], targets: Float[Tensor, "b k h w"], valid: Bool[Tensor, "b h w"]
 ) -> Float[Tensor, ""]:
-    """Penalty-reduced focal loss (CornerNet, eq. 1) over the number of joints; padding counts only where a joint stands."""
+    """Sum of the penalty-reduced focal loss (CornerNet, eq. 1; to be divided by the number of joints, `targets` == 1).
+    Padding counts only where a joint stands."""
     p = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
     peak = targets == 1
     rest = ~peak & valid[:, None]
     at_peaks = torch.where(peak, p.log() * (1 - p) ** 2, 0.0).sum()
     elsewhere = torch.where(rest, (1 - p).log() * p**2 * (1 - targets) ** 4, 0.0).sum()
-    return -(at_peaks + elsewhere) / peak.sum().clamp(min=1)
+    return -(at_peaks + elsewhere)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from humanquery.losses.people import heatmap_loss, heatmap_targets
 from humanquery.nn.transformer import EncoderLayer, LayerConfig
-from humanquery.tasks.base import Scene, TaskSizes, Truth
+from humanquery.tasks.base import Scene, TaskSizes, Truth, count_over_ranks
 
 STRIDE = 8
 
@@ -49,12 +49,13 @@ class KeypointHeatmap(nn.Module):
     def loss(self, logits: Float[Tensor, "b k h w"], truths: list[Truth], scene: Scene) -> dict[str, Tensor]:
         """Penalty-reduced focal loss; pictures of data sets without joints take no part."""
         labelled = [i for i, t in enumerate(truths) if t.target.keypoints is not None]
-        if not labelled:
-            return {"keypoint_heatmap": logits.sum() * 0}
         size = tuple(logits.shape[-2:])
-        targets = torch.stack([self._target(truths[i], size) for i in labelled])
+        targets = logits.new_zeros(len(labelled), *logits.shape[1:], dtype=torch.float32)
+        for place, i in enumerate(labelled):
+            targets[place] = self._target(truths[i], size)
         valid = ~scene.padding[labelled, : size[0] * size[1]].unflatten(1, size)
-        return {"keypoint_heatmap": self.config.loss * heatmap_loss(logits[labelled].float(), targets, valid)}
+        loss = heatmap_loss(logits[labelled].float(), targets, valid) / count_over_ranks((targets == 1).sum(), logits)
+        return {"keypoint_heatmap": self.config.loss * loss}
 
     def _target(self, truth: Truth, size: tuple[int, int]) -> Float[Tensor, "k h w"]:
         target = truth.target

@@ -1,7 +1,3 @@
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ from humanquery.engine.distributed import any_rank, gathered, joined_ranks, plac
 from humanquery.engine.loop import train
 from humanquery.engine.state import latest, read_metrics, read_state
 from tests.engine.toy import Toy, ToyLoader, toy_config
+from tests.engine.two_ranks import run_in_two_ranks
 
 
 def test_one_process_is_a_world_of_its_own():
@@ -34,27 +31,7 @@ def test_one_process_is_a_world_of_its_own():
 def two_ranks(tmp_path_factory) -> Path:
     """The folder of the runs that `tests.engine.toy ranks` makes in two processes."""
     out = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.engine.toy", "ranks", str(out)]
-    processes = [
-        subprocess.Popen(
-            command,
-            env=os.environ | world | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=100)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    run_in_two_ranks("tests.engine.toy", "ranks", str(out))
     return out
 
 

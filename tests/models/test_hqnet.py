@@ -197,6 +197,19 @@ def test_every_batch_has_the_same_loss_names_whoever_stands_in_it():
     assert names[0] == names[1] == names[2]
 
 
+def test_every_batch_asks_the_other_ranks_equally_often(monkeypatch):
+    """Or one rank would wait for ever for a normaliser that the others never send."""
+    asked = []
+    monkeypatch.setattr("humanquery.tasks.base.sum_over_ranks", lambda count: asked.append(1) or count)
+    unlabelled = crowd().replace(keypoints=None, visibility=None, masks=None, gender=None, age=None)
+    model, counts = small_model(), []
+    for target in (crowd(), nobody(), unlabelled):
+        asked.clear()
+        model(batch([target]), draws())
+        counts.append(len(asked))
+    assert counts[0] == counts[1] == counts[2] > 0
+
+
 def test_an_age_interval_is_satisfied_inside_and_punished_outside():
     target = crowd()
     yes = torch.ones(2, dtype=torch.bool)
