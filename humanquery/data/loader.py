@@ -1,6 +1,7 @@
 """From sources to batches: the endless, restartable stream of training and the one pass of evaluation."""
 
 import logging
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -256,8 +257,9 @@ class _Collate:
 
 
 def _worker_options(num_workers: int, divisor: int) -> dict[str, Any]:
-    return {"num_workers": num_workers, "collate_fn": _Collate(divisor), "worker_init_fn": _one_thread}
+    return {"num_workers": num_workers, "collate_fn": _Collate(divisor), "worker_init_fn": _start_worker}
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # workers are the parallelism; OpenCV's own threads would fight over the cores
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the run decides when to stop

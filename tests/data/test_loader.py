@@ -1,4 +1,7 @@
 import logging
+import multiprocessing
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -170,3 +173,13 @@ def test_real_pictures_stream():
     config = AugmentConfig(canvas=(192, 192), copy_paste=CopyPasteConfig(chance=0.5))
     batch = next(TrainLoader(mix, config, 8, num_workers=1).batches(5))
     assert batch.images.shape == (8, 3, 192, 192) and len(batch.targets) == 8
+
+
+def test_ctrl_c_does_not_end_the_workers_since_the_run_decides_when_to_stop(coco):
+    stream = TrainLoader(MixConfig.of(coco), SMALL, 2, num_workers=1).batches()
+    next(stream)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGINT)
+    for _ in range(5):  # more than were ready
+        next(stream)
+    assert worker.is_alive()
