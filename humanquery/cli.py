@@ -173,6 +173,27 @@ def evaluate(
 
 
 @app.command()
+def ship(
+    weights: Annotated[Path, typer.Argument(help="model.safetensors of a training run.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+    name: Annotated[str, typer.Option(help="What the model is called; default: the file's name.")] = "",
+    score_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Default threshold of predict; default: of best F1.")
+    ] = None,
+) -> None:
+    """Make a trained model half as large and fit to hand on: with its name, threshold and scores in the file.
+
+    Example: humanquery ship runs/small/model.safetensors hqnet-small.safetensors
+    """
+    from humanquery.recipes.ship import ship as write
+
+    card = write(weights, out, name=name, score_threshold=score_threshold)
+    typer.echo(
+        f"{card['name']}: {out}, {out.stat().st_size / 1e6:.1f} MB, threshold {card.get('score_threshold', 'none')}"
+    )
+
+
+@app.command()
 def recipes() -> None:
     """List the recipes.
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -43,9 +44,13 @@ def show(name: str, *, time: bool = False, console: Console | None = None) -> No
         table.add_row(*row)
     table.add_row("total", f"{sum(p.parameters for p in parts):,}", "")
     console.print(table)
-    for key in ("data", "licences", "score_threshold", "intended_use", "numbers"):
+    for key in ("data", "licences", "intended_use", "score_threshold", "training", "scores"):
         if key in card:
-            console.print(f"{key.replace('_', ' ')}: {card[key]}")
+            console.print(f"[bold]{key.replace('_', ' ')}[/bold]: {_plainly(card[key])}", highlight=False)
+
+
+def _plainly(value: Any) -> str:
+    return "; ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _model(name: str) -> tuple[HQNet, dict]:

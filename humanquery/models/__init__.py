@@ -18,8 +18,10 @@ def build(config: SystemConfig) -> System:
 
 def rebuild(plain: dict[str, Any]) -> System:
     """The system that a weights file describes, to be filled from the file: nothing else is read or fetched."""
-    config = from_plain(SystemConfig, plain)
-    backbone = replace(
-        config.backbone, weights="", **({"pretrained": False} if hasattr(config.backbone, "pretrained") else {})
-    )
-    return build(replace(config, backbone=backbone))
+    return build(without_sources(from_plain(SystemConfig, plain)))
+
+
+def without_sources(config: SystemConfig) -> SystemConfig:
+    """The same system, whose backbone asks neither for a local file nor for downloaded weights."""
+    pretrained = {"pretrained": False} if hasattr(config.backbone, "pretrained") else {}
+    return replace(config, backbone=replace(config.backbone, weights="", **pretrained))

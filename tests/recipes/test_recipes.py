@@ -1,13 +1,18 @@
 """Recipes: every one can be built from plain data and changed; the tiny one trains, saves and predicts."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from humanquery.core.config import from_plain, override, to_plain
 from humanquery.core.errors import ConfigError
+from humanquery.engine.checkpoint import save_state_dict
+from humanquery.models import build
+from humanquery.predict import load
 from humanquery.recipes import RECIPES, Recipe, find
 from humanquery.recipes.run import evaluate, train
+from humanquery.recipes.ship import ship
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -49,6 +54,25 @@ def test_the_tiny_recipe_trains_saves_scores_and_predicts(tmp_path):
     assert any("layer2.class" in json.dumps(line) for line in lines)
     report = evaluate(result.weights, recipe="hqnet_tiny_scenes", overrides=["data.val.count=2"], device="cpu")
     assert report.to_json()
+
+
+def test_a_shipped_file_is_half_as_large_names_itself_and_leaves_the_trainers_paths_behind(tmp_path):
+    config = override(find("hqnet_tiny_scenes"), QUICK).model
+    here = replace(config, backbone=replace(config.backbone, weights=str(tmp_path / "secret.safetensors")))
+    card = {
+        "changes": [f"model.backbone.weights={tmp_path}/secret.safetensors", "engine.steps=2"],
+        "training": {"steps": 2, "evaluation": {"box/ap": 0.123456, "box/best_threshold": 0.2876, "mask/ap": None}},
+    }
+    state = build(config).state_dict()
+    run = save_state_dict(tmp_path / "model.safetensors", state, here, card)
+    card = ship(run, tmp_path / "good-model.safetensors")
+    assert (tmp_path / "good-model.safetensors").stat().st_size < 0.55 * run.stat().st_size
+    assert str(tmp_path).encode() not in (tmp_path / "good-model.safetensors").read_bytes()
+    assert card["name"] == "good-model" and card["scores"] == {"box/ap": 0.1235, "box/best_threshold": 0.2876}
+    assert card["changes"] == ["model.backbone.weights=secret.safetensors", "engine.steps=2"]
+    predictor = load(tmp_path / "good-model.safetensors", "cpu")
+    assert predictor.default_score == 0.288 and predictor.card == card
+    assert ship(run, tmp_path / "b.safetensors", name="other", score_threshold=0.4)["score_threshold"] == 0.4
 
 
 def test_evaluation_needs_exactly_one_truth(tmp_path):
