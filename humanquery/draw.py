@@ -14,7 +14,12 @@ from humanquery.core.persons import Persons
 # side colours that stay apart for colour-blind eyes (Okabe and Ito)
 SIDES = {"left": (0, 158, 255), "right": (255, 140, 0), "middle": (245, 245, 245)}
 MIN_PIXELS_FOR_JOINTS = 24
+MIN_PIXELS_FOR_RIMS = 64
+"""smaller people get bare limbs: dark rims and dots would be all that is seen of them"""
 MIN_PIXELS_FOR_LABEL = 14
+WIDEST_LABEL = 1.1
+"""in longest sides of the box"""
+DARK = (20, 20, 20)
 MAX_LABELS = 40
 
 
@@ -109,22 +114,24 @@ def _paint_skeleton(canvas: np.ndarray, persons: Persons, i: int, threshold: flo
     if float((box[2:] - box[:2]).max()) < MIN_PIXELS_FOR_JOINTS:
         return
     skeleton = persons.skeleton
-    scores = persons.keypoint_scores[i] if persons.keypoint_scores is not None else None
-    shown = [
-        scores is None or float(s) >= threshold for s in (scores if scores is not None else persons.keypoints[i, :, 0])
-    ]
+    if persons.keypoint_scores is None:
+        shown = [True] * len(skeleton)
+    else:
+        shown = (persons.keypoint_scores[i] > threshold).tolist()
     points = [(round(x * 16), round(y * 16)) for x, y in (persons.keypoints[i] - 0.5).tolist()]
     width = _line(canvas, box)
+    rim = 0 if float((box[2:] - box[:2]).max()) < MIN_PIXELS_FOR_RIMS else 1
     for a, b in skeleton.limbs:
         if shown[a] and shown[b]:
             sides = {skeleton.side(a), skeleton.side(b)}
             color = SIDES[sides.pop() if len(sides) == 1 else "middle"]
-            cv2.line(canvas, points[a], points[b], (20, 20, 20), width + 2, cv2.LINE_AA, 4)
+            if rim:
+                cv2.line(canvas, points[a], points[b], DARK, width + 2, cv2.LINE_AA, 4)
             cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA, 4)
     for k, point in enumerate(points):
-        if shown[k]:
+        if shown[k] and rim:
             radius = round((width * 0.6 + 0.8) * 16)
-            cv2.circle(canvas, point, radius + 10, (20, 20, 20), -1, cv2.LINE_AA, 4)
+            cv2.circle(canvas, point, radius + 10, DARK, -1, cv2.LINE_AA, 4)
             cv2.circle(canvas, point, radius, SIDES[skeleton.side(k)], -1, cv2.LINE_AA, 4)
 
 
@@ -155,7 +162,8 @@ def _paint_labels(canvas: np.ndarray, persons: Persons, order: list[int], attrib
         font = ImageFont.load_default(round(size))
         text = label_of(persons, i, attributes=attributes)
         width, height = pen.textlength(text, font) + 0.5 * size, 1.3 * size
-        place = _free_place(box, width, height, canvas.shape[:2], taken)
+        too_wide = width > WIDEST_LABEL * max(box[2] - box[0], box[3] - box[1])
+        place = None if too_wide else _free_place(box, width, height, canvas.shape[:2], taken)
         if place is None:
             continue
         taken.append(place)

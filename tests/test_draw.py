@@ -63,6 +63,20 @@ def test_joints_below_the_threshold_are_left_out():
     assert (draw(grey(60, 60), people((60, 60)), keypoint_threshold=0.5, **options) != 128).any()
 
 
+def test_joints_that_nobody_vouches_for_are_left_out():
+    unknown = people((60, 60)).replace(keypoint_scores=torch.zeros(len(people((60, 60))), 17))
+    assert (draw(grey(60, 60), unknown, masks=False, boxes=False, labels=False) == 128).all()
+
+
+def test_a_label_never_hides_more_than_its_person():
+    known = {"scores": torch.tensor([0.9]), "gender": torch.ones(1), "age": torch.tensor([44.0])}
+    small = Persons(image_size=(90, 200), boxes=torch.tensor([[50.0, 40.0, 60.0, 65.0]]), **known)
+    options = {"boxes": False, "masks": False}
+    assert (draw(grey(90, 200), small, **options) == 128).all()
+    wide = small.replace(boxes=torch.tensor([[20.0, 20.0, 180.0, 85.0]]))
+    assert (draw(grey(90, 200), wide, **options) != 128).any()
+
+
 def test_colours_follow_the_identity_and_differ_between_neighbours():
     assert person_color(3) == person_color(3)
     apart = [sum(abs(a - b) for a, b in zip(person_color(i), person_color(i + 1), strict=True)) for i in range(20)]
