@@ -1,0 +1,160 @@
+import dataclasses
+
+import pytest
+import torch
+
+from humanquery.core.config import from_plain, override, to_plain
+from humanquery.core.errors import ConfigError
+from humanquery.core.persons import Persons
+from humanquery.tracking import SmoothConfig, TrackBook, TrackConfig
+from tests.tracking.people import SIZE, ids, walkers
+
+MOTION_ONLY = TrackConfig(appearance=False)
+NOBODY = walkers([], [])
+
+
+@pytest.mark.parametrize("config", [TrackConfig(), MOTION_ONLY], ids=["queries", "motion only"])
+def test_walkers_keep_their_ids_in_whatever_order_they_come(config):
+    book = TrackBook(config)
+    for t in range(30):
+        centers, looks = [(100 + 4 * t, 100), (500 - 4 * t, 300), (300, 200 + t)], [0, 1, 2]
+        order = [(t + k) % 3 for k in range(3)]
+        found = book.update(walkers([centers[k] for k in order], [looks[k] for k in order]))
+        if t == 0:
+            known = dict(zip(order, ids(found), strict=True))
+        assert dict(zip(order, ids(found), strict=True)) == known
+    assert sorted(known.values()) == [1, 2, 3]
+
+
+def test_all_fields_and_the_order_of_people_are_kept_and_what_was_handed_in_is_not_changed():
+    book, people = TrackBook(), walkers([(100, 100), (300, 300)], [0, 1])
+    found = book.update(people)
+    assert people.track_ids is None and found.track_ids.dtype == torch.int64
+    for name, _, value in people.filled():
+        assert torch.equal(getattr(found, name), value), name
+
+
+def test_people_who_meet_and_part_are_told_apart_by_their_queries():
+    """They stop beside each other, change places unseen, and walk on: motion knows nothing of that."""
+    last = {}
+    for config in (TrackConfig(), MOTION_ONLY):
+        book = TrackBook(config)
+        for x in [*range(230, 290, 3), *[290] * 10]:
+            start = ids(book.update(walkers([(x, 200), (600 - x, 200)], [0, 1])))
+        for _ in range(3):
+            book.update(NOBODY)
+        for x in range(310, 370, 5):
+            found = book.update(walkers([(x, 200), (600 - x, 200)], [0, 1]))
+        last[config.appearance] = ids(found)
+    assert start == [1, 2]
+    assert last == {True: [1, 2], False: [2, 1]}
+
+
+def test_a_lost_person_is_known_again_within_the_patience_and_new_after_it():
+    for gone, expected in ((10, [1]), (40, [2])):
+        book = TrackBook(TrackConfig(patience=30, confirm_hits=1))
+        for _ in range(5):
+            book.update(walkers([(200, 200)], [3]))
+        for _ in range(gone):
+            assert ids(book.update(NOBODY)) == []
+        assert ids(book.update(walkers([(205, 200)], [3]))) == expected
+        assert book.confirmed_ids == expected
+
+
+def test_somebody_new_is_believed_after_some_frames_and_a_flicker_never():
+    book = TrackBook(TrackConfig(confirm_hits=3))
+    book.update(NOBODY)
+    assert [ids(book.update(walkers([(200, 200)], [0]))) for _ in range(4)] == [[], [], [1], [1]]
+    assert ids(book.update(walkers([(200, 200), (500, 300)], [0, 1]))) == [1]  # seen once
+    for _ in range(3):
+        assert ids(book.update(walkers([(200, 200)], [0]))) == [1]
+    assert book.confirmed_ids == [1]
+
+
+def test_the_unsure_continue_a_track_but_start_none():
+    book = TrackBook()
+    book.update(walkers([(200, 200)], [0]))
+    found = book.update(walkers([(201, 200), (500, 300)], [0, 1], scores=[0.3, 0.3]))
+    assert ids(found) == [1] and len(found) == 1
+    assert ids(book.update(walkers([(202, 200)], [0], scores=[0.1]))) == []  # below keep_score
+    assert ids(book.update(walkers([(203, 200)], [0]))) == [1]
+
+
+def test_a_double_of_somebody_tracked_starts_no_track():
+    book = TrackBook(TrackConfig(confirm_hits=1))
+    book.update(walkers([(200, 200)], [0]))
+    found = book.update(walkers([(201, 200), (203, 202)], [0, 1]))
+    assert ids(found) == [1]
+
+
+def test_queries_are_not_learned_while_people_cover_each_other():
+    book = TrackBook(TrackConfig(confirm_hits=1, clean_overlap=0.2))
+    book.update(walkers([(200, 200), (230, 200)], [0, 1]))  # IoU 0.14
+    before = book._tracks.stored.tolist()
+    book.update(walkers([(203, 200), (227, 200)], [0, 1]))  # IoU 0.25
+    assert book._tracks.stored.tolist() == before
+    book.update(walkers([(200, 200), (230, 200)], [0, 1]))
+    assert book._tracks.stored.tolist() == [n + 1 for n in before]
+
+
+def test_two_books_do_not_notice_each_other():
+    one, two = TrackBook(), TrackBook()
+    assert ids(one.update(walkers([(100, 100), (300, 300)], [0, 1]))) == [1, 2]
+    assert ids(two.update(walkers([(300, 300)], [1]))) == [1]
+    assert ids(one.update(walkers([(300, 300)], [1]))) == [2]
+
+
+def test_an_id_is_never_given_twice():
+    book, seen = TrackBook(TrackConfig(confirm_hits=1, patience=0)), []
+    for t in range(20):
+        seen += ids(book.update(walkers([(50 + 25 * (t % 3) * 8, 200)], [t % 8])))
+        book.update(NOBODY)
+    assert len(seen) == len(set(seen)) == 20
+
+
+def test_thousands_of_empty_frames_and_hundreds_of_people_are_no_problem():
+    book = TrackBook(TrackConfig(confirm_hits=1))
+    for _ in range(2000):
+        assert len(book.update(NOBODY)) == 0
+    crowd = [(30.0 + 45 * (k % 14), 60.0 + 25 * (k // 14)) for k in range(200)]
+    people = walkers(crowd, [0] * 200)
+    assert len(set(ids(book.update(people)))) == 200
+    assert len(book.update(people)) == 200
+
+
+def test_people_without_queries_need_motion_only():
+    bare = Persons(image_size=SIZE, boxes=torch.tensor([[10.0, 10.0, 50.0, 90.0]]), scores=torch.tensor([0.9]))
+    with pytest.raises(ValueError, match="appearance=False"):
+        TrackBook().update(bare)
+    assert ids(TrackBook(MOTION_ONLY).update(bare)) == [1]
+
+
+def test_joints_are_smoothed_and_attributes_settle():
+    generator = torch.Generator().manual_seed(0)
+    calm, plain = TrackBook(TrackConfig(smooth=SmoothConfig())), TrackBook()
+    still = walkers([(200, 200)], [0])
+    places, ages = [], []
+    for t in range(60):
+        shaken = still.keypoints + torch.randn(1, 17, 2, generator=generator) * 3
+        people = still.replace(
+            keypoints=shaken,
+            age=torch.tensor([30.0 + 20 * (t % 2)]),
+            gender=torch.tensor([1.0 if t % 3 else 0.0]),
+        )
+        found = calm.update(people)
+        places.append(found.keypoints)
+        ages.append(float(found.age))
+        assert torch.equal(plain.update(people).keypoints, shaken)
+    moves = torch.cat(places[20:]).diff(dim=0).norm(dim=-1).mean()
+    assert float(moves) < 2  # the shaking itself moves joints by 5 px a frame
+    assert abs(ages[-1] - 40) < 0.5 and abs(ages[-1] - ages[-2]) < 0.5
+    assert float(found.gender) == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_a_config_survives_plain_data_and_impossible_numbers_are_named():
+    config = TrackConfig(smooth=SmoothConfig(frame_rate=25.0), patience=9)
+    assert from_plain(TrackConfig, to_plain(config)) == config
+    assert override(TrackConfig(), ["motion.gate=5.0", "appearance=false"]).motion.gate == 5.0
+    for field, value in (("birth_score", 1.5), ("gallery", 0), ("patience", -1), ("min_similarity", -0.1)):
+        with pytest.raises(ConfigError, match=f"TrackConfig.{field}: {value}"):
+            dataclasses.replace(config, **{field: value})
