@@ -149,9 +149,10 @@ class TrackBook:
 
         if queries is not None:
             rows, people = _where(tracks.confirmed), _where(strong)
-            cost = cosine_distances(tracks.gallery[rows], self._filled(tracks)[rows], queries[people])
-            far = kalman.distances(tracks.motion[rows], persons.boxes[people], config.motion) > config.motion.gate
-            take(rows, people, cascade(cost.masked_fill(far, torch.inf), tracks.unseen[rows], config.max_cosine))
+            known = tracks if len(rows) == len(tracks) else tracks[rows]
+            cost = cosine_distances(known.gallery, known.stored.clamp(max=config.gallery), queries[people])
+            far = kalman.distances(known.motion, persons.boxes[people], config.motion) > config.motion.gate
+            take(rows, people, cascade(cost.masked_fill_(far, torch.inf), known.unseen, config.max_cosine))
         # one frame unseen: a query that does not fit says more than a place after a longer time
         recent = free if queries is None else free & (tracks.unseen == 1)
         by_place(_where(recent), _where(strong & (owners < 0)), config.min_similarity)
@@ -169,9 +170,6 @@ class TrackBook:
         counts = torch.ones(joints.shape[:2], dtype=torch.bool) if scores is None else scores[people] > 0
         sigmas = torch.tensor(persons.skeleton.sigmas)
         return (alike + pose_similarities(moved, joints, boxes, sigmas, counts)) / 2
-
-    def _filled(self, tracks: Tracks) -> Int[Tensor, " n"]:
-        return tracks.stored.clamp(max=self.config.gallery)
 
     # ------------------------------------------------------------------ what becomes of the tracks
 
@@ -201,7 +199,7 @@ class TrackBook:
         )
         if queries is not None:
             clean = self._alone(persons)[people] & (persons.scores[people] >= self.config.birth_score)
-            tracks = self._remember(tracks, rows[clean], queries[people[clean]])
+            self._remember(tracks, rows[clean], queries[people[clean]])
         stays = (unseen <= self.config.patience) & (tracks.confirmed | ~lost)
         if stays.all():
             return tracks
@@ -213,11 +211,10 @@ class TrackBook:
         overlap = box_similarities(persons.boxes, persons.boxes).fill_diagonal_(0.0)
         return (overlap <= self.config.clean_overlap).all(1)
 
-    def _remember(self, tracks: Tracks, rows: Tensor, queries: Tensor) -> Tracks:
-        gallery, stored = tracks.gallery.clone(), tracks.stored.clone()
-        gallery[rows, stored[rows] % self.config.gallery] = queries
-        stored[rows] += 1
-        return replace(tracks, gallery=gallery, stored=stored)
+    def _remember(self, tracks: Tracks, rows: Tensor, queries: Tensor) -> None:
+        """In place: copying all galleries would cost more than everything else."""
+        tracks.gallery[rows, tracks.stored[rows] % self.config.gallery] = queries
+        tracks.stored[rows] += 1
 
     def _joints_after(self, tracks: Tracks, persons: Persons, people: Tensor, rows: Tensor) -> Joints | None:
         if tracks.joints is None or persons.keypoints is None:

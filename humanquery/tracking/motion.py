@@ -86,4 +86,5 @@ def distances(motion: Motion, boxes: Float[Tensor, "m 4"], config: MotionConfig)
 
 def _sides(place: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
     """w, h, w, h: the lengths that noise is measured in, at least 1 px."""
-    return place[:, 2:].repeat(1, 2).clamp(min=1.0)
+    sides = place[:, 2:].clamp(min=1.0)
+    return torch.cat([sides, sides], 1)
