@@ -75,7 +75,9 @@ def hqnet_tiny_scenes() -> Recipe:
                 # be nobody.
                 person=PersonConfig(loss=5.0, cost=10.0),
                 box=BoxConfig(l1=10.0, giou=4.0),
-                keypoints=KeypointsConfig(hidden=128, refinement=RefinementConfig(1, 256, 0.0), heatmap=None),
+                keypoints=KeypointsConfig(
+                    hidden=128, in_boxes=True, refinement=RefinementConfig(1, 256, 0.0), heatmap=None
+                ),
                 mask=MaskConfig(num_points=1024),
                 gender=GenderConfig(hidden_layers=1),
                 age=AgeConfig(loss=0.3, hidden_layers=1),
@@ -121,7 +123,9 @@ def hqnet_small() -> Recipe:
             tasks=TasksConfig(
                 person=PersonConfig(loss=5.0, cost=10.0),
                 box=BoxConfig(l1=10.0, giou=4.0),
-                keypoints=KeypointsConfig(hidden=256, refinement=RefinementConfig(1, 512, 0.0), heatmap=None),
+                keypoints=KeypointsConfig(
+                    hidden=256, in_boxes=True, refinement=RefinementConfig(1, 512, 0.0), heatmap=None
+                ),
                 mask=MaskConfig(num_points=1024),
                 gender=GenderConfig(hidden_layers=1),
                 age=AgeConfig(loss=0.3, hidden_layers=1),
@@ -144,11 +148,11 @@ def hqnet_small() -> Recipe:
             letterbox=LetterboxConfig(256, 256),
         ),
         engine=EngineConfig(
-            steps=4000,
+            steps=3000,
             batch_size=6,
             num_workers=1,
             optim=OptimConfig(
-                lr=6e-4, backbone_multiplier=0.2, clip=1.0, schedule="cosine", warmup_steps=200, ema=0.998
+                lr=8e-4, backbone_multiplier=0.2, clip=1.0, schedule="cosine", warmup_steps=200, ema=0.998
             ),
             precision="bf16",
             channels_last=True,

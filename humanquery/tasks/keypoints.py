@@ -38,6 +38,9 @@ class KeypointsConfig:
     refine_l1: float = 60.0
     refine_oks: float = 2.0
     hidden: int = 512
+    in_boxes: bool = False
+    """joint = centre + offset × sides of the reference box, instead of the released form: a pose then need not be learned
+    anew for every size, which a short training notices"""
     refinement: RefinementConfig | None = field(default_factory=RefinementConfig)
     heatmap: HeatmapConfig | None = field(default_factory=HeatmapConfig)
 
@@ -45,12 +48,13 @@ class KeypointsConfig:
 @dataclass(frozen=True, eq=False)
 class KeypointsPrediction:
     joints_unit: Float[Tensor, "b q k 2"]
-    """0..1 of the valid canvas, before refinement"""
+    """of the valid canvas (0..1, beyond it only with `KeypointsConfig.in_boxes`), before refinement"""
     stage: int
 
 
 class KeypointsTask(Task):
-    """joint = sigmoid(offset + logit of the reference box's centre), then the joint decoder on the kept persons."""
+    """joint = sigmoid(offset + logit of the reference box's centre), or see `KeypointsConfig.in_boxes`; then the joint
+    decoder on the kept persons."""
 
     name = "keypoints"
 
@@ -72,6 +76,9 @@ class KeypointsTask(Task):
 
     def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> KeypointsPrediction:
         offsets = self.heads[stage](queries).unflatten(-1, (self.num_joints, 2))
+        if self.config.in_boxes:
+            center, sides = reference_logit[..., None, :].float().sigmoid().split(2, -1)
+            return KeypointsPrediction(center + offsets.float() * sides, stage)
         return KeypointsPrediction((offsets + reference_logit[..., None, :2]).float().sigmoid(), stage)
 
     def cost(
