@@ -120,6 +120,20 @@ class TrackBook:
         """Of the tracks that are seen or waited for."""
         return [] if self._tracks is None else self._tracks.ids[self._tracks.confirmed].tolist()
 
+    def state(self) -> dict[str, Tensor]:
+        """Everything the book knows, to go on from in another process; see `resumed`."""
+        known = {} if self._tracks is None else _flat(self._tracks)
+        return {"frame": torch.tensor(self.frame), "next": torch.tensor(self._next), **known}
+
+    @staticmethod
+    def resumed(state: dict[str, Tensor], config: TrackConfig | None = None) -> "TrackBook":
+        """A book that goes on as the one whose `state` this is, with the same config."""
+        book = TrackBook(config)
+        book.frame, book._next = int(state["frame"]), int(state["next"])
+        rows = {name: value.clone() for name, value in state.items() if name not in ("frame", "next")}
+        book._tracks = _unflat(Tracks, rows) if rows else None
+        return book
+
     def _by_query(self, persons: Persons) -> bool:
         return self.config.appearance and persons.embeddings is not None
 
@@ -310,6 +324,28 @@ def _rows(value, rows: Tensor):
     if value is None or isinstance(value, Tensor):
         return None if value is None else value[rows]
     return type(value)(**{f.name: getattr(value, f.name)[rows] for f in fields(value)})
+
+
+def _flat(value, prefix: str = "") -> dict[str, Tensor]:
+    """Tensors of nested rows by dotted name."""
+    found: dict[str, Tensor] = {}
+    for f in fields(value):
+        inner = getattr(value, f.name)
+        if isinstance(inner, Tensor):
+            found[prefix + f.name] = inner
+        elif inner is not None:
+            found |= _flat(inner, f"{prefix}{f.name}.")
+    return found
+
+
+def _unflat(kind: type, rows: dict[str, Tensor]):
+    """The reverse of `_flat`; parts without any tensor are None."""
+    nested = {"motion": Motion, "joints": Joints, "means": Means}
+    values = {}
+    for f in fields(kind):
+        inner = {n.removeprefix(f"{f.name}."): t for n, t in rows.items() if n.startswith(f"{f.name}.")}
+        values[f.name] = _unflat(nested[f.name], inner) if inner else rows.get(f.name)
+    return kind(**values)
 
 
 def _joined(first: Tracks, second: Tracks) -> Tracks:

@@ -151,6 +151,24 @@ def test_joints_are_smoothed_and_attributes_settle():
     assert float(found.gender) == pytest.approx(2 / 3, abs=0.02)
 
 
+@pytest.mark.parametrize("frames", [0, 1, 7])
+def test_a_resumed_book_goes_on_as_if_nothing_had_happened(frames):
+    config = TrackConfig(smooth=SmoothConfig())
+    clip = [walkers([(100 + 5 * t, 200), (400 - 5 * t, 210), (300, 300)], [0, 1, 2]) for t in range(15)]
+    whole, first = TrackBook(config), TrackBook(config)
+    for people in clip[:frames]:
+        whole.update(people)
+        first.update(people)
+    second = TrackBook.resumed(first.state(), config)
+    for people in clip[frames:]:
+        ours, theirs = second.update(people), whole.update(people)
+        assert ids(ours) == ids(theirs) and torch.equal(ours.keypoints, theirs.keypoints)
+    without_joints = TrackBook(MOTION_ONLY)
+    without_joints.update(clip[0].replace(keypoints=None, keypoint_scores=None))
+    again = TrackBook.resumed(without_joints.state(), MOTION_ONLY)
+    assert ids(again.update(clip[1].replace(keypoints=None, keypoint_scores=None))) == [1, 2, 3]
+
+
 def test_a_config_survives_plain_data_and_impossible_numbers_are_named():
     config = TrackConfig(smooth=SmoothConfig(frame_rate=25.0), patience=9)
     assert from_plain(TrackConfig, to_plain(config)) == config
