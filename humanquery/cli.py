@@ -68,6 +68,52 @@ def predict(
 
 
 @app.command()
+def track(
+    source: Annotated[
+        str, typer.Argument(help="A video, a folder of frames, a webcam (0), an rtsp:// or http:// stream.")
+    ],
+    out: Out = Path("humanquery_out"),
+    save: Annotated[str, typer.Option(help="Comma-separated: video, mot, json, parquet, coco.")] = "video,json",
+    weights: Weights = "",
+    no_attributes: Annotated[bool, typer.Option("--no-attributes", help="Leave out apparent gender and age.")] = False,
+    motion_only: Annotated[bool, typer.Option("--motion-only", help="Do not compare human queries.")] = False,
+    smooth: Annotated[bool, typer.Option("--smooth", help="Calm joints; gender and age settle over a track.")] = False,
+    patience: Annotated[int, typer.Option(min=0, help="Frames that a lost person is waited for.")] = 30,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 4,
+    max_frames: Annotated[int, typer.Option(help="Stop after so many frames; 0: all.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Follow everybody through a video: who is who, frame by frame.
+
+    Example: humanquery track street.mp4 --out found --save video,mot
+    """
+    from humanquery.predict import load
+    from humanquery.predict.video import track_config, track_video
+    from humanquery.tracking import SmoothConfig
+
+    predictor = load(weights or None, device)
+    chosen = {"appearance": not motion_only, "patience": patience, "smooth": SmoothConfig() if smooth else None}
+    result = track_video(
+        predictor,
+        source,
+        out,
+        save=tuple(_names(save) or ()),
+        config=track_config(predictor, **chosen),
+        attributes=not no_attributes,
+        batch_size=batch_size,
+        resume=resume,
+        max_frames=max_frames,
+    )
+    for problem in result.problems:
+        typer.secho(problem, fg="yellow", err=True)
+    rate = result.frames / max(result.seconds, 1e-6)
+    typer.echo(f"{result.identities} people in {result.frames} frames ({rate:.1f} per second)")
+    for path in result.files:
+        typer.echo(path)
+
+
+@app.command()
 def show(
     weights: Annotated[str, typer.Argument(help="A shipped name, a .safetensors file or a recipe.")] = "",
     time: Annotated[bool, typer.Option("--time", help="Also measure what each task adds to one picture.")] = False,

@@ -37,7 +37,20 @@ def test_help_is_fast_and_does_not_import_torch():
     assert "predict" in done.stdout and time.monotonic() - start < 60
 
 
-VERBS = ["predict", "show", "attend", "convert", "train", "evaluate", "ship", "recipes", "report", "demo", "version"]
+VERBS = [
+    "predict",
+    "track",
+    "show",
+    "attend",
+    "convert",
+    "train",
+    "evaluate",
+    "ship",
+    "recipes",
+    "report",
+    "demo",
+    "version",
+]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 
+from humanquery.backbones import TimmBackbone, build
 from humanquery.core.errors import CheckpointError
 from humanquery.models.hqnet import from_official
 from humanquery.models.hqnet.convert import convert_file, infer_config, our_state, read_official
@@ -88,3 +89,12 @@ def test_files_that_are_no_checkpoints_are_refused_and_never_run(kind, tmp_path,
     with pytest.raises(CheckpointError, match="x.pth"):
         read_official(path)
     assert "ran" not in capsys.readouterr().out
+
+
+def test_timms_resnet50_is_the_official_one():
+    torch.manual_seed(0)
+    theirs, ours = OfficialResNet(64, (3, 4, 6, 3)).eval(), build(TimmBackbone("resnet50")).eval()
+    ours.body.load_state_dict(theirs.state_dict())
+    image = torch.randn(1, 3, 70, 90)
+    for one, other in zip(ours(image), theirs(image), strict=True):
+        torch.testing.assert_close(one, other)
