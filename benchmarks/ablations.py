@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.provenance import provenance
+from humanquery.engine.report import machine
 from humanquery.recipes.run import train
 
 RECIPE = "hqnet_tiny_scenes"
@@ -105,7 +105,9 @@ def main() -> None:
     for table, rows in results.items():
         print(f"\n{table}: {given.steps} steps, seeds {given.seeds}\n{show(rows)}")
     path = given.out / "ablations.json"
-    path.write_text(json.dumps(provenance() | {"budget": budget, "seeds": given.seeds, "results": results}, indent=1))
+    path.write_text(
+        json.dumps({"machine": machine()} | {"budget": budget, "seeds": given.seeds, "results": results}, indent=1)
+    )
     print(f"\nwritten: {path}")
 
 

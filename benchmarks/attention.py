@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.provenance import provenance
+from humanquery.engine.report import machine
 from humanquery.ops.deformable import PROVIDERS
 
 CASES = {
@@ -51,7 +51,7 @@ def main() -> None:
             row = "".join(f"{found[p][kind] * 1000:10.1f}ms" for p in PROVIDERS)
             print(f"{name:30}{kind:>10}{row}{found['reference'][kind] / found['gather'][kind]:14.2f}x")
     if arguments.out:
-        arguments.out.write_text(json.dumps(provenance() | {"seconds": results}, indent=1))
+        arguments.out.write_text(json.dumps({"machine": machine()} | {"seconds": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.provenance import provenance
 from humanquery.core.skeleton import COCO17
+from humanquery.engine.report import machine
 from humanquery.evaluation import attributes
 from humanquery.evaluation.coco import ENGINE, CocoEvaluator
 from humanquery.evaluation.pictures import MOST_MASKS, MOST_POSES, PictureFound, PictureTruth, best_first
@@ -160,7 +160,7 @@ def run(pictures: int, people: int, found: int, seed: int) -> dict:
         "settings": {"pictures": pictures, "people": people, "found": found, "seed": seed},
         "families": rows,
         "engine": ENGINE,
-    } | provenance()
+    } | {"machine": machine()}
 
 
 def table(result: dict) -> str:

@@ -255,16 +255,20 @@ def recipes() -> None:
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of training runs.")],
     out: Out = Path("curves.png"),
+    score: Annotated[
+        list[str], typer.Option("--score", help="A number to draw, e.g. box/ap50; default: the main ones.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Draw learning curves of training runs.
 
     Example: humanquery report runs/a runs/b --out curves.png
     """
     from humanquery.engine.report import plot_runs, summarise
+    from humanquery.evaluation.report import MAIN_NUMBERS
 
     for run in runs:
         typer.echo(summarise(run))
-    plot_runs(runs, out)
+    plot_runs(runs, out, scores=score, preferred=MAIN_NUMBERS)
     typer.echo(f"curves: {out}")
 
 

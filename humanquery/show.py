@@ -12,6 +12,7 @@ from humanquery.core.batch import Batch, Sample
 from humanquery.data.canvas import letterbox
 from humanquery.data.images import read_image, write_image
 from humanquery.draw import draw_attention
+from humanquery.evaluation.report import MAIN_NUMBERS
 from humanquery.models import build
 from humanquery.models.describe import parts_of, time_parts
 from humanquery.models.hqnet.attend import sampling_points
@@ -44,9 +45,12 @@ def show(name: str, *, time: bool = False, console: Console | None = None) -> No
         table.add_row(*row)
     table.add_row("total", f"{sum(p.parameters for p in parts):,}", "")
     console.print(table)
-    for key in ("data", "licences", "intended_use", "score_threshold", "training", "scores"):
-        if key in card:
-            console.print(f"[bold]{key.replace('_', ' ')}[/bold]: {_plainly(card[key])}", highlight=False)
+    scores = card.get("scores") or card.get("training", {}).get("evaluation") or {}
+    said = {key: card[key] for key in ("data", "licences", "intended_use", "score_threshold") if key in card}
+    said["scores"] = {name: round(scores[name], 3) for name in MAIN_NUMBERS if scores.get(name) is not None}
+    for key, value in said.items():
+        if value != {}:
+            console.print(f"[bold]{key.replace('_', ' ')}[/bold]: {_plainly(value)}", highlight=False)
 
 
 def _plainly(value: Any) -> str:

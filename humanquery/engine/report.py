@@ -29,10 +29,15 @@ def run_records(out: Path | str) -> tuple[list[dict[str, Any]], list[dict[str, A
 
 
 def plot_runs(
-    runs: Sequence[Path | str], png: Path | str, losses: Sequence[str] = (), scores: Sequence[str] = ()
+    runs: Sequence[Path | str],
+    png: Path | str,
+    losses: Sequence[str] = (),
+    scores: Sequence[str] = (),
+    *,
+    preferred: Sequence[str] = (),
 ) -> Path:
     """Learning curves of one or more runs: the total loss, the `losses` and evaluation `scores` asked for (nested ones
-    as `box/AP`; without any the first `SHOWN_SCORES`).
+    as `box/AP`). Without any `scores`: those of `preferred` that there are, or else the first `SHOWN_SCORES`.
 
     One panel per quantity, one line per run named by its folder; losses on a log axis where they are all positive. An
     unknown loss or score raises ConfigError. Needs matplotlib (extra `train`).
@@ -51,7 +56,8 @@ def plot_runs(
     for name in scores:
         if name not in scored:
             raise ConfigError(f"no run was evaluated for {name!r}.{nearest(name, scored)}")
-    curves += [(name, _score_curves(read, name)) for name in scores or list(scored)[:SHOWN_SCORES]]
+    chosen = scores or [name for name in preferred if name in scored] or list(scored)[:SHOWN_SCORES]
+    curves += [(name, _score_curves(read, name)) for name in chosen]
     columns = min(3, len(curves))
     lines = -(-len(curves) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.4 * lines), layout="constrained")

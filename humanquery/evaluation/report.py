@@ -153,6 +153,17 @@ class EvaluationReport:
         return self.table()
 
 
+MAIN_NUMBERS = (
+    "box/ap",
+    "box/ap_without_small",
+    "mask/ap",
+    "keypoints/ap",
+    "gender/accuracy",
+    "age/within_ten",
+    "age/mean_error",
+    "box/best_f1",
+)
+"""what one looks at first, in the names of `EvaluationReport.numbers`"""
 COLUMNS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AP w/o Small", "AR")
 
 
