@@ -194,7 +194,7 @@ class VideoWriter:
             return 0.0
 
     def _why_broken(self, problem: Exception) -> str:
-        reason = getattr(problem, "strerror", None) or str(problem)
+        reason = _reason(problem)
         seconds = self._saved_seconds()
         saved = f"the first {seconds:.1f} s are saved and can be played" if seconds else "nothing was saved"
         full = getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -236,6 +236,10 @@ def _fitted(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, 
     return canvas
 
 
+def _reason(problem: Exception) -> str:
+    return getattr(problem, "strerror", None) or str(problem)
+
+
 # ---- sound
 
 
@@ -248,7 +252,7 @@ def _open_sound(path: Path, problems: list[str]) -> "_Sound | None":
         source = av.open(f"file:{path}")
     except (av.FFmpegError, OSError, ValueError) as problem:
         raise VideoError(
-            f"{path}: its sound cannot be read ({problem}); give another file, or no audio_from"
+            f"{path}: its sound cannot be read ({_reason(problem)}); give another file, or no audio_from"
         ) from problem
     if not source.streams.audio:
         source.close()
