@@ -12,6 +12,10 @@ class ImageError(HumanQueryError):
     """A picture that cannot be read or is not a picture."""
 
 
+class VideoError(HumanQueryError):
+    """A video, stream or camera that cannot be read, or a video that cannot be written."""
+
+
 class AnnotationError(HumanQueryError):
     """A label file, or one entry of it, that cannot be what it says it is."""
 
