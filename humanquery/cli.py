@@ -44,15 +44,25 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1)] = 4,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Write only the numbers.")] = False,
 ) -> None:
-    """Find everybody in pictures: an annotated picture and a JSON each, and one COCO results file.
+    """Find everybody in pictures: an annotated picture and a JSON each, and one COCO results file; follow videos.
 
     Example: humanquery predict photos/ --out found
     """
     from humanquery.predict import load
     from humanquery.predict.folder import predict_sources
+    from humanquery.predict.video import is_video, track_video
 
+    predictor = load(weights or None, device)
+    for video in filter(is_video, sources):
+        found = track_video(
+            predictor, video, out / Path(video).stem, attributes=not no_attributes, batch_size=batch_size
+        )
+        typer.echo(f"{found.identities} people in {found.frames} frames; results in {out / Path(video).stem}")
+    sources = [source for source in sources if not is_video(source)]
+    if not sources:
+        return
     result = predict_sources(
-        load(weights or None, device),
+        predictor,
         sources,
         out,
         score=score,

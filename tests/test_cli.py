@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from humanquery import cli
 from humanquery.data.images import write_image
+from humanquery.data.video_write import VideoWriter
 from humanquery.predict import Predictor
 from tests.predict.fake import FakeSystem
 
@@ -106,6 +107,19 @@ def test_predict_writes_results_and_its_exit_code_tells_of_broken_files(fake_mod
     assert done.exit_code == 1 and "b.png" in done.output
     person = json.loads((tmp_path / "o2" / "a.json").read_text())["persons"][0]
     assert set(person) == {"box", "score"}
+
+
+def test_videos_are_followed_by_both_verbs(fake_model, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    with VideoWriter(clip, 10) as video:
+        for _ in range(5):
+            video.write(np.zeros((64, 96, 3), np.uint8))
+    done = runner.invoke(cli.app, ["predict", str(clip), "--out", str(tmp_path / "p")])
+    assert done.exit_code == 0 and "in 5 frames" in done.output
+    assert (tmp_path / "p" / "clip" / "tracked.mp4").is_file()
+    done = runner.invoke(cli.app, ["track", str(clip), "--out", str(tmp_path / "t"), "--save", "mot", "--smooth"])
+    assert done.exit_code == 0 and "1 people in 5 frames" in done.output
+    assert len((tmp_path / "t" / "tracks.txt").read_text().splitlines()) == 5
 
 
 def test_show_prints_the_parts_of_a_recipe():

@@ -42,7 +42,7 @@ def people(size: tuple[int, int], tasks=None) -> Persons:
     masks[0, :, : width // 2] = True
     masks[1, :, width // 2 :] = True
     spread = torch.linspace(0.1, 0.9, 17)[None, :, None]
-    fields = {}
+    fields = {"embeddings": torch.eye(2)}
     if "mask" in tasks:
         fields["masks"] = masks
     if "keypoints" in tasks:
