@@ -15,6 +15,7 @@ test: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.attention
+	$(BIN)/python -m benchmarks.tracking
 
 lint: .venv/ready
 	$(BIN)/ruff check .
