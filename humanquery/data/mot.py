@@ -263,7 +263,9 @@ def _sequence_info(path: Path) -> dict[str, str]:
         parser.read_string(_text(path), source=str(path))
         return dict(parser["Sequence"])
     except (configparser.Error, KeyError) as problem:
-        raise AnnotationError(f"{path}: not a seqinfo.ini ({problem}); expected [Sequence] with seqLength=...") from problem
+        raise AnnotationError(
+            f"{path}: not a seqinfo.ini ({problem}); expected [Sequence] with seqLength=..."
+        ) from problem
 
 
 def _positive(info: dict[str, str], key: str, folder: Path) -> float | None:
