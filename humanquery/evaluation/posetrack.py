@@ -395,7 +395,7 @@ def _scores(parts: list[_Counts]) -> PoseScores:
         for name in ("objects", "misses", "false", "switches", "matches", "distance")
     )
     return PoseScores(
-        ap=_named(_average_precision(score[joint == j], right[joint == j], annotated[j]) for j in range(len(JOINTS))),
+        ap=_named(_average_precision(score[joint == j], right[joint == j], int(annotated[j])) for j in range(len(JOINTS))),
         mota=_named(_share(o - m - f - s, o) for o, m, f, s in zip(objects, misses, false, switches, strict=True)),
         motp=_named(
             None if not o else 1 - d / n if n else 0.0 for o, n, d in zip(objects, matches, distance, strict=True)
