@@ -45,7 +45,7 @@ class PoseFrame:
     joint_scores: Float[Tensor, "n k"] | None = None
     """results only; NaN where a person has none"""
     file_name: str = ""
-    image_id: int = 0
+    image_id: int | None = None
 
     def persons(self) -> Persons:
         """As people found, best score first (1 where the file has none); joints that are not labelled are NaN."""
@@ -330,7 +330,7 @@ def _picture_record(frame: PoseFrame | Persons, number: int, names: list[str]) -
     height, width = (frame.target if isinstance(frame, PoseFrame) else frame).image_size
     own = frame.file_name if isinstance(frame, PoseFrame) else Path(frame.path).name if frame.path else ""
     name = names[number - 1] if number <= len(names) else own or f"{number:06d}.jpg"
-    image_id = frame.image_id if isinstance(frame, PoseFrame) and frame.image_id else number
+    image_id = number if isinstance(frame, Persons) or frame.image_id is None else frame.image_id
     record = {"id": image_id, "frame_id": image_id, "file_name": name, "height": height, "width": width}
     if isinstance(frame, PoseFrame) and frame.ignore_regions:
         for axis, key in enumerate(("ignore_regions_x", "ignore_regions_y")):
