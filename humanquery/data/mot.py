@@ -264,7 +264,7 @@ def _sequence_info(path: Path) -> dict[str, str]:
         return dict(parser["Sequence"])
     except (configparser.Error, KeyError) as problem:
         raise AnnotationError(
-            f"{path}: not a seqinfo.ini ({problem}); expected [Sequence] with seqLength=..."
+            f"{path}: not a seqinfo.ini ({' '.join(str(problem).split())}); expected [Sequence] with seqLength=..."
         ) from problem
 
 

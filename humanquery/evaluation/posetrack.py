@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -65,6 +65,7 @@ class PoseRules:
     """joints found with a lower score are left out of MOTA (never of mAP); joints without score stay"""
 
 
+@runtime_checkable
 class PoseTruth(Protocol):
     """The truth of one frame, e.g. `humanquery.data.posetrack.PoseFrame`."""
 
@@ -395,7 +396,9 @@ def _scores(parts: list[_Counts]) -> PoseScores:
         for name in ("objects", "misses", "false", "switches", "matches", "distance")
     )
     return PoseScores(
-        ap=_named(_average_precision(score[joint == j], right[joint == j], int(annotated[j])) for j in range(len(JOINTS))),
+        ap=_named(
+            _average_precision(score[joint == j], right[joint == j], int(annotated[j])) for j in range(len(JOINTS))
+        ),
         mota=_named(_share(o - m - f - s, o) for o, m, f, s in zip(objects, misses, false, switches, strict=True)),
         motp=_named(
             None if not o else 1 - d / n if n else 0.0 for o, n, d in zip(objects, matches, distance, strict=True)

@@ -176,7 +176,10 @@ def _broken(change) -> dict:
         (_broken(lambda c: c["images"][1].update(id=7)), "two pictures have the id 7"),
         (_broken(lambda c: c["images"][1].pop("id")), "picture 1 has no whole number 'id'"),
         (_broken(lambda c: c["images"][0].update(ignore_regions_x=[[1]])), "picture 7: .*have different lengths"),
-        (_broken(lambda c: c["categories"][0].update(keypoints=["tail"])), "none of the joints .*'tail'.* is one of Pose"),
+        (
+            _broken(lambda c: c["categories"][0].update(keypoints=["tail"])),
+            "none of the joints .*'tail'.* is one of Pose",
+        ),
     ],
 )
 def test_what_is_not_posetrack_is_told(tmp_path, content, message):
@@ -199,7 +202,9 @@ def test_the_real_clip_has_four_people_and_fourteen_joints():
     assert all(int((f.target.visibility > 0).sum()) == 14 * len(f.target) for f in frames)
     target = frames[0].target
     assert target.image_size == (540, 960)
-    assert target.keypoints.value[0, POSETRACK.index("head_bottom")].tolist() == pytest.approx([391.18, 135.45], abs=1e-3)
+    assert target.keypoints.value[0, POSETRACK.index("head_bottom")].tolist() == pytest.approx(
+        [391.18, 135.45], abs=1e-3
+    )
     assert (target.boxes[:, 2:] > target.boxes[:, :2]).all()
 
 
