@@ -281,8 +281,11 @@ def _connect_again(where, lost, done, attempts, reconnect, stop, problems) -> tu
             f"the connection was lost after frame {done - 1} ({reason}) and made again (attempt {attempts})"
         )
         return attempts, opened
+    tried = (
+        f"{attempts} attempts to connect again failed" if attempts else "it was not connected to again (reconnect is 0)"
+    )
     raise VideoError(
-        f"{where.name}: lost after {done} frames: {reason}; connected again {attempts} times in vain. "
+        f"{where.name}: lost after {done} frames: {reason}; {tried}. "
         "Check the camera and the network, or raise timeout and reconnect"
     )
 
