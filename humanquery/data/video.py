@@ -31,9 +31,9 @@ def open_video(
     *,
     start_frame: int = 0,
     ahead: int = 8,
-    timeout: float = 10.0,
+    timeout: float | int = 10,
     reconnect: int = 3,
-    frame_rate: float | Fraction = 25,
+    frame_rate: float | int | Fraction = 25,
 ) -> "VideoReader":
     """Opens a video; VideoError says what is wrong with a source that cannot be opened or holds no frame.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from humanquery.core.affine import Size
@@ -77,10 +78,10 @@ class Where:
     name: str
     kind: str
     """file, camera or stream"""
-    timeout: float
+    timeout: float | int
 
 
-def locate(source: str, timeout: float) -> Where:
+def locate(source: str, timeout: float | int) -> Where:
     """Refuses what can be refused without opening it."""
     if re.match(r"[A-Za-z][\w+.-]*://", source) and not source.startswith("file://"):
         return Where(source, re.sub(r"://([^/@:]*):[^/]*@", r"://\1:***@", source), "stream", timeout)
@@ -115,6 +116,7 @@ class Opened:
 
     def __init__(self, where: Where, stop: threading.Event):
         self.where, self.damaged, self._stop = where, 0, stop
+        self.converter = VideoReformatter()  # kept: setting up a new one takes longer than a conversion
         try:
             self.container = _open_container(where)
         except (av.FFmpegError, OSError, ValueError) as problem:
@@ -195,7 +197,7 @@ class Opened:
                 num_frames = guess
         elif num_frames:
             seconds = float(num_frames / self.rate)
-        size = _upright(self._first, np.empty((self._first.height, self._first.width, 0), np.uint8)).shape[:2]
+        size = _upright(np.empty((self._first.height, self._first.width, 0), np.uint8), _matrix(self._first)).shape[:2]
         has_audio = bool(self.container.streams.audio)
         return VideoInfo(size, self.rate, num_frames, seconds, has_audio, live, self.where.name)
 
@@ -240,7 +242,7 @@ def stream_frames(where, opened, info, start_frame, reconnect, stop, problems) -
                     done, last, fresh, attempts = index + 1, seconds, time.monotonic(), 0
                     if index < start_frame:
                         continue
-                    yield make_frame(_upright(raw, _rgb(raw, where)), index, seconds, seen, problems)
+                    yield make_frame(_upright(_rgb(raw, opened), _matrix(raw)), index, seconds, seen, problems)
             except av.FFmpegError as problem:
                 lost = problem
             if stop.is_set():
@@ -279,28 +281,41 @@ def _connect_again(where, lost, done, attempts, reconnect, stop, problems) -> tu
             f"the connection was lost after frame {done - 1} ({reason}) and made again (attempt {attempts})"
         )
         return attempts, opened
+    tried = (
+        f"{attempts} attempts to connect again failed" if attempts else "it was not connected to again (reconnect is 0)"
+    )
     raise VideoError(
-        f"{where.name}: lost after {done} frames: {reason}; connected again {attempts} times in vain. "
+        f"{where.name}: lost after {done} frames: {reason}; {tried}. "
         "Check the camera and the network, or raise timeout and reconnect"
     )
 
 
-def _rgb(raw: av.VideoFrame, where: Where) -> UInt8[np.ndarray, "h w 3"]:
+def _rgb(raw: av.VideoFrame, opened: Opened) -> UInt8[np.ndarray, "h w 3"]:
     try:
-        return raw.to_ndarray(format="rgb24")
+        return opened.converter.reformat(raw, format="rgb24").to_ndarray()
     except (av.FFmpegError, ValueError) as problem:
         raise VideoError(
-            f"{where.name}: pixels of kind {raw.format.name} cannot be turned into RGB ({problem}); "
+            f"{opened.where.name}: pixels of kind {raw.format.name} cannot be turned into RGB ({problem}); "
             "convert the video to yuv420p"
         ) from problem
 
 
-def _upright(raw: av.VideoFrame, image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h2 w2 c"]:
-    """Turned and mirrored as the display matrix says: shown point = (a x + c y, b x + d y), to the nearest quarter turn."""
-    matrix = raw.side_data.get("DISPLAYMATRIX")
+def _matrix(raw: av.VideoFrame) -> tuple[int, int, int, int] | None:
+    """a, b, c, d of the display matrix: what is at (x, y) is to be shown at (a x + c y, b x + d y)."""
+    stored = raw.side_data.get("DISPLAYMATRIX")
+    if stored is None:
+        return None
+    a, b, _, c, d = np.frombuffer(bytes(stored), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _upright(
+    image: UInt8[np.ndarray, "h w c"], matrix: tuple[int, int, int, int] | None
+) -> UInt8[np.ndarray, "h2 w2 c"]:
+    """Turned and mirrored as the display matrix says, to the nearest quarter turn."""
     if matrix is None:
         return image
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    a, b, c, d = matrix
     if abs(a) + abs(d) < abs(b) + abs(c):
         image, a, d = image.swapaxes(0, 1), c, b
     return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from humanquery.core.affine import Size
@@ -71,6 +72,7 @@ class VideoWriter:
         self._sound = None if audio_from is None else _open_sound(Path(audio_from), self.problems)
         ticks = self.frame_rate.numerator
         self._clock = Fraction(1, ticks * max(1, _TICKS // ticks))
+        self._converter = VideoReformatter()  # kept: setting up a new one takes longer than a conversion
         self._file: av.container.OutputContainer | None = None
         self._origin = self._last = self._last_key = 0.0
         self._broken = self._closed = False
@@ -125,7 +127,7 @@ class VideoWriter:
             self._origin, self._last_key = seconds, -math.inf
             self._open()
         frame = av.VideoFrame.from_ndarray(_fitted(image, self.size), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709)
+        frame = self._converter.reformat(frame, format="yuv420p", dst_colorspace=_BT709)
         tick = round((seconds - self._origin) / self._clock)
         frame.pts = tick if first else max(tick, self._last_tick + 1)
         frame.time_base = self._clock

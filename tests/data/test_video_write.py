@@ -218,7 +218,7 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess:
     head = "import sys, os, signal, numpy as np\nfrom humanquery.data.video_write import VideoWriter\n"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_a_killed_process_leaves_a_file_that_plays(tmp_path):
