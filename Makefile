@@ -27,4 +27,5 @@ lint: .venv/ready
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) makes no virtual environment (Debian: apt install python3-venv)"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps 'trackeval>=1.3' tabulate  # its opencv-python would want libGL
 	@touch $@

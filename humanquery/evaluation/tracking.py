@@ -307,7 +307,8 @@ def _metrics(threshold: float) -> dict[str, Any]:
         from trackeval.metrics import CLEAR, HOTA, Identity
     except ImportError as problem:
         raise HumanQueryError(
-            f"scoring of tracking needs TrackEval ({problem}); pip install 'humanquery[track]'"
+            f"scoring of tracking needs TrackEval ({problem}); pip install 'humanquery[track]', or without its OpenCV, "
+            "which wants libGL: pip install --no-deps trackeval tabulate"
         ) from problem
     quiet = {"THRESHOLD": threshold, "PRINT_CONFIG": False}
     return {"clear": CLEAR(dict(quiet)), "identity": Identity(dict(quiet)), "hota": HOTA()}

@@ -14,6 +14,7 @@ from humanquery.data.mot import read_mot
 from humanquery.evaluation.tracking import POSETRACK21, TrackedFrame, TrackingRules, evaluate_tracking, tracked_frame
 from tests.paths import ORACLE, needs_oracle
 
+pytest.importorskip("trackeval", reason="pip install --no-deps trackeval tabulate")
 FOLDER = ORACLE / "evaluators/mot"
 LENGTHS = {"TUD-Campus": 71, "TUD-Stadtmitte": 179}
 SHARES = ("mota", "motp", "idf1", "idp", "idr", "hota", "deta", "assa")
