@@ -199,12 +199,23 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the report as JSON.")] = None,
     device: Device = "auto",
     limit: Annotated[int, typer.Option(help="Only the first pictures; 0: all.")] = 0,
+    task: Annotated[
+        str, typer.Option(help="people, or tracking: --data is then a folder of clips in MOT layout.")
+    ] = "people",
+    rules: Annotated[str, typer.Option(help="Of tracking: mot or posetrack21.")] = "mot",
+    motion_only: Annotated[
+        bool, typer.Option("--motion-only", help="Of tracking: do not compare human queries.")
+    ] = False,
 ) -> None:
-    """Score a model: AP of boxes, masks, keypoints, apparent gender and age.
+    """Score a model: AP of boxes, masks, keypoints, apparent gender and age; or MOTA, IDF1 and HOTA of tracking.
 
     Example: humanquery evaluate --data people/val.json --out report.json
     """
-    if results is not None:
+    if task not in ("people", "tracking"):
+        raise typer.BadParameter(f"--task {task}: expected people or tracking")
+    if task == "tracking":
+        report = _evaluate_tracking(data, results, weights, device, rules, motion_only)
+    elif results is not None:
         from humanquery.core.skeleton import COCO17
         from humanquery.evaluation.files import evaluate_files
 
@@ -226,6 +237,22 @@ def evaluate(
     typer.echo(report.table())
     if out is not None:
         report.save(out)
+
+
+def _evaluate_tracking(
+    data: Path | None, results: Path | None, weights: str, device: str, rules: str, motion_only: bool
+):
+    from humanquery.predict import load
+    from humanquery.predict.video import track_config
+    from humanquery.recipes.tracks import evaluate_tracks
+
+    if data is None:
+        raise typer.BadParameter("--task tracking needs --data: a clip in MOT layout, or a folder of them")
+    if results is not None:
+        return evaluate_tracks(data, results, rules=rules)
+    predictor = load(weights or None, device)
+    config = track_config(predictor, appearance=not motion_only)
+    return evaluate_tracks(data, predictor=predictor, config=config, rules=rules)
 
 
 @app.command()

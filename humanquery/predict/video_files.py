@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from humanquery.core.errors import ConfigError, nearest
 from humanquery.core.persons import Persons
+from humanquery.data.mot import mot_lines
 
 FORMATS = ("video", "mot", "json", "parquet", "coco")
 PART = 500
@@ -65,13 +66,7 @@ class MotText(_Text):
     """MOTChallenge results: frame, id, left, top, width, height, score, -1, -1, -1; frames and pixels count from 1."""
 
     def write(self, frame: int, seconds: float, persons: Persons) -> None:
-        rows = zip(persons.boxes.tolist(), persons.track_ids.tolist(), persons.scores.tolist(), strict=True)
-        self.append("".join(_mot_line(frame, *row) for row in rows))
-
-
-def _mot_line(frame: int, box: list[float], name: int, score: float) -> str:
-    x1, y1, x2, y2 = box
-    return f"{frame + 1},{name},{x1 + 1:.2f},{y1 + 1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n"
+        self.append("".join(f"{line}\n" for line in mot_lines(persons, frame + 1)))
 
 
 class CocoResults(_Text):

@@ -43,7 +43,7 @@ def test_every_file_is_whole_after_every_frame_without_being_closed(tmp_path):
 def test_mot_counts_frames_and_pixels_from_one(tmp_path):
     files = open_files(tmp_path, ("mot",))
     write(files, [1])
-    assert (tmp_path / "tracks.txt").read_text() == "2,1,82.00,151.00,40.00,100.00,0.9000,-1,-1,-1\n"
+    assert (tmp_path / "tracks.txt").read_text() == "2,1,82,151,40,100,0.9,-1,-1,-1\n"
 
 
 def test_a_file_that_goes_on_at_a_mark_forgets_what_came_after_it(tmp_path):
