@@ -6,6 +6,9 @@ from torch import Tensor
 
 from humanquery.core.affine import Size
 
+BODY_SHARE = 0.53
+"""of a box is body, on average over COCO: the area that OKS wants, where only a box is known"""
+
 
 def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
     x1, y1, x2, y2 = boxes.unbind(-1)

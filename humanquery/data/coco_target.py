@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from humanquery.core.affine import Size
+from humanquery.core.boxes import BODY_SHARE
 from humanquery.core.errors import AnnotationError
 from humanquery.core.masks import polygons_to_bitmap, rle_to_bitmap
 from humanquery.core.rows import Labelled
@@ -19,8 +20,6 @@ from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.core.target import Target
 
 FIELDS = ("keypoints", "masks", "gender", "age", "face_boxes", "track_ids")
-BODY_SHARE = 0.53
-"""of its box that a person's segment fills in the mean; stands in where a file gives no `area`"""
 
 Annotation = dict[str, Any]
 

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from humanquery.core.affine import Size
 from humanquery.core.batch import Meta, Sample
-from humanquery.core.boxes import areas, xywh_to_xyxy, xyxy_to_xywh
+from humanquery.core.boxes import BODY_SHARE, areas, xywh_to_xyxy, xyxy_to_xywh
 from humanquery.core.errors import AnnotationError
 from humanquery.core.persons import Persons
 from humanquery.core.target import Target
-from humanquery.data.coco_target import BODY_SHARE
 from humanquery.data.images import read_image, read_size
 
 PERSON = 1

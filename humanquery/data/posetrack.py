@@ -15,13 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.core.affine import Size
-from humanquery.core.boxes import areas, xywh_to_xyxy, xyxy_to_xywh
+from humanquery.core.boxes import BODY_SHARE, areas, xywh_to_xyxy, xyxy_to_xywh
 from humanquery.core.errors import AnnotationError
 from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
 from humanquery.core.skeleton import Skeleton
 from humanquery.core.target import Target
-from humanquery.data.coco_target import BODY_SHARE
 from humanquery.data.images import read_size
 
 POSETRACK = Skeleton.named("posetrack18_17")

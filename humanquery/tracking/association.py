@@ -5,12 +5,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from humanquery.core.assignment import assign
-from humanquery.core.boxes import areas, iou
+from humanquery.core.boxes import BODY_SHARE, areas, iou
 from humanquery.core.oks import oks
 
 Pairs = tuple[Int[Tensor, " p"], Int[Tensor, " p"]]
-BODY_SHARE = 0.53
-"""of a box is body, on average: the area that OKS wants, where only a box is known (COCO's mean)"""
 
 
 def cosine_distances(
