@@ -112,8 +112,8 @@ def hqnet_small() -> Recipe:
 
     humanquery train --recipe hqnet_small --set model.backbone.weights=PATH/movenet_multipose.fp16.safetensors --out runs/small
 
-    Data: people/ (docs/datasets.md) under HUMANQUERY_DATA, and generated scenes. Hardware: one GPU, or two CPU cores and
-    patience. The scores it reached stand in EXPERIMENTS.md.
+    Data: people/ (docs/datasets.md) under HUMANQUERY_DATA, and generated scenes. Hardware: a CPU core with bf16 for an hour
+    and a half. The scores it reached stand in EXPERIMENTS.md and docs/model-card.md; `humanquery ship` made hqnet-small of it.
     """
     people = data_root() + "/people"
     return Recipe(

@@ -1,0 +1,35 @@
+"""The model that comes with the library."""
+
+import pytest
+import torch
+
+from humanquery import load
+from humanquery.core.boxes import iou
+from humanquery.predict.predictor import shipped_weights
+
+
+@pytest.fixture(scope="module")
+def people():
+    data = pytest.importorskip("skimage.data", reason="the photo comes with scikit-image")
+    return load(device="cpu").predict(data.astronaut())
+
+
+def test_it_finds_the_astronaut_once_and_knows_her_outline(people):
+    assert len(people) == 1
+    assert float(iou(people.boxes, torch.tensor([[18.0, 12.0, 400.0, 512.0]]))) > 0.7
+    mask = people.masks[0]
+    assert mask[200, 220] and mask[330, 150]  # face and suit
+    assert not mask[60, 460] and not mask[420, 480]  # rocket and background
+
+
+def test_it_gives_every_field(people):
+    assert people.keypoints.shape == (1, 17, 2)
+    assert 0 <= float(people.gender) <= 1 and 1 <= float(people.age) <= 85
+    assert people.embeddings.shape[1] == 128
+
+
+def test_its_card_tells_data_licences_scores_and_threshold():
+    card = load(device="cpu").card
+    assert {"data", "licences", "intended_use", "scores", "score_threshold", "training"} <= set(card)
+    assert all(path.stat().st_size < 45e6 for path in shipped_weights().values())
+    assert not [change for change in card["changes"] if "/" in change.partition("=")[2]]
