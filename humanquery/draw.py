@@ -197,13 +197,26 @@ def draw_attention(
     points: Float[Tensor, "n s 2"],
     weights: Float[Tensor, "n s"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Where each person's query samples the picture: red dots, stronger with more weight (Figure A5 of the HQNet paper)."""
+    """Where each person's query samples the picture: red dots with white rims, stronger with more weight (Figure A5 of the
+    HQNet paper)."""
     canvas = draw(image, persons, masks=False, keypoints=False, labels=False)
-    radius = max(1, round(max(canvas.shape[:2]) / 300))
+    radius = max(1, round(max(canvas.shape[:2]) / 200))
     for places, shares in zip(points.cpu(), weights.cpu(), strict=True):
         strength = (shares / shares.max().clamp(min=1e-6)).tolist()
         for (x, y), share in sorted(zip(places.tolist(), strength, strict=True), key=lambda pair: pair[1]):
-            layer = canvas.copy()
-            cv2.circle(layer, (round(x * 16 - 8), round(y * 16 - 8)), radius * 16, (255, 30, 30), -1, cv2.LINE_AA, 4)
-            cv2.addWeighted(layer, 0.25 + 0.75 * share, canvas, 0.75 - 0.75 * share, 0, canvas)
+            _paint_dot(canvas, x, y, radius, 0.25 + 0.75 * share)
     return canvas
+
+
+def _paint_dot(canvas: np.ndarray, x: float, y: float, radius: int, strength: float) -> None:
+    """`strength` 0..1 is how much the dot covers; places outside the picture are left out."""
+    column, line, reach = int(x), int(y), 2 * radius + 2
+    window = np.s_[max(line - reach, 0) : line + reach + 1, max(column - reach, 0) : column + reach + 1]
+    part = canvas[window]
+    if column < -reach or line < -reach or not part.size:
+        return
+    layer = part.copy()
+    center = round((x - window[1].start) * 16 - 8), round((y - window[0].start) * 16 - 8)
+    cv2.circle(layer, center, round(radius * 1.5) * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+    cv2.circle(layer, center, radius * 16, (255, 30, 30), -1, cv2.LINE_AA, 4)
+    canvas[window] = cv2.addWeighted(layer, strength, part, 1 - strength, 0)

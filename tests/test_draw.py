@@ -87,3 +87,9 @@ def test_attention_is_drawn_where_the_weights_are():
     one = people((60, 60))[:1].replace(boxes=torch.tensor([[0.0, 0, 5, 5]]))
     painted = draw_attention(grey(60, 60), one, torch.tensor([[[40.0, 30.0]]]), torch.ones(1, 1))
     assert tuple(painted[30, 40]) == (255, 30, 30) and tuple(painted[10, 40]) == (128, 128, 128)
+
+
+def test_attention_outside_the_picture_does_no_harm():
+    one = people((60, 60))[:1].replace(boxes=torch.tensor([[0.0, 0, 5, 5]]))
+    places = torch.tensor([[[-500.0, 30.0], [900.0, 900.0], [-1.0, -1.0], [60.5, 30.0]]])
+    assert draw_attention(grey(60, 60), one, places, torch.ones(1, 4)).shape == (60, 60, 3)
