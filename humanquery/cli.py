@@ -49,31 +49,33 @@ def predict(
     Example: humanquery predict photos/ --out found
     """
     from humanquery.predict import load
-    from humanquery.predict.folder import predict_sources
-    from humanquery.predict.video import is_video, track_video
+    from humanquery.predict.folder import FolderResult, output_names, predict_sources
+    from humanquery.predict.video import is_video, track_config, track_video
 
     predictor = load(weights or None, device)
-    for video in filter(is_video, sources):
-        found = track_video(
-            predictor, video, out / Path(video).stem, attributes=not no_attributes, batch_size=batch_size
-        )
-        typer.echo(f"{found.identities} people in {found.frames} frames; results in {out / Path(video).stem}")
-    sources = [source for source in sources if not is_video(source)]
-    if not sources:
-        return
-    result = predict_sources(
-        predictor,
-        sources,
-        out,
-        score=score,
-        tasks=_names(tasks),
-        attributes=not no_attributes,
-        batch_size=batch_size,
-        pictures=not no_pictures,
-    )
+    looking = {"tasks": _names(tasks), "attributes": not no_attributes, "batch_size": batch_size}
+    followed = FolderResult()
+    videos = list(dict.fromkeys(filter(is_video, sources)))
+    names = output_names([Path(video) for video in videos])
+    for video in videos:  # as it was typed: a Path would break an address
+        name = names[Path(video)]
+        try:
+            config, save = track_config(predictor, score), ("json",) if no_pictures else ("video", "json")
+            found = track_video(predictor, video, out / name, save=save, config=config, **looking)
+        except HumanQueryError as problem:
+            followed.failed.append((video, str(problem)))
+            continue
+        followed.done += 1
+        typer.echo(f"{found.identities} people in {found.frames} frames; results in {out / name}")
+    pictures = [source for source in sources if not is_video(source)]
+    result = FolderResult()
+    if pictures:
+        result = predict_sources(predictor, pictures, out, score=score, pictures=not no_pictures, **looking)
+        typer.echo(f"{result.people} people in {result.done} pictures; results in {out}")
+    result.failed += followed.failed
+    result.done += followed.done
     for name, reason in result.failed:
         typer.secho(f"not done: {reason if name in reason else f'{name}: {reason}'}", fg="red", err=True)
-    typer.echo(f"{result.people} people in {result.done} pictures; results in {out}")
     raise typer.Exit(result.exit_code)
 
 

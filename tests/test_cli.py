@@ -122,6 +122,24 @@ def test_videos_are_followed_by_both_verbs(fake_model, tmp_path):
     assert len((tmp_path / "t" / "tracks.txt").read_text().splitlines()) == 5
 
 
+def test_options_hold_for_videos_too_and_a_broken_one_stops_nothing(fake_model, tmp_path):
+    for folder in ("a", "b"):
+        with VideoWriter(tmp_path / folder / "clip.mp4", 10) as video:
+            video.write(np.zeros((64, 96, 3), np.uint8))
+    (tmp_path / "bad.mp4").write_text("no video")
+    write_image(tmp_path / "p.png", np.zeros((30, 40, 3), np.uint8))
+    sources = [str(tmp_path / name) for name in ("bad.mp4", "a/clip.mp4", "b/clip.mp4", "p.png")]
+    options = ["--tasks", "box", "--score", "0.95", "--no-pictures", "--out", str(tmp_path / "o")]
+    done = runner.invoke(cli.app, ["predict", *sources, *options])
+    assert done.exit_code == 1 and "bad.mp4" in done.output and "0 people in 1 pictures" in done.output
+    said = sorted(p.relative_to(tmp_path / "o").as_posix() for p in (tmp_path / "o").rglob("tracks.jsonl"))
+    assert len(said) == 2 and not list((tmp_path / "o").rglob("*.mp4"))  # neither overwrote the other
+    assert json.loads((tmp_path / "o" / said[0]).read_text())["persons"] == []  # nobody is that sure
+    runner.invoke(cli.app, ["predict", sources[1], "--tasks", "box", "--out", str(tmp_path / "box")])
+    (line,) = (tmp_path / "box" / "clip" / "tracks.jsonl").read_text().splitlines()
+    assert set(json.loads(line)["persons"][0]) == {"box", "score", "track_id"}
+
+
 def test_show_prints_the_parts_of_a_recipe():
     said = runner.invoke(cli.app, ["show", "hqnet_tiny_scenes"])
     assert said.exit_code == 0

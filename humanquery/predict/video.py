@@ -5,7 +5,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -54,6 +54,7 @@ def track_frames(
     book: TrackBook | None = None,
     *,
     batch_size: int = 4,
+    tasks: Iterable[str] | None = None,
     attributes: bool = True,
 ) -> Iterator[tuple[Frame, Persons]]:
     """Each frame with its people and their `track_ids`; `book` (default: a new one, see `track_config`) goes on with its ids."""
@@ -62,6 +63,7 @@ def track_frames(
         found = predictor.predict_many(
             (frame.image for frame in group),
             score=book.config.keep_score,
+            tasks=tasks,
             attributes=attributes,
             batch_size=batch_size,
         )
@@ -69,9 +71,10 @@ def track_frames(
             yield frame, book.update(people)
 
 
-def track_config(predictor: Predictor, **fields) -> TrackConfig:
-    """The tracker's numbers for this model: births from its own threshold on, and half of it is enough to be kept."""
-    score = predictor.default_score
+def track_config(predictor: Predictor, score: float | None = None, **fields) -> TrackConfig:
+    """The tracker's numbers for this model: births from `score` on (default: the model's threshold), half of it is enough
+    to be kept."""
+    score = predictor.default_score if score is None else score
     return replace(TrackConfig(birth_score=score, keep_score=score / 2), **fields)
 
 
@@ -82,6 +85,7 @@ def track_video(
     *,
     save: tuple[str, ...] = ("video", "json"),
     config: TrackConfig | None = None,
+    tasks: Iterable[str] | None = None,
     attributes: bool = True,
     batch_size: int = 4,
     resume: bool = False,
@@ -110,7 +114,8 @@ def track_video(
                 painter = stack.enter_context(_Painter(run, video.info, source, result.frames))
             bar = stack.enter_context(_bar(video.info.num_frames, result.frames, progress))
             frames = iter(video) if not max_frames else islice(video, max(max_frames - result.frames, 0))
-            for frame, people in track_frames(predictor, frames, book, batch_size=batch_size, attributes=attributes):
+            looking = {"batch_size": batch_size, "tasks": tasks, "attributes": attributes}
+            for frame, people in track_frames(predictor, frames, book, **looking):
                 for opened in files.values():
                     opened.write(frame.index, frame.seconds, people)
                 if painter is not None:

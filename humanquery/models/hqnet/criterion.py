@@ -105,9 +105,9 @@ def _with_ignored(matches: Matches, predictions: Predictions, targets: list[Targ
 def _denoising_losses(
     tasks: nn.ModuleDict, layers: list[Predictions], noised: NoisedQueries | None, truths: list[Truth], scene: Scene
 ) -> dict[str, Tensor]:
-    count = count_over_ranks(noised.groups * noised.num_people if noised else 0, scene.memory)
     if noised is None:
         return {}
+    count = count_over_ranks(noised.groups * noised.num_people, scene.memory)
     named = {}
     for i, predictions in enumerate(layers):
         for name, prediction in predictions.items():
