@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from timm.layers import create_conv2d
 from timm.models.efficientnet import _gen_mobilenet_v2
 from torch import Tensor, nn
 
 from humanquery.backbones.parts import Backbone, fill, freeze, read_tensors
+from humanquery.backbones.sight import Sight
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class MoveNetFeatures(Backbone):
         widths = [group[-1].conv_pwl.out_channels for group in body.blocks[1:4]]
         self.channels = (*widths, 1280)
         self.people = MoveNetPeople(self.channels) if config.heads else None
+        self.gives = ("keypoints",) if config.heads else ()
         if self.people is not None:
             self.channels = tuple(c + more for c, more in zip(self.channels, self.people.channels, strict=True))
         if config.weights:
@@ -63,6 +65,10 @@ class MoveNetFeatures(Backbone):
         return [(n, t) for n, t in tensors.items() if n.startswith("backbone.") or self.people is not None]
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
+        return self.see(images).features
+
+    def see(self, images: Float[Tensor, "b 3 h w"]) -> Sight:
+        """With `heads`, joints can be read in any box."""
         x, features = self.stem(images), []
         for i, group in enumerate(self.blocks):
             x = group(x)
@@ -70,8 +76,67 @@ class MoveNetFeatures(Backbone):
                 features.append(x)
         features.append(self.head(x))
         if self.people is None:
-            return features
-        return [torch.cat(pair, 1) for pair in zip(features, self.people(features), strict=True)]
+            return Sight(features)
+        more, poses = self.people(features)
+        return Sight([torch.cat(pair, 1) for pair in zip(features, more, strict=True)], poses=poses)
+
+
+@dataclass(frozen=True, eq=False)
+class MoveNetPoses:
+    """MoveNet's own decoding of joints, for boxes that somebody else found: the likeliest centre near the middle of the
+    box votes for every joint, and each vote moves to the best cell of the joint's map around it. Maps have stride 4."""
+
+    centers: Float[Tensor, "b 1 h w"]
+    votes: Float[Tensor, "b 34 h w"]
+    """(y, x) of every joint from the centre's cell, in cells"""
+    joints: Float[Tensor, "b 17 h w"]
+    offsets: Float[Tensor, "b 34 h w"]
+    """(y, x) of a joint inside its cell"""
+
+    STRIDE = 4
+    REACH = 10
+    """cells searched around a vote, to each side"""
+    DISTANCE = 1.8
+    """cells added to the distance that a joint's map is divided by; as published"""
+
+    def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q 17 2"], Float[Tensor, "b q 17"]]:
+        """Joints in px of the padded canvas, as the boxes (xyxy), and the value of each joint's map there, 0..1."""
+        b, q, _ = boxes.shape
+        height, width = self.joints.shape[-2:]
+        cell = self._centers(boxes.float() / self.STRIDE)
+        votes = _at(self.votes, cell).unflatten(-1, (17, 2)).flip(-1)
+        votes = votes + torch.stack([cell % width, cell // width], -1)[:, :, None]
+        steps = torch.arange(-self.REACH, self.REACH + 1, device=boxes.device)
+        around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).flatten(0, 1)
+        cells = votes.round()[..., None, :].long() + around
+        limits = cells.new_tensor([width - 1, height - 1])
+        cells = cells.clamp(min=0).minimum(limits)
+        apart = (cells - votes[..., None, :]).square().sum(-1).sqrt()
+        places = cells[..., 1] * width + cells[..., 0]
+        heat = self.joints.flatten(2).gather(2, places.transpose(1, 2).reshape(b, 17, -1)).view(b, 17, q, len(around))
+        best = (heat.transpose(1, 2) / (apart + self.DISTANCE)).argmax(-1, keepdim=True)
+        place = places.gather(-1, best).squeeze(-1)
+        found = torch.stack([place % width, place // width], -1) + self._inside(place)
+        return found * self.STRIDE + 0.5, heat.transpose(1, 2).gather(-1, best).squeeze(-1)
+
+    def _centers(self, boxes: Float[Tensor, "b q 4"]) -> Int[Tensor, "b q"]:
+        """Cell of the centre map that best speaks for each box: its value times a bell of a tenth of the box."""
+        height, width = self.centers.shape[-2:]
+        middle, sides = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]).clamp(min=2)
+        y, x = torch.arange(height, device=boxes.device), torch.arange(width, device=boxes.device)
+        from_x = -50 * ((x - middle[..., :1]) / sides[..., :1]).square()
+        from_y = -50 * ((y - middle[..., 1:]) / sides[..., 1:]).square()
+        log_centers = self.centers[:, 0].clamp(min=1e-9).log()
+        return (from_y[..., :, None] + from_x[..., None, :] + log_centers[:, None]).flatten(2).argmax(-1)
+
+    def _inside(self, place: Int[Tensor, "b q 17"]) -> Float[Tensor, "b q 17 2"]:
+        b, q, k = place.shape
+        index = place.transpose(1, 2)[:, :, None].expand(b, k, 2, q)
+        return self.offsets.flatten(2).unflatten(1, (k, 2)).gather(3, index).permute(0, 3, 1, 2).flip(-1)
+
+
+def _at(maps: Float[Tensor, "b c h w"], cells: Int[Tensor, "b q"]) -> Float[Tensor, "b q c"]:
+    return maps.flatten(2).transpose(1, 2).gather(1, cells[..., None].expand(-1, -1, maps.shape[1]))
 
 
 class MoveNetPeople(nn.Module):
@@ -91,19 +156,28 @@ class MoveNetPeople(nn.Module):
         told = sum(HEADS.values())
         self.channels = (PYRAMID[2] + told, PYRAMID[2] + 4 * told, PYRAMID[3] + told, told)
 
-    def forward(self, features: list[Float[Tensor, "b _c _h _w"]]) -> list[Float[Tensor, "b _c _h _w"]]:
+    def forward(
+        self, features: list[Float[Tensor, "b _c _h _w"]]
+    ) -> tuple[list[Float[Tensor, "b _c _h _w"]], MoveNetPoses]:
         maps = self._pyramid(features)
         told = {name: head(maps[2]) for name, head in self.heads.items()}
+        poses = MoveNetPoses(
+            told["center"].float().sigmoid(),
+            told["kpt_regress"].float(),
+            told["kpt_heatmap"].float().sigmoid(),
+            told["kpt_offset"].float(),
+        )
         places = [told.pop(name).clamp(min=-8) for name in ("center", "kpt_heatmap")]
         cells = torch.cat([*places, *(torch.asinh(lengths / 4) for lengths in told.values())], 1)
         height, width = cells.shape[-2:]
         even = F.pad(cells, (0, width % 2, 0, height % 2), mode="replicate")
-        return [
+        channels = [
             torch.cat([maps[2], cells], 1),
             torch.cat([maps[3], F.pixel_unshuffle(even, 2)], 1),
             torch.cat([maps[4], F.avg_pool2d(cells, 4, ceil_mode=True)], 1),
             F.avg_pool2d(cells, 8, ceil_mode=True),
         ]
+        return channels, poses
 
     def _pyramid(self, features: list[Tensor]) -> dict[int, Tensor]:
         """Maps by the power of two of their stride."""

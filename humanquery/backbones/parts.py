@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from humanquery.backbones.sight import Sight
 from humanquery.core.errors import CheckpointError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -24,6 +26,12 @@ class Backbone(nn.Module):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     frozen_norm: bool = False
+    gives: tuple[str, ...] = ()
+    """what `see` says about people: "person", "keypoints", "gender", "age" (`Sight`)"""
+
+    def see(self, images: Float[Tensor, "b 3 h w"]) -> Sight:
+        """The maps, and what a backbone that was trained on people says about them. Sides are multiples of 32 there."""
+        return Sight(self(images))
 
     def freeze_norms(self) -> None:
         self.frozen_norm = True

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from humanquery.backbones import BackboneConfig, StackedBackbone
 from humanquery.core.config import from_plain
 from humanquery.core.system import System
 from humanquery.models.hqnet.config import HQNetConfig
@@ -23,5 +24,11 @@ def rebuild(plain: dict[str, Any]) -> System:
 
 def without_sources(config: SystemConfig) -> SystemConfig:
     """The same system, whose backbone asks neither for a local file nor for downloaded weights."""
-    pretrained = {"pretrained": False} if hasattr(config.backbone, "pretrained") else {}
-    return replace(config, backbone=replace(config.backbone, weights="", **pretrained))
+    return replace(config, backbone=_without_source(config.backbone))
+
+
+def _without_source(backbone: BackboneConfig) -> BackboneConfig:
+    if isinstance(backbone, StackedBackbone):
+        return StackedBackbone(tuple(_without_source(part) for part in backbone.parts))
+    pretrained = {"pretrained": False} if hasattr(backbone, "pretrained") else {}
+    return replace(backbone, weights="", **pretrained)

@@ -3,14 +3,15 @@
 import os
 from dataclasses import replace
 
-from humanquery.backbones import MoveNetBackbone, TimmBackbone
+from humanquery.backbones import MoveNetBackbone, RtmdetBackbone, StackedBackbone, TimmBackbone
 from humanquery.data.augment import AugmentConfig
 from humanquery.data.canvas import LetterboxConfig
 from humanquery.data.coco import CocoSourceConfig
 from humanquery.data.copy_paste import CopyPasteConfig
+from humanquery.data.crops import FacesConfig, PetaConfig
 from humanquery.data.loader import MixConfig, MixPart
 from humanquery.data.photometric import PhotometricConfig
-from humanquery.data.scenes import GeneratedScenes, easy_scenes
+from humanquery.data.scenes import easy_scenes
 from humanquery.engine.config import EngineConfig
 from humanquery.engine.optim import OptimConfig
 from humanquery.models.hqnet.config import (
@@ -33,6 +34,11 @@ from humanquery.tasks.person import PersonConfig
 def data_root() -> str:
     """Where real photos and labels lie: the environment variable HUMANQUERY_DATA, or ../shared/data."""
     return os.environ.get("HUMANQUERY_DATA", "../shared/data")
+
+
+def weights_root() -> str:
+    """Where pretrained backbones lie: the environment variable HUMANQUERY_WEIGHTS, or ../shared/weights."""
+    return os.environ.get("HUMANQUERY_WEIGHTS", "../shared/weights")
 
 
 def hqnet_tiny_scenes() -> Recipe:
@@ -108,56 +114,62 @@ def hqnet_tiny_scenes() -> Recipe:
 
 
 def hqnet_small() -> Recipe:
-    """A small HQNet on the backbone of MoveNet MultiPose, for real photos: data/people and generated scenes.
+    """A small HQNet for real photos that starts from two networks which have seen many people: RTMDet-nano proposes boxes,
+    MoveNet MultiPose joints, both frozen; queries, masks, scores and corrections are learned on data/people.
 
-    humanquery train --recipe hqnet_small --set model.backbone.weights=PATH/movenet_multipose.fp16.safetensors --out runs/small
+    humanquery train --recipe hqnet_small --out runs/small
 
-    Data: people/ (docs/datasets.md) under HUMANQUERY_DATA, and generated scenes. Hardware: a CPU core with bf16 for an hour
-    and a half. The scores it reached stand in EXPERIMENTS.md and docs/model-card.md; `humanquery ship` made hqnet-small of it.
+    Data: people/ (docs/datasets.md) under HUMANQUERY_DATA; backbone files under HUMANQUERY_WEIGHTS. Hardware: one CPU core
+    with bf16 for some hours. The scores it reached stand in EXPERIMENTS.md and docs/model-card.md; `humanquery ship` made
+    hqnet-small of it.
     """
-    people = data_root() + "/people"
+    people, weights = data_root() + "/people", weights_root()
     return Recipe(
         model=HQNetConfig(
-            backbone=MoveNetBackbone(weights="", frozen_blocks=7, heads=True),
-            transformer=TransformerConfig(dim=128, levels=4, encoder_layers=1, decoder_layers=3, feedforward=512),
+            backbone=StackedBackbone(
+                (
+                    RtmdetBackbone(f"{weights}/rtmdet_nano_person.fp16.safetensors"),
+                    MoveNetBackbone(f"{weights}/movenet_multipose.fp16.safetensors", frozen_blocks=7, heads=True),
+                )
+            ),
+            transformer=TransformerConfig(dim=128, levels=3, encoder_layers=1, decoder_layers=2, feedforward=512),
             tasks=TasksConfig(
-                person=PersonConfig(loss=5.0, cost=10.0),
-                box=BoxConfig(l1=10.0, giou=4.0),
+                person=PersonConfig(loss=2.0, cost=5.0),
                 keypoints=KeypointsConfig(
-                    hidden=256, in_boxes=True, refinement=RefinementConfig(1, 512, 0.0), heatmap=None
+                    hidden=256, in_boxes=True, refinement=RefinementConfig(2, 512, 0.0, in_boxes=True), heatmap=None
                 ),
                 mask=MaskConfig(num_points=1024),
                 gender=GenderConfig(hidden_layers=1),
                 age=AgeConfig(loss=0.3, hidden_layers=1),
             ),
-            denoising=DenoisingConfig(pairs=40),
-            num_queries=60,
+            denoising=None,
+            priors=("person", "keypoints"),
+            num_queries=40,
             num_persons=40,
-            input=InputConfig(256, 256),
+            input=InputConfig(416, 416),
         ),
         data=DataConfig(
             train=MixConfig(
                 (
-                    MixPart(CocoSourceConfig(f"{people}/train.json"), 0.55),
-                    MixPart(CocoSourceConfig(f"{people}/train_more.json"), 0.35),
-                    MixPart(GeneratedScenes(seed=1), 0.1),
+                    MixPart(CocoSourceConfig(f"{people}/train.json"), 0.6),
+                    MixPart(CocoSourceConfig(f"{people}/train_more.json"), 0.32),
+                    MixPart(PetaConfig(data_root() + "/peta"), 0.04),
+                    MixPart(FacesConfig(data_root() + "/faces"), 0.04),
                 )
             ),
             val=CocoSourceConfig(f"{people}/val.json"),
-            augment=AugmentConfig(canvas=(256, 256), canvas_scale=(0.7, 1.5)),
-            letterbox=LetterboxConfig(256, 256),
+            augment=AugmentConfig(canvas=(320, 320), canvas_scale=(0.7, 1.5)),
+            letterbox=LetterboxConfig(416, 416),
         ),
         engine=EngineConfig(
-            steps=3000,
+            steps=4200,
             batch_size=6,
             num_workers=1,
-            optim=OptimConfig(
-                lr=8e-4, backbone_multiplier=0.2, clip=1.0, schedule="cosine", warmup_steps=200, ema=0.998
-            ),
+            optim=OptimConfig(lr=5e-4, clip=1.0, schedule="cosine", warmup_steps=200, ema=0.998),
             precision="bf16",
             channels_last=True,
             checkpoint_minutes=3.0,
         ),
-        data_name="people/ train and train_more (COCO val2017 and train2017 pictures), generated scenes",
+        data_name="people/ train and train_more (COCO val2017 and train2017 pictures)",
         data_licence="annotations CC BY 4.0 and research impressions of gender and age; pictures: Flickr terms",
     )

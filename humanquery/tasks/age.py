@@ -9,8 +9,10 @@ from torch import Tensor
 
 from humanquery.losses.people import age_loss, expected_age
 from humanquery.tasks.base import (
+    NO_PRIOR,
     Draws,
     Matches,
+    Prior,
     Reading,
     Scene,
     Task,
@@ -52,12 +54,16 @@ class AgeTask(Task):
     def __init__(self, config: AgeConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        self.heads = copies(lambda: attribute_head(sizes.dim, config.num_ages, config.hidden_layers), sizes.stages)
+        shape, silent = (sizes.dim, config.num_ages, config.hidden_layers), "age" in sizes.priors
+        self.heads = copies(lambda: attribute_head(*shape, silent=silent), sizes.stages)
         years = torch.arange(config.first_age, config.first_age + config.num_ages, dtype=torch.float32)
         self.register_buffer("ages", years, persistent=False)
 
-    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> AgePrediction:
-        return AgePrediction(self.heads[stage](queries))
+    def read(
+        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+    ) -> AgePrediction:
+        logits = self.heads[stage](queries)
+        return AgePrediction(logits if prior.age is None else logits + prior.age)
 
     def losses(
         self, prediction: AgePrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from humanquery.backbones.sight import Sight
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.boxes import canvas_to_unit
 from humanquery.core.ranks import sum_over_ranks
@@ -33,6 +34,8 @@ class Scene:
     canvas_sizes: list[Size]
     """(height, width) of the valid part of each picture"""
     padded_size: Size
+    sight: Sight | None = None
+    """what a backbone that was trained on people says about them; without its feature maps"""
 
     def sides(self) -> Float[Tensor, "b 2"]:
         """(width, height) of the valid canvases."""
@@ -117,6 +120,26 @@ class Draws:
         return torch.rand(shape, generator=self.generator, device=like.device, dtype=like.dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What the backbone already says about the person in each query's first reference box; None where it says nothing.
+
+    A task with a prior adds what the query says to it, and its heads start by saying nothing.
+    """
+
+    person: Float[Tensor, "b q"] | None = None
+    """logit"""
+    joints_unit: Float[Tensor, "b q k 2"] | None = None
+    joint_scores: Float[Tensor, "b q k"] | None = None
+    gender: Float[Tensor, "b q"] | None = None
+    """logit of label 1"""
+    age: Float[Tensor, "b q ages"] | None = None
+    """logits of whole years from 0"""
+
+
+NO_PRIOR = Prior()
+
+
 class Task(nn.Module):
     """One thing a query says about a person. `heads` holds an independent copy per decoder layer and one for proposals.
 
@@ -131,7 +154,12 @@ class Task(nn.Module):
         return None
 
     def read(
-        self, stage: int, queries: Float[Tensor, "b q c"], reference_logit: Float[Tensor, "b q 4"], prepared: Any
+        self,
+        stage: int,
+        queries: Float[Tensor, "b q c"],
+        reference_logit: Float[Tensor, "b q 4"],
+        prepared: Any,
+        prior: Prior = NO_PRIOR,
     ) -> Any:
         """Prediction of one stage: decoder layer 0.. or `PROPOSALS`. `reference_logit` is the stage's input box."""
         raise NotImplementedError
@@ -183,6 +211,13 @@ def copies(make: Callable[[], nn.Module], stages: int) -> nn.ModuleList:
     return nn.ModuleList(heads)
 
 
+def silent(layer: nn.Linear) -> nn.Linear:
+    """Starts at 0 whatever it is given."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def prior_bias(layer: nn.Linear, probability: float = 0.01) -> nn.Linear:
     """Starts a logit at a small probability (focal loss, Lin et al. 2017)."""
     nn.init.constant_(layer.bias, -torch.tensor((1 - probability) / probability).log().item())
@@ -199,6 +234,8 @@ class TaskSizes:
     levels: int
     points: int
     skeleton: Skeleton
+    priors: tuple[str, ...] = ()
+    """tasks for which the backbone gives a `Prior`"""
 
     @property
     def stages(self) -> int:

@@ -10,7 +10,19 @@ from torch import Tensor, nn
 from humanquery.core.boxes import clip, cxcywh_to_xyxy, giou, unit_to_canvas
 from humanquery.losses.shapes import giou_loss, l1
 from humanquery.nn.transformer import MLP
-from humanquery.tasks.base import Draws, Matches, Reading, Scene, Task, TaskSizes, Truth, copies, count_over_ranks
+from humanquery.tasks.base import (
+    NO_PRIOR,
+    Draws,
+    Matches,
+    Prior,
+    Reading,
+    Scene,
+    Task,
+    TaskSizes,
+    Truth,
+    copies,
+    count_over_ranks,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,9 @@ class BoxTask(Task):
         self.config = config
         self.heads = copies(lambda: _zero_last(MLP(sizes.dim, sizes.dim, sizes.dim, 4)), sizes.stages)
 
-    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> BoxPrediction:
+    def read(
+        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+    ) -> BoxPrediction:
         return BoxPrediction((self.heads[stage](queries) + reference_logit).float().sigmoid())
 
     def cost(self, prediction: BoxPrediction, picture: int, truth: Truth, draws: Draws, tag: str) -> Tensor:

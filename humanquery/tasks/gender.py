@@ -8,8 +8,10 @@ from torch import Tensor
 
 from humanquery.losses.scores import binary
 from humanquery.tasks.base import (
+    NO_PRIOR,
     Draws,
     Matches,
+    Prior,
     Reading,
     Scene,
     Task,
@@ -44,10 +46,14 @@ class GenderTask(Task):
     def __init__(self, config: GenderConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        self.heads = copies(lambda: attribute_head(sizes.dim, 1, config.hidden_layers), sizes.stages)
+        silent = "gender" in sizes.priors
+        self.heads = copies(lambda: attribute_head(sizes.dim, 1, config.hidden_layers, silent=silent), sizes.stages)
 
-    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> GenderPrediction:
-        return GenderPrediction(self.heads[stage](queries).squeeze(-1))
+    def read(
+        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+    ) -> GenderPrediction:
+        logit = self.heads[stage](queries).squeeze(-1)
+        return GenderPrediction(logit if prior.gender is None else logit + prior.gender)
 
     def losses(
         self, prediction: GenderPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str

@@ -8,7 +8,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from humanquery.losses.scores import focal, focal_cost
-from humanquery.tasks.base import Draws, Matches, Reading, Scene, Task, TaskSizes, Truth, copies, count_over_ranks
+from humanquery.tasks.base import (
+    NO_PRIOR,
+    Draws,
+    Matches,
+    Prior,
+    Reading,
+    Scene,
+    Task,
+    TaskSizes,
+    Truth,
+    copies,
+    count_over_ranks,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,9 @@ class KeypointConfidenceTask(Task):
         self.config = config
         self.heads = copies(lambda: nn.Linear(sizes.dim, 1), sizes.stages)
 
-    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> KeypointConfidencePrediction:
+    def read(
+        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+    ) -> KeypointConfidencePrediction:
         return KeypointConfidencePrediction(self.heads[stage](queries).squeeze(-1))
 
     def cost(

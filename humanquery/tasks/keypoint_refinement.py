@@ -17,6 +17,8 @@ class RefinementConfig:
     layers: int = 2
     feedforward: int = 1024
     dropout: float = 0.1
+    in_boxes: bool = False
+    """moves are counted in sides of the reference box instead of logits of the canvas"""
 
 
 class KeypointRefinement(nn.Module):
@@ -25,6 +27,7 @@ class KeypointRefinement(nn.Module):
     def __init__(self, config: RefinementConfig, sizes: TaskSizes):
         super().__init__()
         layer = LayerConfig(sizes.dim, sizes.heads, sizes.levels, sizes.points, config.feedforward, config.dropout)
+        self.in_boxes = config.in_boxes
         self.layers = nn.ModuleList(DecoderLayer(layer) for _ in range(config.layers))
         self.joint_queries = nn.Embedding(len(sizes.skeleton), 2 * sizes.dim)
         """positional half, then content half"""
@@ -37,7 +40,7 @@ class KeypointRefinement(nn.Module):
             nn.init.zeros_(head[-1].bias)
 
     def forward(
-        self, joints_unit: Float[Tensor, "b n k 2"], scene: Scene
+        self, joints_unit: Float[Tensor, "b n k 2"], scene: Scene, sides_unit: Float[Tensor, "b n 2"]
     ) -> tuple[list[Float[Tensor, "b n k 2"]], list[Float[Tensor, "b n k c"]]]:
         """Joints of n persons per picture (0..1 of the valid canvas) after every layer, and the states that moved them.
 
@@ -55,7 +58,11 @@ class KeypointRefinement(nn.Module):
             states = layer.attend_memory(
                 states.reshape(b, n * k, -1), position.reshape(b, n * k, -1), references, value, scene.shapes
             ).reshape(b * n, k, -1)
-            moved = (head(states).reshape(b, n, k, 2) + inverse_sigmoid(points, 1e-5)).float().sigmoid()
+            move = head(states).reshape(b, n, k, 2)
+            if self.in_boxes:
+                moved = points + move.float() * sides_unit[:, :, None]
+            else:
+                moved = (move + inverse_sigmoid(points, 1e-5)).float().sigmoid()
             all_points.append(moved)
             all_states.append(states.reshape(b, n, k, -1))
             points = moved.detach()

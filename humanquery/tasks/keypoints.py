@@ -1,6 +1,6 @@
 """Where the joints are."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from humanquery.core.oks import oks
 from humanquery.losses.people import oks_loss
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
+    NO_PRIOR,
     PROPOSALS,
     Draws,
     Matches,
+    Prior,
     Reading,
     Scene,
     Task,
@@ -50,11 +52,15 @@ class KeypointsPrediction:
     joints_unit: Float[Tensor, "b q k 2"]
     """of the valid canvas (0..1, beyond it only with `KeypointsConfig.in_boxes`), before refinement"""
     stage: int
+    sides_unit: Float[Tensor, "b q 2"]
+    """of the reference boxes"""
+    scores: Float[Tensor, "b q k"] | None = None
+    """how sure the prior is of each joint, 0..1"""
 
 
 class KeypointsTask(Task):
-    """joint = sigmoid(offset + logit of the reference box's centre), or see `KeypointsConfig.in_boxes`; then the joint
-    decoder on the kept persons."""
+    """joint = sigmoid(offset + logit of the reference box's centre), or see `KeypointsConfig.in_boxes`; with a prior, its
+    joint + offset × sides of the reference box. Then the joint decoder on the kept persons."""
 
     name = "keypoints"
 
@@ -74,12 +80,17 @@ class KeypointsTask(Task):
         nn.init.zeros_(head[-1].bias)
         return head
 
-    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> KeypointsPrediction:
+    def read(
+        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+    ) -> KeypointsPrediction:
         offsets = self.heads[stage](queries).unflatten(-1, (self.num_joints, 2))
-        if self.config.in_boxes:
-            center, sides = reference_logit[..., None, :].float().sigmoid().split(2, -1)
-            return KeypointsPrediction(center + offsets.float() * sides, stage)
-        return KeypointsPrediction((offsets + reference_logit[..., None, :2]).float().sigmoid(), stage)
+        center, sides = reference_logit.float().sigmoid().split(2, -1)
+        if prior.joints_unit is not None or self.config.in_boxes:
+            start = center[..., None, :] if prior.joints_unit is None else prior.joints_unit
+            joints = start + offsets.float() * sides[..., None, :]
+        else:
+            joints = (offsets + reference_logit[..., None, :2]).float().sigmoid()
+        return KeypointsPrediction(joints, stage, sides, prior.joint_scores)
 
     def cost(
         self, prediction: KeypointsPrediction, picture: int, truth: Truth, draws: Draws, tag: str
@@ -154,7 +165,8 @@ class KeypointsTask(Task):
         queries = torch.zeros(len(truths), width, dtype=torch.long, device=place.device)
         queries[shown.pictures, place] = shown.queries
         start = prediction.joints_unit.gather(1, queries[..., None, None].expand(-1, -1, self.num_joints, 2))
-        points, _ = self.refinement(start, scene)
+        sides = prediction.sides_unit.gather(1, queries[..., None].expand(-1, -1, 2))
+        points, _ = self.refinement(start, scene, sides)
         losses = {}
         for layer, joints in enumerate(points):
             found = joints[shown.pictures, place]
@@ -168,26 +180,30 @@ class KeypointsTask(Task):
         joints = prediction.joints_unit[reading.picture, reading.queries]
         if self.refinement is not None and len(joints):
             one = one_picture(scene, reading.picture)
-            joints = self.refinement(joints[None], one)[0][-1][0]
+            sides = prediction.sides_unit[reading.picture, reading.queries]
+            joints = self.refinement(joints[None], one, sides[None])[0][-1][0]
         height, width = reading.canvas_size
         limits = joints.new_tensor([width, height])
         joints = reading.to_canvas.inverse().points((joints * limits).clamp(min=0).minimum(limits))
         limits = joints.new_tensor([reading.image_size[1], reading.image_size[0]])
-        return {"keypoints": joints.clamp(min=0).minimum(limits)}
+        fields = {"keypoints": joints.clamp(min=0).minimum(limits)}
+        if prediction.scores is not None:
+            fields["keypoint_scores"] = prediction.scores[reading.picture, reading.queries]
+        return fields
 
 
 def one_picture(scene: Scene, picture: int) -> Scene:
     """The same scene with only one of its pictures."""
     at = slice(picture, picture + 1)
-    return Scene(
+    return replace(
+        scene,
         fine=scene.fine[at],
         memory=scene.memory[at],
         position=scene.position[at],
         padding=scene.padding[at],
-        shapes=scene.shapes,
         valid_ratios=scene.valid_ratios[at],
         canvas_sizes=scene.canvas_sizes[at],
-        padded_size=scene.padded_size,
+        sight=None,
     )
 
 

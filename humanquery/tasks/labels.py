@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import Matches, Truth, prior_bias
+from humanquery.tasks.base import silent as make_silent
 
 
 def labelled_matches(matches: Matches, truths: list[Truth], field: str) -> tuple[Matches, Tensor]:
@@ -24,8 +25,8 @@ def labelled_matches(matches: Matches, truths: list[Truth], field: str) -> tuple
     return matches[known], torch.cat(values)
 
 
-def attribute_head(dim: int, outputs: int, hidden_layers: int) -> nn.Module:
-    """A linear layer, or an MLP with `hidden_layers` of width `dim`, whose bias starts at probability 0.01."""
+def attribute_head(dim: int, outputs: int, hidden_layers: int, *, silent: bool = False) -> nn.Module:
+    """A linear layer, or an MLP with `hidden_layers` of width `dim`, that starts at probability 0.01, or with `silent` at 0."""
     head = nn.Sequential(*MLP(dim, *[dim] * hidden_layers, outputs))
-    prior_bias(head[-1])
+    (make_silent if silent else prior_bias)(head[-1])
     return head

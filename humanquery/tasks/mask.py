@@ -18,9 +18,11 @@ from humanquery.losses.shapes import (
 )
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
+    NO_PRIOR,
     PROPOSALS,
     Draws,
     Matches,
+    Prior,
     Reading,
     Scene,
     Task,
@@ -83,7 +85,9 @@ class MaskTask(Task):
         coarse = F.interpolate(scene.finest_memory(), scene.fine.shape[-2:], mode="bilinear", align_corners=False)
         return PixelMap(self.pixel_map(self.output(self.lateral(scene.fine) + coarse)), scene.padded_size)
 
-    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: PixelMap) -> MaskPrediction:
+    def read(
+        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: PixelMap, prior: Prior = NO_PRIOR
+    ) -> MaskPrediction:
         embeddings = self.heads[stage](queries)
         if stage == PROPOSALS and self.config.release_quirks:
             embeddings = embeddings.detach()

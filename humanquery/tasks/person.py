@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from humanquery.losses.scores import focal, focal_cost
 from humanquery.tasks.base import (
+    NO_PRIOR,
     Draws,
     Matches,
+    Prior,
     Reading,
     Scene,
     Task,
@@ -19,6 +21,7 @@ from humanquery.tasks.base import (
     copies,
     count_over_ranks,
     prior_bias,
+    silent,
 )
 
 
@@ -44,10 +47,19 @@ class PersonTask(Task):
     def __init__(self, config: PersonConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        self.heads = copies(lambda: prior_bias(nn.Linear(sizes.dim, 1)), sizes.stages)
+        start = silent if "person" in sizes.priors else prior_bias
+        self.heads = copies(lambda: start(nn.Linear(sizes.dim, 1)), sizes.stages)
 
-    def read(self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any) -> PersonPrediction:
-        return PersonPrediction(self.heads[stage](queries).squeeze(-1))
+    def read(
+        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+    ) -> PersonPrediction:
+        return PersonPrediction(self.logits(stage, queries, prior.person))
+
+    def logits(
+        self, stage: int, queries: Float[Tensor, "b q c"], prior: Float[Tensor, "b q"] | None = None
+    ) -> Float[Tensor, "b q"]:
+        logit = self.heads[stage](queries).squeeze(-1)
+        return logit if prior is None else logit + prior
 
     def cost(self, prediction: PersonPrediction, picture: int, truth: Truth, draws: Draws, tag: str) -> Tensor:
         return self.config.cost * focal_cost(prediction.logit[picture])[:, None].expand(-1, len(truth))

@@ -1,6 +1,7 @@
 """The numbers of an HQNet. Defaults are the released network's; what the paper says otherwise is a value to set."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from humanquery.backbones import BackboneConfig, TimmBackbone
 from humanquery.tasks.age import AgeConfig
@@ -63,6 +64,12 @@ class HQNetConfig:
     matching: tuple[str, ...] = ("person", "box", "keypoints", "keypoint_confidence", "mask")
     """tasks whose costs are summed for the one assignment (HQ-Ins matching); ("person", "box") is DINO's"""
     denoising: DenoisingConfig | None = field(default_factory=DenoisingConfig)
+    priors: tuple[Literal["person", "keypoints", "gender", "age"], ...] = ()
+    """what the backbone already knows about people and queries start from (`backbones.sight`). "person": its boxes are the
+    proposals, and of boxes that overlap each other only the best becomes a query (Zhang et al., Dense Distinct Query,
+    CVPR 2023)"""
+    distinct_iou: float = 0.7
+    """proposals that overlap a better one more than this are no queries while there are others; only with a prior"""
     num_queries: int = 300
     num_persons: int = 100
     """best-scored queries that become `Persons`"""

@@ -1,32 +1,41 @@
 """HQNet (Jin et al., "You Only Learn One Query", ECCV 2024): one query per person, every task a small head on it."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from humanquery.backbones import build as build_backbone
 from humanquery.backbones.neck import ChannelMapper
+from humanquery.backbones.sight import Sight
 from humanquery.core.affine import Size
 from humanquery.core.batch import Batch
+from humanquery.core.boxes import cxcywh_to_xyxy
+from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
 from humanquery.models.hqnet import criterion
 from humanquery.models.hqnet.config import HQNetConfig
 from humanquery.models.hqnet.criterion import Outputs, Predictions
 from humanquery.models.hqnet.denoising import NoisedQueries, noised_queries
-from humanquery.models.hqnet.network import Decoder, Encoder, QuerySelection, gather_rows, top_tokens
+from humanquery.models.hqnet.network import Decoder, Encoder, QuerySelection, distinct_tokens, gather_rows, top_tokens
 from humanquery.nn.encodings import inverse_sigmoid
+from humanquery.nn.transformer import MLP
 from humanquery.tasks.age import AgeTask
-from humanquery.tasks.base import PROPOSALS, Draws, Reading, Scene, Task, TaskSizes, Truth
+from humanquery.tasks.base import NO_PRIOR, PROPOSALS, Draws, Prior, Reading, Scene, Task, TaskSizes, Truth
 from humanquery.tasks.box import BoxTask
 from humanquery.tasks.gender import GenderTask
 from humanquery.tasks.keypoint_confidence import KeypointConfidenceTask
 from humanquery.tasks.keypoints import KeypointsTask
 from humanquery.tasks.mask import MaskTask
 from humanquery.tasks.person import PersonTask
+
+NOBODY = -8.0
+"""logit of a place of which the backbone's detector says nothing, or that is no part of the picture"""
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -56,12 +65,24 @@ class HQNet(nn.Module):
         self.decoder = Decoder(t)
         if config.denoising is not None:
             self.denoising_label = nn.Parameter(torch.randn(t.dim))
-        sizes = TaskSizes(t.dim, t.decoder_layers, t.heads, t.levels, t.points, self.skeleton)
+        self._check_priors()
+        if "keypoints" in config.priors:
+            self.pose_content = MLP(3 * len(self.skeleton), t.dim, t.dim)
+        sizes = TaskSizes(t.dim, t.decoder_layers, t.heads, t.levels, t.points, self.skeleton, config.priors)
         named = {name: getattr(config.tasks, name) for name in TASKS}
         self.tasks = nn.ModuleDict({n: TASKS[n](c, sizes) for n, c in named.items() if c is not None})
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1), persistent=False)
         self._reset_trunk()
+
+    def _check_priors(self) -> None:
+        lacks = [name for name in self.config.priors if name not in getattr(self.backbone, "gives", ())]
+        if lacks:
+            raise ConfigError(
+                f"model.priors names {', '.join(lacks)}, but the backbone gives "
+                f"{', '.join(getattr(self.backbone, 'gives', ())) or 'features only'}; take them out or choose a backbone "
+                "that was trained on people (RtmdetBackbone, MoveNetBackbone with heads, StackedBackbone)"
+            )
 
     def _reset_trunk(self) -> None:
         """Xavier for the trunk's matrices, except what sets the first sampling points."""
@@ -78,9 +99,10 @@ class HQNet(nn.Module):
         """Pictures to memory."""
         normed = (batch.images - self.mean) / self.std
         normed = normed.masked_fill(batch.padding[:, None], 0.0)
-        fine, *levels = self.neck(self.backbone(normed))
+        sight = self.backbone.see(normed) if self.config.priors else Sight(self.backbone(normed))
+        fine, *levels = self.neck(sight.features)
         sizes: list[Size] = [meta.canvas_size for meta in batch.metas]
-        return self.encoder(fine, levels, batch.padding, sizes)
+        return replace(self.encoder(fine, levels, batch.padding, sizes), sight=sight.without_features())
 
     def prepare(self, scene: Scene) -> dict[str, Any]:
         return {name: task.prepare(scene) for name, task in self.tasks.items()}
@@ -97,13 +119,15 @@ class HQNet(nn.Module):
         """Selection, decoder and heads. Without `every_stage` the heads run on the last layer only; `tasks` names the
         heads to run (default: all)."""
         heads = {name: task for name, task in self.tasks.items() if tasks is None or name in tasks}
-        features, proposals_logit = self.selection(scene)
-        person_logits = self.tasks["person"].heads[PROPOSALS](features).squeeze(-1)
-        selected = top_tokens(person_logits, self.config.num_queries)
-        chosen, reference_logit = gather_rows(features, selected), gather_rows(proposals_logit, selected)
+        selected, chosen, reference_logit, person = self._select(scene)
         first = self.tasks["box"].read(PROPOSALS, chosen, reference_logit, None).boxes_unit
+        prior = self._prior(scene, first.detach(), person)
 
         content = self.content.weight[: selected.shape[1]].expand(len(selected), -1, -1)
+        if self.config.priors:
+            content = content + chosen.detach()
+        if prior.joints_unit is not None:
+            content = content + self.pose_content(_pose_in_box(prior, first.detach()).to(content))
         references, blocked = first.detach(), None
         if noised is not None:
             content = torch.cat([noised.content.to(content), content], 1)
@@ -115,18 +139,54 @@ class HQNet(nn.Module):
         layers = range(len(decoded.queries)) if every_stage else [len(decoded.queries) - 1]
         ordinary = [(i, decoded.queries[i][:, front:], decoded.references[i][:, front:]) for i in layers]
         return Outputs(
-            layers=[_read(heads, i, q, inverse_sigmoid(r), prepared) for i, q, r in ordinary],
+            layers=[_read(heads, i, q, inverse_sigmoid(r), prepared, prior) for i, q, r in ordinary],
             queries=[q for _, q, _ in ordinary],
             references=[r for _, _, r in ordinary],
             selected=selected,
-            proposals=_read(heads, PROPOSALS, chosen, reference_logit, prepared) if every_stage else None,
+            proposals=_read(heads, PROPOSALS, chosen, reference_logit, prepared, prior) if every_stage else None,
             denoising=None if noised is None else self._read_noised(decoded, front, prepared),
         )
+
+    def _select(self, scene: Scene) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Tokens that become queries, best first: index b q, features b q c, reference logits b q 4, and the person prior."""
+        dense = scene.sight.boxes if "person" in self.config.priors else None
+        features, proposals_logit = self.selection(scene, dense)
+        if dense is None:
+            logits = self.tasks["person"].logits(PROPOSALS, features)
+            selected = top_tokens(logits, self.config.num_queries)
+            return selected, gather_rows(features, selected), gather_rows(proposals_logit, selected), None
+        blind = features.shape[1] - dense.logits.shape[1]
+        prior = F.pad(dense.logits.float(), (0, blind), value=NOBODY).masked_fill(scene.padding, NOBODY)
+        logits = self.tasks["person"].logits(PROPOSALS, features, prior)
+        usable = proposals_logit.isfinite().all(-1)
+        logits = logits.masked_fill(~usable, NOBODY)
+        selected, doubled = distinct_tokens(
+            logits.detach(),
+            proposals_logit.detach().float().sigmoid(),
+            self.config.num_queries,
+            self.config.distinct_iou,
+        )
+        person = prior.gather(1, selected).clamp(min=NOBODY) + NOBODY / 2 * doubled
+        chosen, reference_logit = gather_rows(features, selected), gather_rows(proposals_logit, selected)
+        return selected, chosen, reference_logit.masked_fill(~reference_logit.isfinite(), 0.0), person
+
+    def _prior(self, scene: Scene, boxes_unit: Float[Tensor, "b q 4"], person: Tensor | None) -> Prior:
+        """What the backbone says about whoever fills the boxes (cxcywh of the valid canvas)."""
+        named, sight = self.config.priors, scene.sight
+        boxes = cxcywh_to_xyxy(boxes_unit * scene.sides().repeat(1, 2)[:, None])
+        joints = scores = gender = age = None
+        with torch.no_grad():
+            if "keypoints" in named:
+                joints, scores = sight.poses.in_boxes(boxes)
+                joints = joints / scene.sides()[:, None, None]
+        if "gender" in named or "age" in named:
+            gender, age = sight.attributes.in_boxes(boxes)
+        return Prior(person, joints, scores, gender if "gender" in named else None, age if "age" in named else None)
 
     def _read_noised(self, decoded, front: int, prepared: dict[str, Any]) -> list[Predictions]:
         denoised = {name: task for name, task in self.tasks.items() if task.denoises}
         return [
-            _read(denoised, i, queries[:, :front], inverse_sigmoid(references[:, :front]), prepared)
+            _read(denoised, i, queries[:, :front], inverse_sigmoid(references[:, :front]), prepared, NO_PRIOR)
             for i, (queries, references) in enumerate(zip(decoded.queries, decoded.references, strict=True))
         ]
 
@@ -201,7 +261,7 @@ class HQNet(nn.Module):
             if name in self._wanted(tasks):
                 fields |= self.tasks[name].decode(last[name], reading, scene, prepared[name])
         confidence = fields.pop("keypoint_confidence", None)
-        if "keypoints" in fields:
+        if "keypoints" in fields and "keypoint_scores" not in fields:
             confidence = reading.scores if confidence is None else confidence
             fields["keypoint_scores"] = confidence[:, None].expand(-1, len(self.skeleton)).contiguous()
         fields = {name: value.float() if value.is_floating_point() else value for name, value in fields.items()}
@@ -213,7 +273,19 @@ class HQNet(nn.Module):
         )
 
 
+def _pose_in_box(prior: Prior, boxes_unit: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q n"]:
+    """Joints from the box's centre in its sides, cut at 2, and their scores."""
+    center, sides = boxes_unit[:, :, None].split(2, -1)
+    places = ((prior.joints_unit - center) / sides.clamp(min=1e-4)).clamp(-2, 2)
+    return torch.cat([places, prior.joint_scores[..., None]], -1).flatten(2)
+
+
 def _read(
-    tasks: dict[str, Task], stage: int, queries: Tensor, reference_logit: Tensor, prepared: dict[str, Any]
+    tasks: dict[str, Task],
+    stage: int,
+    queries: Tensor,
+    reference_logit: Tensor,
+    prepared: dict[str, Any],
+    prior: Prior,
 ) -> Predictions:
-    return {name: task.read(stage, queries, reference_logit, prepared[name]) for name, task in tasks.items()}
+    return {name: task.read(stage, queries, reference_logit, prepared[name], prior) for name, task in tasks.items()}

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from humanquery.backbones.sight import DenseBoxes
 from humanquery.core.affine import Size
+from humanquery.core.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from humanquery.models.hqnet.config import TransformerConfig
 from humanquery.nn.encodings import inverse_sigmoid, sine_boxes, sine_map
 from humanquery.nn.transformer import MLP, DecoderLayer, EncoderLayer, LayerConfig, Shapes
@@ -74,12 +76,27 @@ class QuerySelection(nn.Module):
         self.norm = nn.LayerNorm(dim)
         nn.init.xavier_uniform_(self.output.weight)
 
-    def forward(self, scene: Scene) -> tuple[Float[Tensor, "b s c"], Float[Tensor, "b s 4"]]:
-        """Token features and the logits of their proposal boxes (+inf where a token may not propose)."""
+    def forward(
+        self, scene: Scene, dense: DenseBoxes | None = None
+    ) -> tuple[Float[Tensor, "b s c"], Float[Tensor, "b s 4"]]:
+        """Token features and the logits of their proposal boxes (+inf where a token may not propose).
+
+        `dense`, where given, proposes in place of the tokens' own boxes, on the levels that it covers.
+        """
         proposals, usable = proposal_boxes(scene)
+        if dense is not None:
+            proposals = proposals.clone()
+            proposals[:, : dense.boxes.shape[1]] = _on_canvas(dense.boxes, scene)
         features = self.norm(self.output(scene.memory.masked_fill(~usable[..., None], 0.0)))
         logit = torch.log(proposals / (1 - proposals)).masked_fill(~usable[..., None], float("inf"))
         return features, logit
+
+
+def _on_canvas(boxes: Float[Tensor, "b s 4"], scene: Scene) -> Float[Tensor, "b s 4"]:
+    """xyxy px to cxcywh of the valid canvas, cut at its edges, no side below 1e-3."""
+    sides = scene.sides().repeat(1, 2)[:, None]
+    unit = xyxy_to_cxcywh((boxes.float() / sides).clamp(0, 1))
+    return torch.cat([unit[..., :2].clamp(1e-3, 1 - 1e-3), unit[..., 2:].clamp(1e-3, 1 - 1e-3)], -1)
 
 
 def proposal_boxes(scene: Scene) -> tuple[Float[Tensor, "b s 4"], Bool[Tensor, "b s"]]:
@@ -147,6 +164,30 @@ class Decoder(nn.Module):
 def top_tokens(logits: Float[Tensor, "b s"], count: int) -> Int[Tensor, "b k"]:
     """Indices of the best tokens, best first; all of them where a picture has fewer."""
     return logits.topk(min(count, logits.shape[1]), dim=1).indices
+
+
+def distinct_tokens(
+    logits: Float[Tensor, "b s"], boxes: Float[Tensor, "b s 4"], count: int, iou_above: float
+) -> tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]:
+    """The best tokens of which none overlaps a better one by more than `iou_above` (cxcywh boxes, non-maximum
+    suppression), best first, then suppressed ones while places are left; and which were suppressed.
+
+    Looks at the 4 · count best tokens. Only tensor operations, whatever the pictures: suppression is repeated until nothing
+    can change (Cluster-NMS, Zheng et al. 2021).
+    """
+    best = top_tokens(logits, 4 * count)
+    ranked = cxcywh_to_xyxy(gather_rows(boxes, best))
+    overlaps = torch.stack([iou(rows, rows) > iou_above for rows in ranked.float()]).triu(1)
+    kept = torch.ones_like(best, dtype=torch.bool)
+    for _ in range(CHAIN):
+        kept = ~(overlaps & kept[:, :, None]).any(1)
+    places = torch.arange(best.shape[1], device=best.device) + best.shape[1] * ~kept
+    order = places.topk(min(count, best.shape[1]), dim=1, largest=False, sorted=True).indices
+    return best.gather(1, order), ~kept.gather(1, order)
+
+
+CHAIN = 12
+"""longest chain of boxes that are suppressed and freed one by another that `distinct_tokens` resolves exactly"""
 
 
 def gather_rows(values: Float[Tensor, "b s c"], index: Int[Tensor, "b k"]) -> Float[Tensor, "b k c"]:

@@ -1,0 +1,46 @@
+"""What a backbone sees: feature maps, and, where it was trained to find people, what it already says about them."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class DenseBoxes:
+    """A dense detector's answer at every cell of strides 8, 16, 32 (level by level, row by row)."""
+
+    logits: Float[Tensor, "b s"]
+    """that a person is there"""
+    boxes: Float[Tensor, "b s 4"]
+    """xyxy px of the padded canvas"""
+
+
+@runtime_checkable
+class PoseMaps(Protocol):
+    """Joints of whoever fills a box."""
+
+    def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q k 2"], Float[Tensor, "b q k"]]:
+        """Joints (px of the padded canvas, as the boxes) and how sure each is (0..1)."""
+
+
+@runtime_checkable
+class AttributeMaps(Protocol):
+    """Apparent gender and age of whoever fills a box."""
+
+    def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
+        """Logit of label 1 (female), and logits of whole years from 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """Feature maps of strides 4, 8, 16, 32; the rest is None where the backbone only gives features."""
+
+    features: list[Float[Tensor, "b _c _h _w"]]
+    boxes: DenseBoxes | None = None
+    poses: PoseMaps | None = None
+    attributes: AttributeMaps | None = None
+
+    def without_features(self) -> "Sight":
+        return replace(self, features=[])

@@ -1,0 +1,141 @@
+"""Queries that start from what the backbone already knows about people."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import nms
+
+from humanquery.backbones.sight import DenseBoxes, Sight
+from humanquery.core.boxes import cxcywh_to_xyxy
+from humanquery.core.errors import ConfigError
+from humanquery.models.hqnet.hqnet import HQNet
+from humanquery.models.hqnet.network import distinct_tokens
+from humanquery.tasks.keypoint_refinement import RefinementConfig
+from humanquery.tasks.keypoints import KeypointsConfig
+from tests.models.official_resnet import OfficialResNet
+from tests.models.small import batch as batch_of
+from tests.models.small import person, small_config
+
+BOX = torch.tensor([12.0, 8.0, 44.0, 56.0])
+
+
+class Knowing(OfficialResNet):
+    """Sees one person, in one cell, with every joint in the middle of the asked box, a woman of about 30."""
+
+    gives = ("person", "keypoints", "gender", "age")
+
+    def __init__(self):
+        super().__init__(4, (1, 1, 1, 1))
+
+    def see(self, images):
+        features = self(images)
+        cells = sum(f.shape[-2] * f.shape[-1] for f in features[1:])
+        logits = torch.full((len(images), cells), -6.0)
+        logits[:, [3, 4]] = torch.tensor([3.0, 2.5])
+        boxes = BOX.expand(len(images), cells, 4) * 0.1
+        boxes = boxes.index_fill(1, torch.tensor([3]), 0) + 0
+        boxes[:, 3], boxes[:, 4] = BOX, BOX + 1
+        return Sight(features, DenseBoxes(logits, boxes), self, self)
+
+    def in_boxes(self, boxes):
+        raise NotImplementedError
+
+
+class Poses:
+    def in_boxes(self, boxes):
+        middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+        return middle[..., None, :].expand(-1, -1, 17, -1), torch.full((*boxes.shape[:2], 17), 0.7)
+
+
+class Looks:
+    def in_boxes(self, boxes):
+        years = -(torch.arange(85.0) - 30).square().expand(*boxes.shape[:2], 85)
+        return torch.full(boxes.shape[:2], 2.0), years
+
+
+class Seeing(Knowing):
+    def see(self, images):
+        return replace(super().see(images), poses=Poses(), attributes=Looks())
+
+
+def config(**changes):
+    keypoints = KeypointsConfig(
+        hidden=32, in_boxes=True, refinement=RefinementConfig(1, 32, 0.0, in_boxes=True), heatmap=None
+    )
+    return replace(small_config(keypoints=keypoints), priors=Seeing.gives, denoising=None, **changes)
+
+
+def model(**changes) -> HQNet:
+    torch.manual_seed(0)
+    return HQNet(config(**changes), backbone=Seeing()).eval()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return batch_of([person((64, 64), tuple(BOX.tolist()))] * 2)
+
+
+def test_an_untrained_model_already_says_what_its_backbone_says(batch):
+    first = model().predict(batch)[0]
+    best = first[:1]
+    torch.testing.assert_close(best.boxes, BOX[None], atol=1e-3, rtol=0)
+    assert best.scores.item() == pytest.approx(torch.tensor(3.0).sigmoid().item(), abs=1e-4)
+    torch.testing.assert_close(best.keypoints, ((BOX[:2] + BOX[2:]) / 2).expand(1, 17, 2), atol=1e-3, rtol=0)
+    assert best.keypoint_scores.unique().tolist() == [pytest.approx(0.7)]
+    assert best.gender.item() == pytest.approx(torch.tensor(2.0).sigmoid().item(), abs=1e-4)
+    assert best.age.item() == pytest.approx(30, abs=0.1)
+
+
+def test_the_second_box_on_the_same_person_starts_as_nobody(batch):
+    people = model().predict(batch)[0]
+    assert people.scores[0] > 0.9 and (people.scores[1:] < 0.2).all()
+
+
+def test_priors_can_be_learned_away(batch):
+    net = model().train()
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.02)
+    truth = batch_of([person((64, 64), (4.0, 4.0, 40.0, 52.0), gender=None)] * 2)
+    before = sum(net(truth).values()).item()
+    for _ in range(10):
+        optimizer.zero_grad()
+        sum(net(truth).values()).backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+    assert sum(net(truth).values()).item() < before
+
+
+def test_the_other_pictures_of_a_batch_change_nothing(batch):
+    net = model()
+    alone = net.predict(batch_of([person((64, 64), tuple(BOX.tolist()))]))[0]
+    torch.testing.assert_close(net.predict(batch)[1].boxes, alone.boxes, atol=1e-3, rtol=1e-4)
+
+
+def test_denoising_goes_together_with_priors(batch):
+    losses = HQNet(replace(config(), denoising=small_config().denoising), backbone=Seeing())(batch)
+    assert "denoising.layer0.class" in losses and all(value.isfinite() for value in losses.values())
+
+
+def test_a_prior_that_the_backbone_cannot_give_is_named():
+    with pytest.raises(ConfigError, match="model.priors names person.*features only.*StackedBackbone"):
+        HQNet(replace(small_config(), priors=("person",)), backbone=OfficialResNet(4, (1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_distinct_tokens_are_those_of_non_maximum_suppression(seed):
+    random = torch.Generator().manual_seed(seed)
+    boxes = torch.cat([torch.rand(2, 60, 2, generator=random) * 0.5 + 0.2, torch.full((2, 60, 2), 0.3)], -1)
+    logits = torch.randn(2, 60, generator=random)
+    chosen, doubled = distinct_tokens(logits, boxes, 20, 0.6)
+    for i in range(2):
+        kept = nms(cxcywh_to_xyxy(boxes[i]), logits[i], 0.6)
+        assert chosen[i][~doubled[i]].tolist() == kept[:20].tolist()
+        assert int((~doubled[i]).sum()) == min(20, len(kept))
+        assert len(set(chosen[i].tolist())) == 20
+
+
+def test_fewer_tokens_than_queries_are_all_taken():
+    boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2]] * 3])
+    chosen, doubled = distinct_tokens(torch.tensor([[0.0, 2.0, 1.0]]), boxes, 5, 0.7)
+    assert chosen.tolist() == [[1, 2, 0]] and doubled.tolist() == [[False, True, True]]
