@@ -2,12 +2,18 @@
 
 from humanquery.backbones.movenet import MoveNetBackbone, MoveNetFeatures
 from humanquery.backbones.parts import Backbone
+from humanquery.backbones.rtmdet import RtmdetBackbone, RtmdetFeatures
 from humanquery.backbones.timm_features import TimmBackbone, TimmFeatures
 from humanquery.backbones.vit import VitBackbone, VitFeatures
 
-BackboneConfig = TimmBackbone | MoveNetBackbone | VitBackbone
+BackboneConfig = TimmBackbone | MoveNetBackbone | VitBackbone | RtmdetBackbone
 
-_MODULES = {TimmBackbone: TimmFeatures, MoveNetBackbone: MoveNetFeatures, VitBackbone: VitFeatures}
+_MODULES = {
+    TimmBackbone: TimmFeatures,
+    MoveNetBackbone: MoveNetFeatures,
+    VitBackbone: VitFeatures,
+    RtmdetBackbone: RtmdetFeatures,
+}
 
 
 def build(config: BackboneConfig) -> Backbone:
@@ -15,4 +21,12 @@ def build(config: BackboneConfig) -> Backbone:
     return _MODULES[type(config)](config)
 
 
-__all__ = ["Backbone", "BackboneConfig", "MoveNetBackbone", "TimmBackbone", "VitBackbone", "build"]
+__all__ = [
+    "Backbone",
+    "BackboneConfig",
+    "MoveNetBackbone",
+    "RtmdetBackbone",
+    "TimmBackbone",
+    "VitBackbone",
+    "build",
+]
