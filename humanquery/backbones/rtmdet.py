@@ -54,30 +54,34 @@ class RtmdetFeatures(Backbone):
         return self.see(images).features
 
     def see(self, images: Float[Tensor, "b 3 h w"]) -> Sight:
-        """Maps (those of `forward`), and boxes where the head was kept; they may reach over the pictures' edges."""
-        first, levels = self._levels(images)
+        """Maps, and boxes where the head was kept; they may reach over the pictures' edges."""
+        first, levels = self._maps(images)
         if self.bbox_head is None:
-            return Sight([first, *levels])
+            return Sight(self._features(first, levels, [()] * len(levels), images))
         towers = self.bbox_head.towers(levels)
-        guesses = [
-            (logits.float().flatten(1), _boxes(distances.float() * stride, stride).flatten(1, 2))
-            for (logits, distances), stride in zip(self.bbox_head.guesses(towers), self.strides[1:], strict=True)
-        ]
-        boxes = DenseBoxes(*(torch.cat(parts, 1) for parts in zip(*guesses, strict=True)))
-        return Sight([first, *self._with_towers(levels, towers)], boxes=boxes)
+        logits, boxes = [], []
+        for (logit, distances), stride in zip(self.bbox_head.guesses(towers), self.strides[1:], strict=True):
+            logits.append(_reached(logit, images, stride).float().flatten(1))
+            boxes.append(_boxes(_reached(distances, images, stride).float() * stride, stride).flatten(1, 2))
+        return Sight(
+            self._features(first, levels, towers, images), DenseBoxes(torch.cat(logits, 1), torch.cat(boxes, 1))
+        )
 
-    def _levels(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The map of stride 4 and the neck's three, cut to the cells that the picture reaches."""
+    def _maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The map of stride 4 and the neck's three, of the pictures padded to multiples of 32."""
         height, width = images.shape[-2:]
-        padded = F.pad(images.flip(1), (0, -width % 32, 0, -height % 32))
-        first, *stages = self.backbone(padded)
-        maps = zip([first, *self.neck(stages)], self.strides, strict=True)
-        first, *levels = [m[..., : -(-height // stride), : -(-width // stride)] for m, stride in maps]
-        return first, levels
+        first, *stages = self.backbone(F.pad(images.flip(1), (0, -width % 32, 0, -height % 32)))
+        return first, self.neck(stages)
 
-    @staticmethod
-    def _with_towers(levels: list[Tensor], towers: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        return [torch.cat([level, *pair], 1) for level, pair in zip(levels, towers, strict=True)]
+    def _features(self, first: Tensor, levels: list[Tensor], towers: list[tuple], images: Tensor) -> list[Tensor]:
+        maps = [first, *(torch.cat([level, *pair], 1) for level, pair in zip(levels, towers, strict=True))]
+        return [_reached(m, images, stride) for m, stride in zip(maps, self.strides, strict=True)]
+
+
+def _reached(cells: Float[Tensor, "b c _h _w"], images: Tensor, stride: int) -> Float[Tensor, "b c _i _j"]:
+    """Without the cells that lie wholly in the padding."""
+    height, width = images.shape[-2:]
+    return cells[..., : -(-height // stride), : -(-width // stride)]
 
 
 def _boxes(distances: Float[Tensor, "b 4 h w"], stride: int) -> Float[Tensor, "b h w 4"]:
