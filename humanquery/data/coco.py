@@ -40,6 +40,7 @@ class CocoSourceConfig:
     age_labels: Literal["point", "range"] = "point"
     suspect_boxes: Literal["ignore", "person"] = "ignore"
     depicted: Literal["ignore", "person"] = "person"
+    fragments: Literal["ignore", "person"] = "person"
     unlabelled_keypoints: Literal["negative", "unknown"] = "negative"
     keep_empty: bool = True
     """keep pictures without a person (ignore regions do not count)"""
@@ -73,6 +74,7 @@ class CocoSource:
             age_labels=config.age_labels,
             suspect_boxes=config.suspect_boxes,
             depicted=config.depicted,
+            fragments=config.fragments,
             unlabelled_keypoints=config.unlabelled_keypoints,
         )
         unknown = set(self.options.fields) - set(FIELDS)

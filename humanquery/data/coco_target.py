@@ -36,6 +36,8 @@ class CocoOptions:
     """`look: suspect_box`: the box shows no single person, so nothing can be learned or scored there"""
     depicted: Literal["ignore", "person"] = "person"
     """`look: depicted` (statues, posters, dolls): COCO's annotators counted them as persons"""
+    fragments: Literal["ignore", "person"] = "person"
+    """`look: fragment`: only a limb is seen"""
     unlabelled_keypoints: Literal["negative", "unknown"] = "negative"
     """a person without one labelled joint. negative: known to show no joint (what the HQNet release assumes; target of
     the `keypoints seen` score); unknown: nobody looked, unless `valid.keypoints_2d` says 1"""
@@ -108,6 +110,7 @@ def is_ignored(annotation: Annotation, options: CocoOptions) -> bool:
         is_crowd(annotation)
         or (look == "suspect_box" and options.suspect_boxes == "ignore")
         or (look == "depicted" and options.depicted == "ignore")
+        or (look == "fragment" and options.fragments == "ignore")
     )
 
 

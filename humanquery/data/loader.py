@@ -16,6 +16,7 @@ from humanquery.core.errors import ConfigError, ImageError
 from humanquery.core.target import Target
 from humanquery.data.augment import AugmentConfig, augment
 from humanquery.data.canvas import LetterboxConfig, letterboxed
+from humanquery.data.regions import RegionAugmentConfig, augment_region
 from humanquery.data.sources import Source, SourceConfig, open_source
 from humanquery.data.transport import pack, unpack
 
@@ -32,7 +33,7 @@ _LARGEST_SHUFFLE = 1 << 23
 class MixPart:
     source: SourceConfig
     weight: float = 1.0
-    augment: AugmentConfig | None = None
+    augment: AugmentConfig | RegionAugmentConfig | None = None
     """instead of the loader's"""
 
 
@@ -60,7 +61,7 @@ class TrainLoader:
     def __init__(
         self,
         mix: MixConfig,
-        augmentation: AugmentConfig,
+        augmentation: AugmentConfig | RegionAugmentConfig,
         batch_size: int,
         *,
         seed: int = 0,
@@ -164,7 +165,7 @@ class _Positions:
 class _TrainSamples(Dataset):
     """Sample k of the run, augmented by draws of (seed, k), with the pictures that failed on the way."""
 
-    def __init__(self, plan: MixPlan, mix: MixConfig, augmentation: AugmentConfig, seed: int):
+    def __init__(self, plan: MixPlan, mix: MixConfig, augmentation: AugmentConfig | RegionAugmentConfig, seed: int):
         self.plan, self.seed = plan, seed
         self.configs = [part.augment or augmentation for part in mix.parts]
 
@@ -174,6 +175,8 @@ class _TrainSamples(Dataset):
         config = self.configs[source]
         problems: list[tuple[str, str]] = []
         sample = self._read(source, index, problems)
+        if isinstance(config, RegionAugmentConfig):
+            return augment_region(sample, config, rng), problems
         donor = None
         if rng.random() < config.copy_paste.chance:
             donor = self._read(source, int(rng.integers(len(self.plan.sources[source]))), problems)

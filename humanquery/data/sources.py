@@ -5,10 +5,11 @@ from typing import Protocol, runtime_checkable
 from humanquery.core.batch import Sample
 from humanquery.data.coco import CocoSourceConfig
 from humanquery.data.crops import FacesConfig, MosaicConfig, PetaConfig
+from humanquery.data.regions import RegionsConfig
 from humanquery.data.scenes import GeneratedScenes, Scenes
 
 # A new kind of source joins here: a frozen dataclass with `build()` (or a line in `open_source`).
-SourceConfig = CocoSourceConfig | PetaConfig | FacesConfig | MosaicConfig | GeneratedScenes
+SourceConfig = CocoSourceConfig | PetaConfig | FacesConfig | MosaicConfig | GeneratedScenes | RegionsConfig
 
 
 @runtime_checkable

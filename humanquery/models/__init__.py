@@ -6,15 +6,17 @@ from typing import Any
 from humanquery.backbones import BackboneConfig, StackedBackbone
 from humanquery.core.config import from_plain
 from humanquery.core.system import System
+from humanquery.models.attributes.attributes import Attributes
+from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.hqnet.config import HQNetConfig
 from humanquery.models.hqnet.hqnet import HQNet
 
-SystemConfig = HQNetConfig
+SystemConfig = HQNetConfig | AttributesConfig
 
 
 def build(config: SystemConfig) -> System:
     """The system of a config, with fresh weights (the backbone's as its config says)."""
-    return HQNet(config)
+    return Attributes(config) if isinstance(config, AttributesConfig) else HQNet(config)
 
 
 def rebuild(plain: dict[str, Any]) -> System:

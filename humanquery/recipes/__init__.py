@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 from humanquery.core.errors import ConfigError, nearest
+from humanquery.recipes.attributes import attributes_small
 from humanquery.recipes.paper import hqnet_r50, hqnet_swin_l, hqnet_vit_l
 from humanquery.recipes.recipe import DataConfig, Recipe
 from humanquery.recipes.small import hqnet_small, hqnet_tiny_scenes
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (hqnet_r50, hqnet_swin_l, hqnet_vit_l, hqnet_small, hqnet_tiny_scenes)
+    recipe.__name__: recipe
+    for recipe in (hqnet_r50, hqnet_swin_l, hqnet_vit_l, hqnet_small, hqnet_tiny_scenes, attributes_small)
 }
 
 

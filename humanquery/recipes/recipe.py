@@ -5,9 +5,19 @@ from dataclasses import dataclass, field
 from humanquery.data.augment import AugmentConfig
 from humanquery.data.canvas import LetterboxConfig
 from humanquery.data.loader import MixConfig
+from humanquery.data.regions import RegionAugmentConfig
 from humanquery.data.sources import SourceConfig
 from humanquery.engine.config import EngineConfig
-from humanquery.models.hqnet.config import HQNetConfig
+from humanquery.models import SystemConfig
+
+
+@dataclass(frozen=True)
+class ValPart:
+    """One of several evaluation parts; `name` begins the names of its numbers."""
+
+    name: str
+    source: SourceConfig
+    letterbox: LetterboxConfig
 
 
 @dataclass(frozen=True)
@@ -16,16 +26,18 @@ class DataConfig:
 
     train: MixConfig
     val: SourceConfig
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: AugmentConfig | RegionAugmentConfig = field(default_factory=AugmentConfig)
     letterbox: LetterboxConfig = field(default_factory=LetterboxConfig)
     """how pictures are laid for evaluation"""
+    also_val: tuple[ValPart, ...] = ()
+    """further parts, scored by recipes that train attributes on known boxes"""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A whole experiment. `--set model.tasks.mask=none` and the like change one number."""
 
-    model: HQNetConfig
+    model: SystemConfig
     data: DataConfig
     engine: EngineConfig = field(default_factory=EngineConfig)
     data_name: str = ""

@@ -20,7 +20,9 @@ from humanquery.engine.loop import train as run_engine
 from humanquery.evaluation.report import EvaluationReport
 from humanquery.evaluation.run import evaluate as run_evaluation
 from humanquery.models import build
+from humanquery.models.attributes.config import AttributesConfig
 from humanquery.recipes import Recipe, find
+from humanquery.recipes.attributes import evaluate_regions
 
 EVALUATION_BATCH = 4
 
@@ -73,6 +75,8 @@ class _Loader:
 
 def evaluator(recipe: Recipe) -> Callable[[nn.Module], dict[str, float]]:
     """Scores on the recipe's evaluation part, as flat numbers for the journal."""
+    if isinstance(recipe.model, AttributesConfig):
+        return lambda system: evaluate_regions(system, recipe.data)
 
     def score(system: nn.Module) -> dict[str, float]:
         pairs = EvalLoader(open_source(recipe.data.val), recipe.data.letterbox, EVALUATION_BATCH, divisor=32)
@@ -82,8 +86,10 @@ def evaluator(recipe: Recipe) -> Callable[[nn.Module], dict[str, float]]:
     return score
 
 
-def illustrator(recipe: Recipe, pictures: int = 4) -> Callable[[nn.Module], dict[str, np.ndarray]]:
-    """A few pictures of the evaluation part with what the model sees in them."""
+def illustrator(recipe: Recipe, pictures: int = 4) -> Callable[[nn.Module], dict[str, np.ndarray]] | None:
+    """A few pictures of the evaluation part with what the model sees in them; None for a model that finds nobody."""
+    if isinstance(recipe.model, AttributesConfig):
+        return None
     from humanquery.core.batch import Batch
     from humanquery.draw import draw
 

@@ -1,0 +1,229 @@
+"""Person regions: pictures of which one labelled person at a time fills the canvas, to learn apparent gender and age."""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from humanquery.core.affine import Affine2D, Size
+from humanquery.core.batch import Meta, Sample
+from humanquery.core.boxes import areas, clip, cxcywh_to_xyxy, xyxy_to_cxcywh
+from humanquery.core.errors import ConfigError
+from humanquery.core.target import Target
+from humanquery.data.canvas import GREY
+from humanquery.data.coco import CocoSource, CocoSourceConfig
+from humanquery.data.crops import FacesConfig, PetaConfig
+from humanquery.data.photometric import PhotometricConfig, distort_colours
+
+
+@dataclass(frozen=True)
+class RegionsConfig:
+    """Every person of `people` with a gender or age label, whose box is at least `smallest` px high or wide."""
+
+    people: CocoSourceConfig | PetaConfig | FacesConfig
+    smallest: float = 24.0
+    longest_picture: int = 512
+    """decoded pictures are kept in memory, scaled down to this long side"""
+
+    def build(self) -> "RegionSource":
+        return RegionSource(self)
+
+
+class RegionSource:
+    """One sample per labelled person: its whole picture, with that person in row 0 of the target.
+
+    The other people keep their rows: their labels count too where the augmented canvas shows them. Only boxes, ignore
+    flags and the two labels are kept. Pictures are decoded once and stay in memory (in each worker).
+    """
+
+    def __init__(self, config: RegionsConfig):
+        self.config = config
+        people = config.people
+        only = {"fields": ("gender", "age")} if isinstance(people, CocoSourceConfig) else {}
+        self.pictures = replace(people, **only).build()
+        self._decoded: dict[int, Sample] = {}
+        self.persons: list[tuple[int, int]] = []
+        """(picture, row of the person in it)"""
+        for picture in range(len(self.pictures)):
+            target = self._target(picture)
+            sides = (target.boxes[:, 2:] - target.boxes[:, :2]).amax(-1)
+            meant = labelled(target) & (sides >= config.smallest)
+            self.persons += [(picture, row) for row in meant.nonzero().flatten().tolist()]
+
+    def __len__(self) -> int:
+        return len(self.persons)
+
+    def __getitem__(self, i: int) -> Sample:
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        picture, row = self.persons[i]
+        sample = self._sample(picture)
+        order = [row, *(k for k in range(len(sample.target)) if k != row)]
+        return replace(sample, target=sample.target[order])
+
+    def _sample(self, picture: int) -> Sample:
+        if picture not in self._decoded:
+            self._decoded[picture] = _shrunk(self.pictures[picture], self.config.longest_picture)
+        return self._decoded[picture]
+
+    def _target(self, picture: int) -> Target:
+        if isinstance(self.pictures, CocoSource):
+            return self.pictures.target(picture)
+        return self._sample(picture).target  # crops are small, and their boxes are their pictures
+
+
+def labelled(target: Target) -> Bool[Tensor, " n"]:
+    """People with a gender or an age label."""
+    known = torch.zeros_like(target.ignore)
+    for label in (target.gender, target.age):
+        if label is not None:
+            known = known | label.valid
+    return known & ~target.ignore
+
+
+def _shrunk(sample: Sample, longest: int) -> Sample:
+    plain = Target(
+        image_size=sample.target.image_size,
+        boxes=sample.target.boxes,
+        ignore=sample.target.ignore,
+        areas=sample.target.areas,
+        gender=sample.target.gender,
+        age=sample.target.age,
+    )
+    size = sample.image.shape[:2]
+    scale = longest / max(size)
+    if scale >= 1:
+        return replace(sample, target=plain)
+    small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    matrix = Affine2D.resize(size, small)
+    meta = Meta(sample.meta.image_size, small, matrix, sample.meta.image_id, sample.meta.path)
+    return Sample(matrix.image(sample.image, small), meta, plain.warp(matrix, small))
+
+
+@dataclass(frozen=True)
+class RegionAugmentConfig:
+    """How the meant person is laid on a canvas of fixed size; its neighbours come along."""
+
+    canvas: tuple[int, int] = (192, 128)
+    """(height, width)"""
+    scale: tuple[float, float] = (0.32, 1.0)
+    """size of the person's box relative to the largest that fits on the canvas, drawn evenly in its logarithm"""
+    close: float = 0.15
+    """chance of a close view instead: the box is larger than the canvas, which shows its upper part"""
+    close_scale: tuple[float, float] = (1.0, 1.7)
+    mirror: float = 0.5
+    rotation: float = 8.0
+    """degrees at most, to either side"""
+    jitter: float = 0.08
+    """of a box's sides, by which each of its edges is moved at most: detected boxes are not exact"""
+    visible: float = 0.5
+    """a person of whose box less is on the canvas is unknown there"""
+    smallest: float = 20.0
+    """px on the canvas: a person whose box has no side as long is unknown"""
+    colours: PhotometricConfig = PhotometricConfig(swap_channels=0.0)
+    grey: float = 0.05
+    """chance of a picture without colours"""
+    blur: float = 0.15
+    """chance of a blurred, or coarsely sampled, picture"""
+    compress: float = 0.15
+    """chance of JPEG's artefacts"""
+    noise: float = 0.1
+    erase: float = 0.12
+    """chance that a part of the person's box is painted over"""
+
+    def __post_init__(self):
+        if min(self.canvas) < 1 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(
+                f"RegionAugmentConfig: canvas {self.canvas}, scale {self.scale}; expected a (height, width) of at least "
+                "1 px and (smallest, largest) scale above 0"
+            )
+
+
+def augment_region(sample: Sample, config: RegionAugmentConfig, rng: np.random.Generator) -> Sample:
+    """A training canvas about the person of row 0; its `Meta.to_canvas` is the one matrix. Same `rng` state, same result."""
+    if sample.target is None or not len(sample.target):
+        raise ValueError("augment_region: the sample has no person; expected the meant one in row 0 of its target")
+    matrix = draw_place(sample.target.boxes[0], config, rng)
+    fill = GREY if rng.random() < 0.5 else tuple(int(v) for v in rng.integers(0, 256, 3))
+    target = place_people(sample.target, matrix, config, rng)
+    image = matrix.image(sample.image, config.canvas, fill)
+    image = _degraded(distort_colours(image, config.colours, rng), config, rng)
+    if len(target) and rng.random() < config.erase:
+        _erase(image, target.boxes[0], rng)
+    meta = replace(sample.meta, canvas_size=config.canvas, to_canvas=matrix @ sample.meta.to_canvas)
+    return Sample(image, meta, target)
+
+
+def draw_place(box: Float[Tensor, "4"], config: RegionAugmentConfig, rng: np.random.Generator) -> Affine2D:
+    """The drawn matrix from picture px to canvas px for the person in `box`."""
+    height, width = config.canvas
+    cx, cy, w, h = (float(v) for v in xyxy_to_cxcywh(box))
+    close = rng.random() < config.close
+    low, high = config.close_scale if close else config.scale
+    relative = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    scale = relative * min(height / max(h, 1.0), width / max(w, 1.0))
+    # where on the canvas the box's centre comes to lie: all of the box inside, or of a close view the top
+    room_x, room_y = width - w * scale, height - h * scale
+    x = width / 2 + rng.uniform(-0.5, 0.5) * room_x
+    y = height / 2 + (rng.uniform(-0.5, 0.5) * room_y if room_y > 0 else -0.5 * room_y * rng.uniform(0.5, 1.0))
+    turn = Affine2D.rotation(rng.uniform(-config.rotation, config.rotation)) if config.rotation else Affine2D()
+    flip = Affine2D.scaling(-1.0, 1.0) if rng.random() < config.mirror else Affine2D()
+    return Affine2D.translation(x, y) @ turn @ flip @ Affine2D.scaling(scale) @ Affine2D.translation(-cx, -cy)
+
+
+def place_people(target: Target, matrix: Affine2D, config: RegionAugmentConfig, rng: np.random.Generator) -> Target:
+    """The people on the canvas with jittered boxes, row 0 first; who is hardly seen is left out.
+
+    A box keeps its sides under rotation (scaled, about its moved centre): the hull of a turned box would be far too wide
+    for a standing person.
+    """
+    size: Size = config.canvas
+    scale = abs(matrix.determinant) ** 0.5
+    parts = xyxy_to_cxcywh(target.boxes)
+    boxes = cxcywh_to_xyxy(torch.cat([matrix.points(parts[:, :2]), parts[:, 2:] * scale], 1))
+    shift = torch.from_numpy(rng.uniform(-config.jitter, config.jitter, (len(boxes), 4))).float()
+    shift = shift * parts[:, 2:].repeat(1, 2) * scale
+    jittered = clip(boxes + shift, size)
+    share = areas(jittered) / areas(boxes + shift).clamp(min=1e-6)
+    long_enough = (jittered[:, 2:] - jittered[:, :2]).amax(-1) >= config.smallest
+    seen = (share >= config.visible) & long_enough
+    seen[0] = True  # the meant person counts in a close view too
+    keep = seen & labelled(target)
+    warped = target.warp(matrix, size).replace(boxes=jittered)
+    return warped[keep & ((jittered[:, 2:] - jittered[:, :2]).amin(-1) > 1)]
+
+
+def _degraded(image: UInt8[np.ndarray, "h w 3"], config: RegionAugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    if rng.random() < config.grey:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if rng.random() < config.blur:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.5)) if rng.random() < 0.5 else _coarse(image, rng)
+    if rng.random() < config.noise:
+        noise = rng.normal(0, rng.uniform(2, 10), image.shape)
+        image = (image + noise + 0.5).clip(0, 255).astype(np.uint8)
+    if rng.random() < config.compress:
+        _, packed = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))))
+        image = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(image)
+
+
+def _coarse(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As if enlarged from fewer pixels."""
+    height, width = image.shape[:2]
+    share = rng.uniform(0.4, 0.9)
+    small = cv2.resize(image, (round(width * share), round(height * share)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _erase(image: UInt8[np.ndarray, "h w 3"], box: Float[Tensor, "4"], rng: np.random.Generator) -> None:
+    """Paints a rectangle of 3 to 20 % of the box in one colour, or grey noise."""
+    x1, y1, x2, y2 = box.tolist()
+    share, stretch = rng.uniform(0.03, 0.2), np.exp(rng.uniform(-0.7, 0.7))
+    w = (x2 - x1) * min(1.0, (share * stretch) ** 0.5)
+    h = (y2 - y1) * min(1.0, (share / stretch) ** 0.5)
+    x, y = rng.uniform(x1, x2 - w), rng.uniform(y1, y2 - h)
+    part = image[int(y) : int(y + h) + 1, int(x) : int(x + w) + 1]
+    part[:] = rng.integers(0, 256, 3) if rng.random() < 0.5 else rng.integers(0, 256, part.shape)

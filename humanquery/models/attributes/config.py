@@ -1,0 +1,22 @@
+"""The numbers of an attribute model."""
+
+from dataclasses import dataclass, field
+
+from humanquery.backbones import BackboneConfig, TimmBackbone
+from humanquery.nn.regions import RegionConfig
+from humanquery.tasks.age import AgeConfig
+
+
+@dataclass(frozen=True)
+class AttributesConfig:
+    backbone: BackboneConfig = field(
+        default_factory=lambda: TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=1, frozen_norm=False)
+    )
+    regions: RegionConfig = field(default_factory=RegionConfig)
+    gender_loss: float = 1.0
+    label_smoothing: float = 0.05
+    """a gender label counts as so much of the other one, halved"""
+    age: AgeConfig = field(default_factory=AgeConfig)
+    """weights of the loss (its classes are `regions.num_ages`)"""
+    age_slack: float = 2.0
+    """years to either side of an age that are as right: people who judge the same photo differ by more"""

@@ -1,0 +1,115 @@
+"""Gender and age first, on known boxes: a backbone and a region head that HQNet takes over."""
+
+import torch
+from torch import nn
+
+from humanquery.backbones import TimmBackbone
+from humanquery.core.batch import Batch
+from humanquery.core.target import Target
+from humanquery.data.canvas import LetterboxConfig
+from humanquery.data.coco import CocoSourceConfig
+from humanquery.data.crops import FacesConfig, PetaConfig
+from humanquery.data.loader import EvalLoader, MixConfig, MixPart
+from humanquery.data.regions import RegionAugmentConfig, RegionsConfig
+from humanquery.data.sources import SourceConfig, open_source
+from humanquery.engine.config import EngineConfig
+from humanquery.engine.optim import OptimConfig
+from humanquery.evaluation.regions import RegionScores, score_regions
+from humanquery.models.attributes.attributes import Attributes
+from humanquery.models.attributes.config import AttributesConfig
+from humanquery.recipes.recipe import DataConfig, Recipe, ValPart
+from humanquery.recipes.small import data_root
+
+
+def attributes_small() -> Recipe:
+    """MobileNetV2 (ImageNet) and a region head learn apparent gender and age of people in given boxes.
+
+    humanquery train --recipe attributes_small --set model.backbone.weights=PATH/mobilenetv2.safetensors --out runs/attributes
+
+    Without `--set` timm fetches the first weights. Data: people/, peta/ and faces/ (docs/datasets.md) under
+    HUMANQUERY_DATA. Hardware: one CPU core with bf16 for about an hour. The scores it reached stand in EXPERIMENTS.md.
+    """
+    root = data_root()
+    people = {"depicted": "ignore", "fragments": "ignore"}
+    # crops have no surroundings to show: what is not person would be grey
+    crops = RegionAugmentConfig(scale=(0.45, 1.0), close=0.08)
+    return Recipe(
+        model=AttributesConfig(
+            backbone=TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=1, frozen_norm=False)
+        ),
+        data=DataConfig(
+            train=MixConfig(
+                (
+                    MixPart(RegionsConfig(CocoSourceConfig(f"{root}/people/train.json", **people)), 0.33),
+                    MixPart(RegionsConfig(CocoSourceConfig(f"{root}/people/train_more.json", **people)), 0.22),
+                    MixPart(RegionsConfig(PetaConfig(f"{root}/peta")), 0.28, crops),
+                    MixPart(RegionsConfig(FacesConfig(f"{root}/faces")), 0.17, crops),
+                )
+            ),
+            val=CocoSourceConfig(f"{root}/people/val.json", fields=("gender", "age")),
+            augment=RegionAugmentConfig(),
+            letterbox=LetterboxConfig(416, 416),
+            also_val=(
+                ValPart("peta", PetaConfig(f"{root}/peta", "val"), LetterboxConfig(128, 192)),
+                ValPart("faces", FacesConfig(f"{root}/faces", "val"), LetterboxConfig(128, 128)),
+            ),
+        ),
+        engine=EngineConfig(
+            steps=2100,
+            batch_size=48,
+            num_workers=1,
+            optim=OptimConfig(
+                lr=1e-3,
+                weight_decay=2e-2,
+                backbone_multiplier=0.5,
+                clip=5.0,
+                exempt_norms_and_biases=True,
+                schedule="cosine",
+                warmup_steps=150,
+                ema=0.998,
+            ),
+            precision="bf16",
+            channels_last=True,
+            log_every=20,
+            evaluate_every=700,
+            checkpoint_minutes=3.0,
+        ),
+        data_name="people/ train and train_more (COCO val2017 and train2017 pictures), peta/ train, faces/ train",
+        data_licence="impressions of gender and age and peta/: research only; faces/: non-commercial research",
+    )
+
+
+def evaluate_regions(system: nn.Module, data: DataConfig, batch_size: int = 8) -> dict[str, float | None]:
+    """Scores of a system on the true boxes of `data.val` (as `people/...`) and of every further part, as flat numbers."""
+    parts = (ValPart("people", data.val, data.letterbox), *data.also_val)
+    scores = {part.name: score_source(system, part.source, part.letterbox, batch_size) for part in parts}
+    return {f"{name}/{key}": value for name, part in scores.items() for key, value in part.numbers().items()}
+
+
+def score_source(
+    system: Attributes | nn.Module, source: SourceConfig, letterbox: LetterboxConfig, batch_size: int = 8
+) -> RegionScores:
+    """What the system says about everybody in the true boxes of a source. Pictures on a canvas as `letterbox` says."""
+    device = next(system.parameters()).device
+    loader = EvalLoader(open_source(source), letterbox, batch_size, divisor=32)
+
+    def pairs():
+        for batch, truths in loader:
+            found = system.predict(_with_boxes(batch, truths).to(device))
+            yield from zip(truths, (people.to("cpu") for people in found), strict=True)
+
+    return score_regions(pairs())
+
+
+def _with_boxes(batch: Batch, truths: list[Target]) -> Batch:
+    """The batch with everybody's box on the canvas (no row is dropped, so that rows stay the truth's)."""
+    targets = [
+        Target(
+            image_size=meta.canvas_size,
+            boxes=meta.to_canvas.boxes(truth.boxes),
+            ignore=truth.ignore,
+            areas=torch.ones(len(truth)),
+        )
+        for meta, truth in zip(batch.metas, truths, strict=True)
+    ]
+    return Batch(batch.images, batch.padding, batch.metas, targets)
