@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from humanquery.backbones.attributes import AttributesBackbone, AttributesFeatures
 from humanquery.backbones.movenet import MoveNetBackbone, MoveNetFeatures
 from humanquery.backbones.parts import Backbone
 from humanquery.backbones.rtmdet import RtmdetBackbone, RtmdetFeatures
@@ -9,7 +10,7 @@ from humanquery.backbones.stacked import StackedFeatures
 from humanquery.backbones.timm_features import TimmBackbone, TimmFeatures
 from humanquery.backbones.vit import VitBackbone, VitFeatures
 
-SingleBackbone = TimmBackbone | MoveNetBackbone | RtmdetBackbone | VitBackbone
+SingleBackbone = TimmBackbone | MoveNetBackbone | RtmdetBackbone | VitBackbone | AttributesBackbone
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ _MODULES = {
     MoveNetBackbone: MoveNetFeatures,
     RtmdetBackbone: RtmdetFeatures,
     VitBackbone: VitFeatures,
+    AttributesBackbone: AttributesFeatures,
 }
 
 
@@ -37,6 +39,7 @@ def build(config: BackboneConfig) -> Backbone:
 
 
 __all__ = [
+    "AttributesBackbone",
     "Backbone",
     "BackboneConfig",
     "MoveNetBackbone",

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from humanquery.backbones import BackboneConfig, StackedBackbone
+from humanquery.backbones import AttributesBackbone, BackboneConfig, StackedBackbone
 from humanquery.core.config import from_plain
 from humanquery.core.system import System
 from humanquery.models.attributes.attributes import Attributes
@@ -32,5 +32,7 @@ def without_sources(config: SystemConfig) -> SystemConfig:
 def _without_source(backbone: BackboneConfig) -> BackboneConfig:
     if isinstance(backbone, StackedBackbone):
         return StackedBackbone(tuple(_without_source(part) for part in backbone.parts))
+    if isinstance(backbone, AttributesBackbone):
+        return replace(backbone, weights="", backbone=_without_source(backbone.backbone))
     pretrained = {"pretrained": False} if hasattr(backbone, "pretrained") else {}
     return replace(backbone, weights="", **pretrained)

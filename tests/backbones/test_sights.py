@@ -1,10 +1,22 @@
 """What backbones that were trained on people say about them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from humanquery.backbones import MoveNetBackbone, RtmdetBackbone, StackedBackbone, TimmBackbone, build
+from humanquery.backbones import (
+    AttributesBackbone,
+    MoveNetBackbone,
+    RtmdetBackbone,
+    StackedBackbone,
+    TimmBackbone,
+    build,
+)
 from humanquery.backbones.movenet import MoveNetPoses
+from humanquery.models.attributes.attributes import Attributes
+from humanquery.models.attributes.config import AttributesConfig
 
 
 def poses(size: int = 32) -> MoveNetPoses:
@@ -76,3 +88,40 @@ def test_a_plain_backbone_only_gives_features():
     backbone = build(TimmBackbone("resnet10t")).eval()
     sight = backbone.see(torch.rand(1, 3, 64, 64))
     assert backbone.gives == () and sight.boxes is None and len(sight.features) == 4
+
+
+def attributes() -> AttributesBackbone:
+    return AttributesBackbone(backbone=TimmBackbone("resnet10t", pretrained=False))
+
+
+def test_an_attribute_backbone_answers_for_boxes_and_gives_no_maps():
+    torch.manual_seed(0)
+    part = build(attributes())
+    sight = part.see(torch.rand(2, 3, 64, 96))
+    assert part.gives == ("gender", "age") and [tuple(f.shape) for f in sight.features] == [
+        (2, 0, 64 // stride, 96 // stride) for stride in part.strides
+    ]
+    boxes = torch.tensor([[[0.0, 0.0, 40.0, 60.0], [50.0, 5.0, 90.0, 50.0]]] * 2)
+    gender, age = sight.attributes.in_boxes(boxes)
+    assert gender.shape == (2, 2) and age.shape == (2, 2, 85)
+    alone = part.see(torch.rand(2, 3, 64, 96)).attributes.in_boxes(boxes[:, :0])
+    assert alone[0].shape == (2, 0) and alone[1].shape == (2, 0, 85)
+
+
+def test_an_attribute_backbone_is_frozen_and_never_in_train_mode():
+    part = build(attributes()).train()
+    assert not any(p.requires_grad for p in part.parameters()) and not any(m.training for m in part.modules())
+
+
+def test_an_attribute_backbone_reads_the_file_of_an_attribute_model(tmp_path):
+    trained = Attributes(AttributesConfig(backbone=TimmBackbone("resnet10t", pretrained=False, frozen_norm=False)))
+    save_file(trained.state_dict(), tmp_path / "attributes.safetensors")
+    part = build(replace(attributes(), weights=str(tmp_path / "attributes.safetensors")))
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in part.state_dict().items())
+
+
+def test_a_stack_asks_the_attribute_part_and_keeps_the_others_maps():
+    torch.manual_seed(0)
+    stack = build(StackedBackbone((TimmBackbone("resnet10t", pretrained=False), attributes())))
+    assert stack.gives == ("gender", "age") and stack.channels == stack.parts[0].channels
+    assert stack.see(torch.rand(1, 3, 64, 64)).attributes is not None
