@@ -179,6 +179,9 @@ def train(
     out: Out,
     set: Sets = [],  # noqa: B006 (typer copies it)
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Fine-tune: start from the tensors of this file that fit.")
+    ] = None,
 ) -> None:
     """Train a recipe; under torchrun on many GPUs.
 
@@ -186,7 +189,7 @@ def train(
     """
     from humanquery.recipes.run import train as run
 
-    result = run(recipe, set, out, resume=resume)
+    result = run(recipe, set, out, resume=resume, weights=weights)
     typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
 
 

@@ -10,7 +10,7 @@ from timm.models.efficientnet import _gen_mobilenet_v2
 from torch import Tensor, nn
 
 from humanquery.backbones.parts import Backbone, fill, freeze, read_tensors
-from humanquery.backbones.sight import Sight
+from humanquery.backbones.sight import WINDOW, Sight
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,29 @@ class MoveNetPoses:
         place = places.gather(-1, best).squeeze(-1)
         found = torch.stack([place % width, place // width], -1) + self._inside(place)
         return found * self.STRIDE + 0.5, heat.transpose(1, 2).gather(-1, best).squeeze(-1)
+
+    def around(
+        self, joints: Float[Tensor, "b n 17 2"], sides: Float[Tensor, "b n 2"]
+    ) -> Float[Tensor, "b n 17 evidence"]:
+        """Square roots of the joint's own map in a window of cells, and in one as wide as a quarter of the person's longer
+        side; then of every joint's map in the middle. Beyond the edge: 0."""
+        b, n, k, _ = joints.shape
+        size = torch.tensor([self.joints.shape[-1], self.joints.shape[-2]], device=joints.device)
+        heat = self.joints.sqrt()
+        middle = joints.float() / self.STRIDE * (2 / size) - 1
+        steps = torch.arange(WINDOW, device=joints.device) - WINDOW // 2
+        steps = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).flatten(0, 1)
+        wide = (sides.float().amax(-1) / self.STRIDE / (4 * WINDOW)).clamp(min=1)[..., None, None, None]
+        windows = torch.cat([steps.expand(b, n, 1, -1, 2), steps * wide], 3) * (2 / size)
+        places = (middle[..., None, :] + windows).transpose(1, 2).flatten(0, 1)
+        own = F.grid_sample(heat.flatten(0, 1)[:, None], places, align_corners=False)
+        own = own.view(b, k, n, windows.shape[3]).transpose(1, 2)
+        every = F.grid_sample(heat, middle.flatten(1, 2)[:, None], align_corners=False)
+        return torch.cat([own, every[:, :, 0].transpose(1, 2).reshape(b, n, k, k)], -1)
+
+    def of(self, picture: int) -> "MoveNetPoses":
+        at = slice(picture, picture + 1)
+        return MoveNetPoses(self.centers[at], self.votes[at], self.joints[at], self.offsets[at])
 
     def _centers(self, boxes: Float[Tensor, "b q 4"]) -> Int[Tensor, "b q"]:
         """Cell of the centre map that best speaks for each box: its value times a bell of a tenth of the box."""

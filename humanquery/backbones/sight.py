@@ -17,12 +17,30 @@ class DenseBoxes:
     """xyxy px of the padded canvas"""
 
 
+WINDOW = 7
+"""samples along each side of the windows of `PoseMaps.around`"""
+
+
+def evidence_width(joints: int) -> int:
+    """Two windows, a fine and a wide one, and the value of every joint's map in the middle."""
+    return 2 * WINDOW**2 + joints
+
+
 @runtime_checkable
 class PoseMaps(Protocol):
     """Joints of whoever fills a box."""
 
     def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q k 2"], Float[Tensor, "b q k"]]:
         """Joints (px of the padded canvas, as the boxes) and how sure each is (0..1)."""
+
+    def around(
+        self, joints: Float[Tensor, "b n k 2"], sides: Float[Tensor, "b n 2"]
+    ) -> Float[Tensor, "b n k evidence"]:
+        """What the joints' maps say about and around given places (px of the padded canvas) of people of given size, as
+        `evidence_width(k)` numbers of 0..1."""
+
+    def of(self, picture: int) -> "PoseMaps":
+        """The maps of one picture, as a batch of one."""
 
 
 @runtime_checkable
@@ -41,6 +59,10 @@ class Sight:
     boxes: DenseBoxes | None = None
     poses: PoseMaps | None = None
     attributes: AttributeMaps | None = None
+
+    def of(self, picture: int) -> "Sight":
+        """What is said about the joints of one picture, as a batch of one."""
+        return Sight([], poses=None if self.poses is None else self.poses.of(picture))
 
     def without_features(self) -> "Sight":
         return replace(self, features=[])

@@ -8,13 +8,14 @@ import numpy as np
 from torch import nn
 
 from humanquery.core.config import override
-from humanquery.core.errors import ConfigError
+from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.core.ranks import rank, world_size
 from humanquery.core.skeleton import Skeleton
 from humanquery.data.canvas import LetterboxConfig, letterboxed
 from humanquery.data.coco import CocoSourceConfig
 from humanquery.data.loader import EvalLoader, TrainLoader
 from humanquery.data.sources import SourceConfig, open_source
+from humanquery.engine.checkpoint import read_weights
 from humanquery.engine.loop import TrainingResult
 from humanquery.engine.loop import train as run_engine
 from humanquery.evaluation.report import EvaluationReport
@@ -27,12 +28,20 @@ from humanquery.recipes.attributes import evaluate_regions
 EVALUATION_BATCH = 4
 
 
-def train(recipe: str | Recipe, overrides: list[str], out: Path, *, resume: bool = False) -> TrainingResult:
-    """Trains a recipe by name with `path.to.field=value` changes; leaves the run in `out` (see `engine.loop.train`)."""
+def train(
+    recipe: str | Recipe, overrides: list[str], out: Path, *, resume: bool = False, weights: Path | None = None
+) -> TrainingResult:
+    """Trains a recipe by name with `path.to.field=value` changes; leaves the run in `out` (see `engine.loop.train`).
+
+    `weights`: a weights file to start from (fine-tuning). Its tensors of the same name and shape are taken, the rest is
+    named; a file of which nothing fits raises CheckpointError.
+    """
     name = recipe if isinstance(recipe, str) else "custom"
     recipe = override(find(recipe) if isinstance(recipe, str) else recipe, overrides)
     _seed_before_building(recipe)
     system = build(recipe.model)
+    if weights is not None and not resume:
+        _start_from(system, weights)
     return run_engine(
         system,
         _Loader(recipe),
@@ -43,6 +52,26 @@ def train(recipe: str | Recipe, overrides: list[str], out: Path, *, resume: bool
         illustrate=illustrator(recipe),
         card=card(name, overrides, recipe),
     )
+
+
+def _start_from(system: nn.Module, weights: Path) -> None:
+    given, own = read_weights(weights).state, system.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    if not fitting:
+        raise CheckpointError(
+            f"{weights}: none of its {len(given)} tensors fits this model; expected the weights of a model of the same recipe"
+        )
+    system.load_state_dict(fitting, strict=False)
+    if rank() == 0:
+        said = f"start from {weights}: {len(fitting)} of {len(own)} tensors taken"
+        fresh, unused = sorted(own.keys() - fitting.keys()), sorted(given.keys() - fitting.keys())
+        for what, names in (("fresh", fresh), ("not taken", unused)):
+            said += (
+                f"; {what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+                if names
+                else ""
+            )
+        print(said, flush=True)
 
 
 def _seed_before_building(recipe: Recipe) -> None:

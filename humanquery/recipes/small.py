@@ -136,7 +136,10 @@ def hqnet_small() -> Recipe:
             tasks=TasksConfig(
                 person=PersonConfig(loss=2.0, cost=5.0),
                 keypoints=KeypointsConfig(
-                    hidden=256, in_boxes=True, refinement=RefinementConfig(2, 512, 0.0, in_boxes=True), heatmap=None
+                    hidden=256,
+                    in_boxes=True,
+                    refinement=RefinementConfig(2, 512, 0.0, in_boxes=True, evidence=True),
+                    heatmap=None,
                 ),
                 mask=MaskConfig(num_points=1024),
                 gender=GenderConfig(hidden_layers=1),

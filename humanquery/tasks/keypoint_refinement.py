@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from humanquery.backbones.sight import evidence_width
 from humanquery.nn.encodings import inverse_sigmoid
 from humanquery.nn.transformer import MLP, DecoderLayer, LayerConfig
 from humanquery.tasks.base import Scene, TaskSizes
@@ -18,7 +20,10 @@ class RefinementConfig:
     feedforward: int = 1024
     dropout: float = 0.1
     in_boxes: bool = False
-    """moves are counted in sides of the reference box instead of logits of the canvas"""
+    """moves are counted in sides of the reference box instead of logits of the canvas, sampling reaches as far as the box is
+    large, and every joint hears its person's query"""
+    evidence: bool = False
+    """every joint also sees the backbone's own joint maps around it; needs the prior "keypoints" """
 
 
 class KeypointRefinement(nn.Module):
@@ -27,7 +32,13 @@ class KeypointRefinement(nn.Module):
     def __init__(self, config: RefinementConfig, sizes: TaskSizes):
         super().__init__()
         layer = LayerConfig(sizes.dim, sizes.heads, sizes.levels, sizes.points, config.feedforward, config.dropout)
-        self.in_boxes = config.in_boxes
+        self.in_boxes, self.evidence = config.in_boxes, None
+        if config.in_boxes:
+            self.person = nn.Linear(sizes.dim, sizes.dim)
+        if config.evidence:
+            self.evidence = nn.ModuleList(
+                nn.Linear(evidence_width(len(sizes.skeleton)), sizes.dim) for _ in range(config.layers)
+            )
         self.layers = nn.ModuleList(DecoderLayer(layer) for _ in range(config.layers))
         self.joint_queries = nn.Embedding(len(sizes.skeleton), 2 * sizes.dim)
         """positional half, then content half"""
@@ -40,23 +51,36 @@ class KeypointRefinement(nn.Module):
             nn.init.zeros_(head[-1].bias)
 
     def forward(
-        self, joints_unit: Float[Tensor, "b n k 2"], scene: Scene, sides_unit: Float[Tensor, "b n 2"]
+        self,
+        joints_unit: Float[Tensor, "b n k 2"],
+        scene: Scene,
+        sides_unit: Float[Tensor, "b n 2"],
+        queries: Float[Tensor, "b n c"],
     ) -> tuple[list[Float[Tensor, "b n k 2"]], list[Float[Tensor, "b n k c"]]]:
         """Joints of n persons per picture (0..1 of the valid canvas) after every layer, and the states that moved them.
 
-        Persons never see each other; the memory's values are projected once per picture.
+        `sides_unit` of the persons' boxes, and their `queries`, are heard only as `RefinementConfig` says. Persons never see
+        each other; the memory's values are projected once per picture.
         """
         b, n, k, _ = joints_unit.shape
         position, content = self.joint_queries.weight.chunk(2, -1)
         position = position.expand(b * n, -1, -1)
         states = content.expand(b * n, -1, -1)
+        if self.in_boxes:
+            states = states + self.person(queries).reshape(b * n, 1, -1)
         points, all_points, all_states = joints_unit.detach(), [], []
-        for layer, head in zip(self.layers, self.heads, strict=True):
+        for i, (layer, head) in enumerate(zip(self.layers, self.heads, strict=True)):
+            if self.evidence is not None:
+                seen = _evidence(points, sides_unit, scene)
+                states = states + self.evidence[i](seen.to(states)).reshape(b * n, k, -1)
             states = layer.attend_self(states, position)
-            references = points.flatten(1, 2)[:, :, None] * scene.valid_ratios[:, None]
             value = layer.cross_attention.project(scene.memory, scene.padding)
             states = layer.attend_memory(
-                states.reshape(b, n * k, -1), position.reshape(b, n * k, -1), references, value, scene.shapes
+                states.reshape(b, n * k, -1),
+                position.reshape(b, n * k, -1),
+                self._references(points, sides_unit, scene),
+                value,
+                scene.shapes,
             ).reshape(b * n, k, -1)
             move = head(states).reshape(b, n, k, 2)
             if self.in_boxes:
@@ -67,3 +91,17 @@ class KeypointRefinement(nn.Module):
             all_states.append(states.reshape(b, n, k, -1))
             points = moved.detach()
         return all_points, all_states
+
+    def _references(self, points: Tensor, sides_unit: Tensor, scene: Scene) -> Float[Tensor, "b nk levels r"]:
+        """Points of the padded map, or with `in_boxes` boxes of half the person's size about them."""
+        references = points.flatten(1, 2)[:, :, None] * scene.valid_ratios[:, None]
+        if not self.in_boxes:
+            return references
+        sides = (sides_unit[:, :, None] / 2).expand_as(points).flatten(1, 2)[:, :, None] * scene.valid_ratios[:, None]
+        return torch.cat([references, sides.to(references)], -1)
+
+
+@torch.no_grad()
+def _evidence(points: Float[Tensor, "b n k 2"], sides_unit: Float[Tensor, "b n 2"], scene: Scene) -> Tensor:
+    canvas = scene.sides()[:, None]
+    return scene.sight.poses.around(points * canvas[:, :, None], sides_unit * canvas)

@@ -54,6 +54,7 @@ class KeypointsPrediction:
     stage: int
     sides_unit: Float[Tensor, "b q 2"]
     """of the reference boxes"""
+    queries: Float[Tensor, "b q c"]
     scores: Float[Tensor, "b q k"] | None = None
     """how sure the prior is of each joint, 0..1"""
 
@@ -90,7 +91,7 @@ class KeypointsTask(Task):
             joints = start + offsets.float() * sides[..., None, :]
         else:
             joints = (offsets + reference_logit[..., None, :2]).float().sigmoid()
-        return KeypointsPrediction(joints, stage, sides, prior.joint_scores)
+        return KeypointsPrediction(joints, stage, sides, queries, prior.joint_scores)
 
     def cost(
         self, prediction: KeypointsPrediction, picture: int, truth: Truth, draws: Draws, tag: str
@@ -166,7 +167,8 @@ class KeypointsTask(Task):
         queries[shown.pictures, place] = shown.queries
         start = prediction.joints_unit.gather(1, queries[..., None, None].expand(-1, -1, self.num_joints, 2))
         sides = prediction.sides_unit.gather(1, queries[..., None].expand(-1, -1, 2))
-        points, _ = self.refinement(start, scene, sides)
+        persons = prediction.queries.gather(1, queries[..., None].expand(-1, -1, prediction.queries.shape[-1]))
+        points, _ = self.refinement(start, scene, sides, persons)
         losses = {}
         for layer, joints in enumerate(points):
             found = joints[shown.pictures, place]
@@ -181,7 +183,8 @@ class KeypointsTask(Task):
         if self.refinement is not None and len(joints):
             one = one_picture(scene, reading.picture)
             sides = prediction.sides_unit[reading.picture, reading.queries]
-            joints = self.refinement(joints[None], one, sides[None])[0][-1][0]
+            persons = prediction.queries[reading.picture, reading.queries]
+            joints = self.refinement(joints[None], one, sides[None], persons[None])[0][-1][0]
         height, width = reading.canvas_size
         limits = joints.new_tensor([width, height])
         joints = reading.to_canvas.inverse().points((joints * limits).clamp(min=0).minimum(limits))
@@ -203,7 +206,7 @@ def one_picture(scene: Scene, picture: int) -> Scene:
         padding=scene.padding[at],
         valid_ratios=scene.valid_ratios[at],
         canvas_sizes=scene.canvas_sizes[at],
-        sight=None,
+        sight=None if scene.sight is None else scene.sight.of(picture),
     )
 
 

@@ -64,6 +64,23 @@ def test_nobody_asked_gives_nobody():
     assert joints.shape == (1, 0, 17, 2) and scores.shape == (1, 0, 17)
 
 
+def test_around_a_joint_its_own_map_is_seen_finely_and_widely_and_every_map_in_the_middle():
+    maps = poses()
+    maps.joints[:] = 0.0
+    maps.joints[0, 4, 10, 12] = 0.81
+    joints = torch.full((1, 2, 17, 2), 2.0)
+    joints[0, 0, 4] = torch.tensor([12.5, 10.5]) * 4  # the middle of that cell
+    joints[0, 1, 4] = torch.tensor([14.5, 10.5]) * 4  # two cells further right
+    seen = maps.around(joints, torch.tensor([[[20.0, 20.0], [20.0, 224.0]]]))
+    fine, wide, every = seen.split([49, 49, 17], -1)
+    assert fine[0, 0, 4].view(7, 7)[3, 3].item() == pytest.approx(0.9)
+    assert fine[0, 0, 4].sum().item() == pytest.approx(0.9, abs=1e-4)
+    assert fine[0, 1, 4].view(7, 7)[3, 1].item() == pytest.approx(0.9, abs=1e-4)
+    assert wide[0, 1, 4].view(7, 7)[3, 2].item() == pytest.approx(0.9, abs=1e-4)  # steps of two cells
+    assert every[0, 0, 4, 4].item() == pytest.approx(0.9) and every[0, 0, 3].abs().sum().item() == 0
+    assert torch.equal(maps.of(0).around(joints, torch.ones(1, 2, 2)), maps.around(joints, torch.ones(1, 2, 2)))
+
+
 PARTS = (RtmdetBackbone(), MoveNetBackbone(width=0.35, heads=True), TimmBackbone("resnet10t"))
 
 

@@ -47,7 +47,8 @@ def found() -> dict[str, np.ndarray]:
         last, box = outputs.layers[-1], model.tasks["box"]
         order = last["person"].logit[0].sigmoid().topk(20).indices
         joints = last["keypoints"].joints_unit[:, order]
-        points, states = model.tasks["keypoints"].refinement(joints, scene, torch.ones(*joints.shape[:2], 2))
+        unheard = torch.ones(1, 20, 2), torch.zeros(1, 20, model.config.transformer.dim)
+        points, states = model.tasks["keypoints"].refinement(joints, scene, *unheard)
         moved = box.heads[-2](kept["raw1"][0]) + inverse_sigmoid(outputs.references[-1])
 
     def per_layer(read):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.ops import nms
 
-from humanquery.backbones.sight import DenseBoxes, Sight
+from humanquery.backbones.sight import DenseBoxes, Sight, evidence_width
 from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.core.errors import ConfigError
 from humanquery.models.hqnet.hqnet import HQNet
@@ -19,6 +19,24 @@ from tests.models.small import batch as batch_of
 from tests.models.small import person, small_config
 
 BOX = torch.tensor([12.0, 8.0, 44.0, 56.0])
+
+
+class Poses:
+    def in_boxes(self, boxes):
+        middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+        return middle[..., None, :].expand(-1, -1, 17, -1), torch.full((*boxes.shape[:2], 17), 0.7)
+
+    def around(self, joints, sides):
+        return (joints + sides[:, :, None]).mean(-1, keepdim=True).expand(-1, -1, -1, evidence_width(17)) / 100
+
+    def of(self, picture):
+        return self
+
+
+class Looks:
+    def in_boxes(self, boxes):
+        years = -(torch.arange(85.0) - 30).square().expand(*boxes.shape[:2], 85)
+        return torch.full(boxes.shape[:2], 2.0), years
 
 
 class Knowing(OfficialResNet):
@@ -37,39 +55,19 @@ class Knowing(OfficialResNet):
         boxes = BOX.expand(len(images), cells, 4) * 0.1
         boxes = boxes.index_fill(1, torch.tensor([3]), 0) + 0
         boxes[:, 3], boxes[:, 4] = BOX, BOX + 1
-        return Sight(features, DenseBoxes(logits, boxes), self, self)
-
-    def in_boxes(self, boxes):
-        raise NotImplementedError
-
-
-class Poses:
-    def in_boxes(self, boxes):
-        middle = (boxes[..., :2] + boxes[..., 2:]) / 2
-        return middle[..., None, :].expand(-1, -1, 17, -1), torch.full((*boxes.shape[:2], 17), 0.7)
-
-
-class Looks:
-    def in_boxes(self, boxes):
-        years = -(torch.arange(85.0) - 30).square().expand(*boxes.shape[:2], 85)
-        return torch.full(boxes.shape[:2], 2.0), years
-
-
-class Seeing(Knowing):
-    def see(self, images):
-        return replace(super().see(images), poses=Poses(), attributes=Looks())
+        return Sight(features, DenseBoxes(logits, boxes), Poses(), Looks())
 
 
 def config(**changes):
     keypoints = KeypointsConfig(
-        hidden=32, in_boxes=True, refinement=RefinementConfig(1, 32, 0.0, in_boxes=True), heatmap=None
+        hidden=32, in_boxes=True, refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, evidence=True), heatmap=None
     )
-    return replace(small_config(keypoints=keypoints), priors=Seeing.gives, denoising=None, **changes)
+    return replace(small_config(keypoints=keypoints), priors=Knowing.gives, denoising=None, **changes)
 
 
 def model(**changes) -> HQNet:
     torch.manual_seed(0)
-    return HQNet(config(**changes), backbone=Seeing()).eval()
+    return HQNet(config(**changes), backbone=Knowing()).eval()
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +111,7 @@ def test_the_other_pictures_of_a_batch_change_nothing(batch):
 
 
 def test_denoising_goes_together_with_priors(batch):
-    losses = HQNet(replace(config(), denoising=small_config().denoising), backbone=Seeing())(batch)
+    losses = HQNet(replace(config(), denoising=small_config().denoising), backbone=Knowing())(batch)
     assert "denoising.layer0.class" in losses and all(value.isfinite() for value in losses.values())
 
 
