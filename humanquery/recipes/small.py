@@ -3,7 +3,7 @@
 import os
 from dataclasses import replace
 
-from humanquery.backbones import MoveNetBackbone, RtmdetBackbone, StackedBackbone, TimmBackbone
+from humanquery.backbones import AttributesBackbone, MoveNetBackbone, RtmdetBackbone, StackedBackbone, TimmBackbone
 from humanquery.data.augment import AugmentConfig
 from humanquery.data.canvas import LetterboxConfig
 from humanquery.data.coco import CocoSourceConfig
@@ -114,14 +114,16 @@ def hqnet_tiny_scenes() -> Recipe:
 
 
 def hqnet_small() -> Recipe:
-    """A small HQNet for real photos that starts from two networks which have seen many people: RTMDet-nano proposes boxes,
-    MoveNet MultiPose joints, both frozen; queries, masks, scores and corrections are learned on data/people.
+    """A small HQNet for real photos that starts from three networks: RTMDet-nano proposes boxes, MoveNet MultiPose joints, and
+    a network of the recipe `attributes_small` gender and age, all frozen; queries, masks, scores and corrections are learned
+    on data/people.
 
+    humanquery train --recipe attributes_small --out runs/attributes
     humanquery train --recipe hqnet_small --out runs/small
 
-    Data: people/ (docs/datasets.md) under HUMANQUERY_DATA; backbone files under HUMANQUERY_WEIGHTS. Hardware: one CPU core
-    with bf16 for some hours. The scores it reached stand in EXPERIMENTS.md and docs/model-card.md; `humanquery ship` made
-    hqnet-small of it.
+    Data: people/, peta/, faces/ (docs/datasets.md) under HUMANQUERY_DATA; backbone files under HUMANQUERY_WEIGHTS and in
+    HUMANQUERY_ATTRIBUTES (default: runs/attributes/model.safetensors). Hardware: one CPU core with bf16 for some hours. The
+    scores it reached stand in EXPERIMENTS.md and docs/model-card.md; `humanquery ship` made hqnet-small of it.
     """
     people, weights = data_root() + "/people", weights_root()
     return Recipe(
@@ -130,6 +132,7 @@ def hqnet_small() -> Recipe:
                 (
                     RtmdetBackbone(f"{weights}/rtmdet_nano_person.fp16.safetensors"),
                     MoveNetBackbone(f"{weights}/movenet_multipose.fp16.safetensors", frozen_blocks=7, heads=True),
+                    AttributesBackbone(os.environ.get("HUMANQUERY_ATTRIBUTES", "runs/attributes/model.safetensors")),
                 )
             ),
             transformer=TransformerConfig(dim=128, levels=3, encoder_layers=1, decoder_layers=2, feedforward=512),
@@ -146,7 +149,7 @@ def hqnet_small() -> Recipe:
                 age=AgeConfig(loss=0.3, hidden_layers=1),
             ),
             denoising=None,
-            priors=("person", "keypoints"),
+            priors=("person", "keypoints", "gender", "age"),
             num_queries=40,
             num_persons=40,
             input=InputConfig(416, 416),
@@ -165,7 +168,7 @@ def hqnet_small() -> Recipe:
             letterbox=LetterboxConfig(416, 416),
         ),
         engine=EngineConfig(
-            steps=4200,
+            steps=3000,
             batch_size=6,
             num_workers=1,
             optim=OptimConfig(lr=5e-4, clip=1.0, schedule="cosine", warmup_steps=200, ema=0.998),

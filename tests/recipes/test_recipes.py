@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from humanquery.core.config import from_plain, override, to_plain
-from humanquery.core.errors import ConfigError
-from humanquery.engine.checkpoint import save_state_dict
+from humanquery.core.errors import CheckpointError, ConfigError
+from humanquery.engine.checkpoint import read_weights, save_state_dict
 from humanquery.models import build
 from humanquery.predict import load
 from humanquery.recipes import RECIPES, Recipe, find
@@ -54,6 +55,29 @@ def test_the_tiny_recipe_trains_saves_scores_and_predicts(tmp_path):
     assert any("layer2.class" in json.dumps(line) for line in lines)
     report = evaluate(result.weights, recipe="hqnet_tiny_scenes", overrides=["data.val.count=2"], device="cpu")
     assert report.to_json()
+
+
+def test_training_can_start_from_the_tensors_of_a_file_that_fit(tmp_path, capsys):
+    config = override(find("hqnet_tiny_scenes"), QUICK).model
+    given = {name: torch.full_like(tensor, 0.25) for name, tensor in build(config).state_dict().items()}
+    del given["content.weight"]
+    given["backbone.unknown"] = torch.zeros(1)
+    given["neck.levels.0.conv.weight"] = torch.zeros(3)
+    start = save_state_dict(tmp_path / "start.safetensors", given, config, {})
+    result = train("hqnet_tiny_scenes", [*QUICK, "engine.steps=0"], tmp_path / "run", weights=start)
+    trained = read_weights(result.weights).state
+    assert torch.equal(trained["selection.output.weight"], given["selection.output.weight"])
+    assert trained["content.weight"].std() > 0.5
+    said = capsys.readouterr().out
+    assert "fresh: content.weight, neck.levels.0.conv.weight" in said
+    assert "not taken: backbone.unknown, neck.levels.0.conv.weight" in said
+
+
+def test_a_file_of_which_nothing_fits_is_refused(tmp_path):
+    config = override(find("hqnet_tiny_scenes"), QUICK).model
+    start = save_state_dict(tmp_path / "start.safetensors", {"other": torch.zeros(1)}, config, {})
+    with pytest.raises(CheckpointError, match="none of its 1 tensors fits this model"):
+        train("hqnet_tiny_scenes", QUICK, tmp_path / "run", weights=start)
 
 
 def test_a_shipped_file_is_half_as_large_names_itself_and_leaves_the_trainers_paths_behind(tmp_path):
