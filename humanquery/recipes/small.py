@@ -139,6 +139,11 @@ def hqnet_small() -> Recipe:
             tasks=TasksConfig(
                 person=PersonConfig(loss=2.0, cost=5.0),
                 keypoints=KeypointsConfig(
+                    l1=20.0,
+                    oks=4.0,
+                    refine_l1=20.0,
+                    refine_oks=8.0,
+                    oks_form="linear",
                     hidden=256,
                     in_boxes=True,
                     refinement=RefinementConfig(2, 512, 0.0, in_boxes=True, evidence=True),

@@ -1,7 +1,7 @@
 """Where the joints are."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,6 +39,8 @@ class KeypointsConfig:
     cost_oks: float = 1.5
     refine_l1: float = 60.0
     refine_oks: float = 2.0
+    oks_form: Literal["log", "linear"] = "log"
+    """of the losses: -log OKS as released, or 1 - OKS, in which people whom nobody could get right do not drown the rest"""
     hidden: int = 512
     in_boxes: bool = False
     """joint = centre + offset × sides of the reference box, instead of the released form: a pose then need not be learned
@@ -144,7 +146,8 @@ class KeypointsTask(Task):
         found, counts = found[persons], counts[persons]
         apart = torch.where(counts[..., None], (found - true).abs(), 0.0)
         alike = oks(found * sides, true * sides, area, self.sigmas, counts)
-        return {"l1": l1 * apart.sum() / num_coordinates, "oks": oks_weight * oks_loss(alike).sum() / num_persons}
+        unlike = oks_loss(alike) if self.config.oks_form == "log" else 1 - alike
+        return {"l1": l1 * apart.sum() / num_coordinates, "oks": oks_weight * unlike.sum() / num_persons}
 
     def finish(
         self, prediction: KeypointsPrediction, matches: Matches, truths: list[Truth], scene: Scene, prepared: Any
