@@ -146,7 +146,7 @@ def hqnet_small() -> Recipe:
                     oks_form="linear",
                     hidden=256,
                     in_boxes=True,
-                    refinement=RefinementConfig(2, 512, 0.0, in_boxes=True, evidence=True),
+                    refinement=RefinementConfig(2, 512, 0.0, in_boxes=True, scores=True, evidence=True),
                     heatmap=None,
                 ),
                 mask=MaskConfig(num_points=1024),

@@ -22,6 +22,8 @@ class RefinementConfig:
     in_boxes: bool = False
     """moves are counted in sides of the reference box instead of logits of the canvas, sampling reaches as far as the box is
     large, and every joint hears its person's query"""
+    scores: bool = False
+    """every joint also gets a score: how near it is expected to be (its part of OKS), 0 for joints that cannot be seen"""
     evidence: bool = False
     """every joint also sees the backbone's own joint maps around it; needs the prior "keypoints" """
 
@@ -35,6 +37,7 @@ class KeypointRefinement(nn.Module):
         self.in_boxes, self.evidence = config.in_boxes, None
         if config.in_boxes:
             self.person = nn.Linear(sizes.dim, sizes.dim)
+        self.scores = nn.Linear(sizes.dim, 1) if config.scores else None
         if config.evidence:
             self.evidence = nn.ModuleList(
                 nn.Linear(evidence_width(len(sizes.skeleton)), sizes.dim) for _ in range(config.layers)

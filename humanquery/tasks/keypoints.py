@@ -4,10 +4,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from humanquery.core.oks import oks
+from humanquery.core.oks import joint_similarity, oks
 from humanquery.losses.people import oks_loss
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
@@ -41,6 +42,8 @@ class KeypointsConfig:
     refine_oks: float = 2.0
     oks_form: Literal["log", "linear"] = "log"
     """of the losses: -log OKS as released, or 1 - OKS, in which people whom nobody could get right do not drown the rest"""
+    score: float = 1.0
+    """weight of the loss of the joints' scores, where `RefinementConfig.scores` asks for them"""
     hidden: int = 512
     in_boxes: bool = False
     """joint = centre + offset × sides of the reference box, instead of the released form: a pose then need not be learned
@@ -171,30 +174,49 @@ class KeypointsTask(Task):
         start = prediction.joints_unit.gather(1, queries[..., None, None].expand(-1, -1, self.num_joints, 2))
         sides = prediction.sides_unit.gather(1, queries[..., None].expand(-1, -1, 2))
         persons = prediction.queries.gather(1, queries[..., None].expand(-1, -1, prediction.queries.shape[-1]))
-        points, _ = self.refinement(start, scene, sides, persons)
+        points, states = self.refinement(start, scene, sides, persons)
         losses = {}
         for layer, joints in enumerate(points):
             found = joints[shown.pictures, place]
             parts = self._losses(found, shown, truths, self.config.refine_l1, self.config.refine_oks, joints)
             losses |= {f"refine{layer}_keypoint_{name}": loss for name, loss in parts.items()}
+        if self.refinement.scores is not None:
+            logits = self.refinement.scores(states[-1]).squeeze(-1)[shown.pictures, place]
+            losses["keypoint_score"] = self._score_loss(logits, points[-1][shown.pictures, place], shown, truths)
         return losses
+
+    def _score_loss(self, logits: Tensor, found: Tensor, shown: Matches, truths: list[Truth]) -> Tensor:
+        """Cross-entropy with the joints' present parts of OKS; 0 is expected of joints that nobody could label."""
+        if not len(shown):
+            return nothing(logits)
+        sides = found.new_tensor([[t.size[1], t.size[0]] for t in truths])[shown.pictures][:, None]
+        true = shown.true(truths, lambda t: _joints_unit(t, self.num_joints))
+        area = shown.true(truths, lambda t: t.target.areas)
+        near = joint_similarity(found.detach() * sides, true * sides, area, self.sigmas)
+        expected = torch.where(shown.true(truths, lambda t: _counted(t, self.num_joints)), near, 0.0)
+        each = F.binary_cross_entropy_with_logits(logits.float(), expected.float(), reduction="none")
+        return self.config.score * each.mean(1).sum() / count_over_ranks(len(shown), logits)
 
     def decode(
         self, prediction: KeypointsPrediction, reading: Reading, scene: Scene, prepared: Any
     ) -> dict[str, Tensor]:
         joints = prediction.joints_unit[reading.picture, reading.queries]
+        scores = None if prediction.scores is None else prediction.scores[reading.picture, reading.queries]
         if self.refinement is not None and len(joints):
             one = one_picture(scene, reading.picture)
             sides = prediction.sides_unit[reading.picture, reading.queries]
             persons = prediction.queries[reading.picture, reading.queries]
-            joints = self.refinement(joints[None], one, sides[None], persons[None])[0][-1][0]
+            points, states = self.refinement(joints[None], one, sides[None], persons[None])
+            joints = points[-1][0]
+            if self.refinement.scores is not None:
+                scores = self.refinement.scores(states[-1][0]).squeeze(-1).float().sigmoid()
         height, width = reading.canvas_size
         limits = joints.new_tensor([width, height])
         joints = reading.to_canvas.inverse().points((joints * limits).clamp(min=0).minimum(limits))
         limits = joints.new_tensor([reading.image_size[1], reading.image_size[0]])
         fields = {"keypoints": joints.clamp(min=0).minimum(limits)}
-        if prediction.scores is not None:
-            fields["keypoint_scores"] = prediction.scores[reading.picture, reading.queries]
+        if scores is not None:
+            fields["keypoint_scores"] = scores
         return fields
 
 

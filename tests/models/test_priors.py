@@ -60,7 +60,10 @@ class Knowing(OfficialResNet):
 
 def config(**changes):
     keypoints = KeypointsConfig(
-        hidden=32, in_boxes=True, refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, evidence=True), heatmap=None
+        hidden=32,
+        in_boxes=True,
+        refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, evidence=True),
+        heatmap=None,
     )
     return replace(small_config(keypoints=keypoints), priors=Knowing.gives, denoising=None, **changes)
 

@@ -2,9 +2,10 @@ import torch
 
 from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.nn.encodings import inverse_sigmoid
-from humanquery.tasks.base import Draws
+from humanquery.tasks.base import Draws, Matches, Truth
+from humanquery.tasks.keypoint_refinement import RefinementConfig
 from humanquery.tasks.keypoints import KeypointsConfig
-from tests.models.small import batch, crowd, small_config, small_model
+from tests.models.small import batch, crowd, person, small_config, small_model
 
 
 def task(**fields):
@@ -36,3 +37,32 @@ def test_a_model_with_joints_in_boxes_trains():
     sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert model.tasks["keypoints"].heads[1][-1].weight.grad.abs().sum() > 0
+
+
+def test_joint_scores_learn_the_joints_part_of_oks_and_that_unlabelled_joints_are_nowhere():
+    refinement = RefinementConfig(1, 32, 0.0, in_boxes=True, scores=True)
+    model = small_model(small_config(keypoints=KeypointsConfig(hidden=32, refinement=refinement, heatmap=None)))
+    keypoints = model.tasks["keypoints"]
+    visibility = torch.full((1, 17), 2)
+    visibility[0, 8:] = 0
+    truths = [Truth.of(person((64, 64), (8.0, 8.0, 40.0, 56.0), visibility=visibility), (64, 64))]
+    one = torch.zeros(1, dtype=torch.long)
+    found = truths[0].target.keypoints.value / 64
+    for logit, least in ((torch.full((1, 17), 8.0), 3.0), (torch.where(visibility > 0, 8.0, -8.0), 0.0)):
+        loss = keypoints._score_loss(logit.float(), found, Matches(one, one, one), truths).item()
+        assert least <= loss < least + 2
+    assert model(batch([crowd()]), Draws())["keypoint_score"] > 0
+    scores = model.eval().predict(batch([crowd()]))[0].keypoint_scores
+    assert scores.std() > 0 and scores.min() >= 0 and scores.max() <= 1
+
+
+def test_the_linear_form_of_the_oks_loss_is_bounded():
+    forms = {form: task(oks_form=form) for form in ("log", "linear")}
+    truths = [Truth.of(person((64, 64), (8.0, 8.0, 40.0, 56.0)), (64, 64))]
+    one = torch.zeros(1, dtype=torch.long)
+    far = torch.full((1, 17, 2), 9.0)
+    losses = {
+        form: head._losses(far, Matches(one, one, one), truths, 1.0, 1.0, far)["oks"].item()
+        for form, head in forms.items()
+    }
+    assert losses["linear"] == 1 and losses["log"] > 10
