@@ -1,5 +1,6 @@
 """The backbone of MoveNet MultiPose: a MobileNetV2 1.5x that has seen many people."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from humanquery.backbones.parts import Backbone, fill, freeze, read_tensors
 from humanquery.backbones.sight import WINDOW, Sight
+from humanquery.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class MoveNetBackbone:
     width: float = 1.5
     heads: bool = False
     """add what MoveNet's own pyramid and heads say about people (centres, boxes, joints) as further channels"""
+    pose_scales: tuple[float, ...] = (1.0,)
+    """sizes of the picture, 1.0 among them, at which joints are looked for; each person's are read where the person is
+    nearest to the size that MoveNet knows best. The channels are those of 1.0"""
 
 
 HEADS = {"center": 1, "box_scale": 2, "box_offset": 2, "kpt_heatmap": 17, "kpt_regress": 34, "kpt_offset": 34}
@@ -51,6 +56,11 @@ class MoveNetFeatures(Backbone):
         self.channels = (*widths, 1280)
         self.people = MoveNetPeople(self.channels) if config.heads else None
         self.gives = ("keypoints",) if config.heads else ()
+        if 1.0 not in config.pose_scales or min(config.pose_scales) <= 0:
+            raise ConfigError(
+                f"backbone.pose_scales: got {config.pose_scales}, expected positive sizes, 1.0 among them"
+            )
+        self.pose_scales = tuple(sorted(config.pose_scales))
         if self.people is not None:
             self.channels = tuple(c + more for c, more in zip(self.channels, self.people.channels, strict=True))
         if config.weights:
@@ -69,16 +79,31 @@ class MoveNetFeatures(Backbone):
 
     def see(self, images: Float[Tensor, "b 3 h w"]) -> Sight:
         """With `heads`, joints can be read in any box."""
+        features = self._maps(images)
+        if self.people is None:
+            return Sight(features)
+        told = self.people.told(features)
+        maps = [torch.cat(pair, 1) for pair in zip(features, self.people.channels_of(told), strict=True)]
+        if self.pose_scales == (1.0,):
+            return Sight(maps, poses=told.poses())
+        return Sight(maps, poses=MoveNetPyramid([self._poses(images, told, scale) for scale in self.pose_scales]))
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
         x, features = self.stem(images), []
         for i, group in enumerate(self.blocks):
             x = group(x)
             if i in (1, 2, 3):
                 features.append(x)
-        features.append(self.head(x))
-        if self.people is None:
-            return Sight(features)
-        more, poses = self.people(features)
-        return Sight([torch.cat(pair, 1) for pair in zip(features, more, strict=True)], poses=poses)
+        return [*features, self.head(x)]
+
+    def _poses(self, images: Tensor, told: "Told", scale: float) -> tuple["MoveNetPoses", tuple[float, float]]:
+        """Joints at one size of the picture, its sides rounded to multiples of 32; and the true scales (x, y)."""
+        if scale == 1.0:
+            return told.poses(), (1.0, 1.0)
+        height, width = images.shape[-2:]
+        size = [max(1, round(side * scale / 32)) * 32 for side in (height, width)]
+        resized = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=scale < 1)
+        return self.people.told(self._maps(resized)).poses(), (size[1] / width, size[0] / height)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +187,69 @@ def _at(maps: Float[Tensor, "b c h w"], cells: Int[Tensor, "b q"]) -> Float[Tens
     return maps.flatten(2).transpose(1, 2).gather(1, cells[..., None].expand(-1, -1, maps.shape[1]))
 
 
+class MoveNetPyramid:
+    """`MoveNetPoses` of several sizes of the same pictures; every person is read at one of them."""
+
+    BEST = 130.0
+    """px, the root of a person's box area at which MoveNet finds joints best (measured on photos of the training part)"""
+
+    def __init__(self, levels: list[tuple[MoveNetPoses, tuple[float, float]]]):
+        self.levels = levels
+
+    def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q 17 2"], Float[Tensor, "b q 17"]]:
+        """See `MoveNetPoses.in_boxes`."""
+        answers = []
+        for poses, scale in self.levels:
+            scale = boxes.new_tensor(scale)
+            joints, scores = poses.in_boxes(boxes * scale.repeat(2))
+            answers.append((joints / scale, scores))
+        level = self._level(boxes[..., 2:] - boxes[..., :2])
+        return tuple(_chosen([answer[i] for answer in answers], level) for i in range(2))
+
+    def around(
+        self, joints: Float[Tensor, "b n 17 2"], sides: Float[Tensor, "b n 2"]
+    ) -> Float[Tensor, "b n 17 evidence"]:
+        """See `MoveNetPoses.around`."""
+        seen = []
+        for poses, scale in self.levels:
+            scale = joints.new_tensor(scale)
+            seen.append(poses.around(joints * scale, sides * scale))
+        return _chosen(seen, self._level(sides))
+
+    def of(self, picture: int) -> "MoveNetPyramid":
+        return MoveNetPyramid([(poses.of(picture), scale) for poses, scale in self.levels])
+
+    def _level(self, sides: Float[Tensor, "b q 2"]) -> Int[Tensor, "b q"]:
+        """The size of picture in which each person is nearest to `BEST`."""
+        root = sides.float().clamp(min=1).log().mean(-1, keepdim=True)
+        scales = root.new_tensor([math.log(x * y) / 2 for _, (x, y) in self.levels])
+        return (root + scales - math.log(self.BEST)).abs().argmin(-1)
+
+
+def _chosen(levels: list[Tensor], level: Int[Tensor, "b q"]) -> Tensor:
+    """Of tensors b q ..., for every b q the one that `level` names."""
+    stacked = torch.stack(levels)
+    index = level.view(1, *level.shape, *[1] * (stacked.dim() - 3)).expand(1, *stacked.shape[1:])
+    return stacked.gather(0, index)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What MoveNet's pyramid and heads say about one size of pictures."""
+
+    pyramid: dict[int, Tensor]
+    """maps by the power of two of their stride"""
+    heads: dict[str, Tensor]
+
+    def poses(self) -> MoveNetPoses:
+        return MoveNetPoses(
+            self.heads["center"].float().sigmoid(),
+            self.heads["kpt_regress"].float(),
+            self.heads["kpt_heatmap"].float().sigmoid(),
+            self.heads["kpt_offset"].float(),
+        )
+
+
 class MoveNetPeople(nn.Module):
     """MoveNet's pyramid and heads, as channels for another network: one map per stride 4, 8, 16, 32.
 
@@ -179,28 +267,23 @@ class MoveNetPeople(nn.Module):
         told = sum(HEADS.values())
         self.channels = (PYRAMID[2] + told, PYRAMID[2] + 4 * told, PYRAMID[3] + told, told)
 
-    def forward(
-        self, features: list[Float[Tensor, "b _c _h _w"]]
-    ) -> tuple[list[Float[Tensor, "b _c _h _w"]], MoveNetPoses]:
+    def told(self, features: list[Float[Tensor, "b _c _h _w"]]) -> Told:
         maps = self._pyramid(features)
-        told = {name: head(maps[2]) for name, head in self.heads.items()}
-        poses = MoveNetPoses(
-            told["center"].float().sigmoid(),
-            told["kpt_regress"].float(),
-            told["kpt_heatmap"].float().sigmoid(),
-            told["kpt_offset"].float(),
-        )
+        return Told(maps, {name: head(maps[2]) for name, head in self.heads.items()})
+
+    @staticmethod
+    def channels_of(said: Told) -> list[Float[Tensor, "b _c _h _w"]]:
+        maps, told = said.pyramid, dict(said.heads)
         places = [told.pop(name).clamp(min=-8) for name in ("center", "kpt_heatmap")]
         cells = torch.cat([*places, *(torch.asinh(lengths / 4) for lengths in told.values())], 1)
         height, width = cells.shape[-2:]
         even = F.pad(cells, (0, width % 2, 0, height % 2), mode="replicate")
-        channels = [
+        return [
             torch.cat([maps[2], cells], 1),
             torch.cat([maps[3], F.pixel_unshuffle(even, 2)], 1),
             torch.cat([maps[4], F.avg_pool2d(cells, 4, ceil_mode=True)], 1),
             F.avg_pool2d(cells, 8, ceil_mode=True),
         ]
-        return channels, poses
 
     def _pyramid(self, features: list[Tensor]) -> dict[int, Tensor]:
         """Maps by the power of two of their stride."""

@@ -131,7 +131,12 @@ def hqnet_small() -> Recipe:
             backbone=StackedBackbone(
                 (
                     RtmdetBackbone(f"{weights}/rtmdet_nano_person.fp16.safetensors"),
-                    MoveNetBackbone(f"{weights}/movenet_multipose.fp16.safetensors", frozen_blocks=7, heads=True),
+                    MoveNetBackbone(
+                        f"{weights}/movenet_multipose.fp16.safetensors",
+                        frozen_blocks=7,
+                        heads=True,
+                        pose_scales=(0.6, 1.0, 1.6),
+                    ),
                     AttributesBackbone(os.environ.get("HUMANQUERY_ATTRIBUTES", "runs/attributes/model.safetensors")),
                 )
             ),

@@ -14,7 +14,8 @@ from humanquery.backbones import (
     TimmBackbone,
     build,
 )
-from humanquery.backbones.movenet import MoveNetPoses
+from humanquery.backbones.movenet import MoveNetPoses, MoveNetPyramid
+from humanquery.core.errors import ConfigError
 from humanquery.models.attributes.attributes import Attributes
 from humanquery.models.attributes.config import AttributesConfig
 
@@ -79,6 +80,51 @@ def test_around_a_joint_its_own_map_is_seen_finely_and_widely_and_every_map_in_t
     assert wide[0, 1, 4].view(7, 7)[3, 2].item() == pytest.approx(0.9, abs=1e-4)  # steps of two cells
     assert every[0, 0, 4, 4].item() == pytest.approx(0.9) and every[0, 0, 3].abs().sum().item() == 0
     assert torch.equal(maps.of(0).around(joints, torch.ones(1, 2, 2)), maps.around(joints, torch.ones(1, 2, 2)))
+
+
+def everywhere(column: float, size: int) -> MoveNetPoses:
+    """Says that all joints are in one column."""
+    maps = poses(size)
+    maps.joints[:, :, :, int(column)] = 0.9
+    maps.votes[0, 1::2] = column - torch.arange(size).float()
+    return maps
+
+
+def test_every_person_is_read_in_the_size_of_picture_that_suits_it():
+    pyramid = MoveNetPyramid(
+        [(everywhere(2, 16), (0.5, 0.5)), (everywhere(6, 32), (1.0, 1.0)), (everywhere(9, 64), (2.0, 2.0))]
+    )
+    boxes = torch.tensor(
+        [[[0.0, 0.0, 260.0, 260.0], [0.0, 0.0, 130.0, 130.0], [0.0, 0.0, 130.0, 32.5], [0.0, 0.0, 0.0, 0.0]]]
+    )
+    joints, scores = pyramid.in_boxes(boxes)
+    told = [(2 * 4 + 0.5) / 0.5, 6 * 4 + 0.5, (9 * 4 + 0.5) / 2, (9 * 4 + 0.5) / 2]
+    assert joints[0, :, 5, 0].tolist() == told and joints.shape == (1, 4, 17, 2) and scores.shape == (1, 4, 17)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    seen = pyramid.of(0).around(joints, sides)
+    for i, (poses_, (scale, _)) in enumerate(pyramid.levels[:2]):
+        alone = poses_.around(joints[:, i : i + 1] * scale, sides[:, i : i + 1] * scale)
+        assert torch.equal(seen[:, i : i + 1], alone)
+
+
+def test_more_sizes_of_the_picture_change_joints_and_no_maps():
+    torch.manual_seed(0)
+    images = torch.rand(1, 3, 64, 96)
+    sights = []
+    for scales in ((1.0,), (1.0, 0.5), (2.0, 1.0)):
+        torch.manual_seed(1)
+        sights.append(build(MoveNetBackbone(width=0.35, heads=True, pose_scales=scales)).eval().see(images))
+    for maps in zip(*(sight.features for sight in sights), strict=True):
+        assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])
+    boxes = torch.tensor([[[5.0, 5.0, 20.0, 30.0], [0.0, 0.0, 90.0, 60.0]]])
+    plain, smaller, larger = (sight.poses.in_boxes(boxes)[0] for sight in sights)
+    assert torch.equal(plain, smaller)  # nobody is larger than suits the picture itself
+    assert not torch.equal(plain, larger)
+
+
+def test_pose_scales_without_the_picture_itself_are_refused():
+    with pytest.raises(ConfigError, match=r"pose_scales: got \(0.5,\), expected positive sizes, 1.0 among them"):
+        build(MoveNetBackbone(width=0.35, heads=True, pose_scales=(0.5,)))
 
 
 PARTS = (RtmdetBackbone(), MoveNetBackbone(width=0.35, heads=True), TimmBackbone("resnet10t"))
