@@ -64,6 +64,7 @@ def _picture(rng: np.random.Generator, people: int, found: int) -> tuple[Picture
         segment_scores=scores[masks],
         poses=poses,
         joints=found_joints[poses],
+        pose_scores=scores[poses],
         gender=rng.random(found),
         age=rng.uniform(1, 80, found),
     )

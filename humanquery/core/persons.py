@@ -29,6 +29,8 @@ class Persons(PersonRows):
     """score times the mean probability inside the mask; ranks masks in COCO mask AP"""
     keypoints: Float[Tensor, "n k 2"] | None = rows("points")
     keypoint_scores: Float[Tensor, "n k"] | None = rows("joint_rows")
+    pose_scores: Float[Tensor, " n"] | None = rows("row")
+    """score times the mean of the joints' scores, each weighted by itself; ranks poses in COCO keypoint AP"""
     gender: Float[Tensor, " n"] | None = rows("row")
     """P(female), apparent, 0..1 (0 male, 1 female in COCO-UniHuman)"""
     age: Float[Tensor, " n"] | None = rows("row")
@@ -108,6 +110,8 @@ class Persons(PersonRows):
             row["segmentation"] = mask_codes.bitmap_to_rle(self.masks[i])
         if self.mask_scores is not None:
             row["mask_score"] = float(self.mask_scores[i])
+        if self.pose_scores is not None:
+            row["pose_score"] = float(self.pose_scores[i])
         if self.keypoints is not None:
             row["keypoints"] = [v for point in self.keypoints[i] - 0.5 for v in (*_rounded(point), 1)]
         if self.gender is not None:

@@ -330,9 +330,10 @@ def _keypoint_data(entries: list[Entry]) -> tuple[hotcoco.COCO, hotcoco.COCO]:
         for i, joints in enumerate(truth.joints.tolist()):
             person = _person(len(people) + 1, image_id, truth, i, bool(truth.ignore[i]))
             people.append(person | {"keypoints": joints, "num_keypoints": int(truth.num_joints[i])})
-        poses = [] if found.joints is None else zip(found.poses.tolist(), found.joints.tolist(), strict=True)
-        for row, joints in poses:
-            result = {"image_id": image_id, "category_id": 1, "keypoints": joints, "score": float(found.scores[row])}
+        columns = (found.poses, found.joints, found.pose_scores)
+        poses = [] if found.joints is None else zip(*(column.tolist() for column in columns), strict=True)
+        for row, joints, score in poses:
+            result = {"image_id": image_id, "category_id": 1, "keypoints": joints, "score": score}
             results.append(result if found.boxes is None else result | {"bbox": found.boxes[row].tolist()})
     return _load(entries, people, results)
 

@@ -27,9 +27,9 @@ def evaluate_files(
 
     Truth: COCO keypoints or instances JSON; `valid`, `gender`, `age` and `age_range` of COCO-UniHuman are read where
     they stand. Results: a list of rows with image_id, category_id, score and any of bbox (xywh), segmentation,
-    keypoints, gender (P(female)), age; `mask_score` ranks masks where given. Rows of other categories are left out.
-    `skeleton` belongs to the keypoints of both; by default `coco17` where they have 17. Files that are not what they
-    should be, rows on pictures that the truth does not know, and NaN raise AnnotationError.
+    keypoints, gender (P(female)), age; `mask_score` ranks masks and `pose_score` poses where given. Rows of other
+    categories are left out. `skeleton` belongs to the keypoints of both; by default `coco17` where they have 17. Files that
+    are not what they should be, rows on pictures that the truth does not know, and NaN raise AnnotationError.
     """
     truth = _read(truth_json, dict, 'an object with "images" and "annotations"')
     rows = _read(results_json, list, "a list of result rows")
@@ -213,8 +213,10 @@ def _found(rows: list[dict], where: str) -> PictureFound:
         kept = np.sort(best_first(ranks)[:MOST_MASKS])
         columns |= {"segments": [rows[i]["segmentation"] for i in kept], "segment_scores": ranks[kept]}
     if "keypoints" in given:
-        poses = best_first(scores)[:MOST_POSES]
-        columns |= {"poses": poses, "joints": _result_joints([rows[i]["keypoints"] for i in poses], where)}
+        ranks = np.array([row.get("pose_score", row["score"]) for row in rows], dtype=float)
+        poses = best_first(ranks)[:MOST_POSES]
+        joints = _result_joints([rows[i]["keypoints"] for i in poses], where)
+        columns |= {"poses": poses, "joints": joints, "pose_scores": ranks[poses]}
     for column in ("gender", "age"):
         if column in given:
             columns[column] = np.array([row[column] for row in rows], dtype=float)

@@ -64,7 +64,8 @@ class PictureFound:
     """the best `MOST_MASKS` masks as RLE, with `segment_scores`"""
     segment_scores: Float[np.ndarray, " s"] | None = None
     poses: Int[np.ndarray, " p"] | None = None
-    """rows of the best `MOST_POSES` people, whose `joints` these are"""
+    """rows of the best `MOST_POSES` people, whose `joints` and `pose_scores` these are"""
+    pose_scores: Float[np.ndarray, " p"] | None = None
     joints: Float[np.ndarray, "p k3"] | None = None
     gender: Float[np.ndarray, " m"] | None = None
     """P(female)"""
@@ -101,12 +102,14 @@ def truth_of(target: Target) -> PictureTruth:
 
 
 def found_of(persons: Persons) -> PictureFound:
-    """Of `Persons` in picture px; ranks masks by `mask_scores` where the system gives them."""
+    """Of `Persons` in picture px; ranks masks by `mask_scores` and poses by `pose_scores` where the system gives them."""
     scores = _numbers(persons.scores)
     segments, segment_scores = _found_segments(persons, scores)
-    poses, joints = None, None
+    poses, joints, pose_scores = None, None, None
     if persons.keypoints is not None:
-        poses = best_first(scores)[:MOST_POSES]
+        ranks = scores if persons.pose_scores is None else _numbers(persons.pose_scores)
+        poses = best_first(ranks)[:MOST_POSES]
+        pose_scores = ranks[poses]
         joints = _coco_joints(persons.keypoints[torch.from_numpy(poses).to(persons.keypoints.device)], 1.0)
     return PictureFound(
         scores=scores,
@@ -115,6 +118,7 @@ def found_of(persons: Persons) -> PictureFound:
         segment_scores=segment_scores,
         poses=poses,
         joints=joints,
+        pose_scores=pose_scores,
         gender=None if persons.gender is None else _numbers(persons.gender),
         age=None if persons.age is None else _numbers(persons.age),
     )
@@ -129,7 +133,7 @@ def check_truth(truth: PictureTruth, where: str) -> None:
 def check_found(found: PictureFound, where: str, skeleton: Skeleton | None) -> None:
     """NaN or infinity anywhere, or joints of another skeleton, raises AnnotationError."""
     hint = "the system that made them has diverged, or the file is damaged"
-    for name in ("scores", "boxes", "segment_scores", "joints", "gender", "age"):
+    for name in ("scores", "boxes", "segment_scores", "pose_scores", "joints", "gender", "age"):
         _check_finite(getattr(found, name), f"{where}: found people", name, hint)
     if found.joints is None or skeleton is None or not len(found.joints):
         return

@@ -216,7 +216,8 @@ class KeypointsTask(Task):
         limits = joints.new_tensor([reading.image_size[1], reading.image_size[0]])
         fields = {"keypoints": joints.clamp(min=0).minimum(limits)}
         if scores is not None:
-            fields["keypoint_scores"] = scores
+            sure = scores.square().sum(1) / scores.sum(1).clamp(min=1e-6)
+            fields |= {"keypoint_scores": scores, "pose_scores": reading.scores * sure}
         return fields
 
 

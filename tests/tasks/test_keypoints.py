@@ -66,3 +66,12 @@ def test_the_linear_form_of_the_oks_loss_is_bounded():
         for form, head in forms.items()
     }
     assert losses["linear"] == 1 and losses["log"] > 10
+
+
+def test_poses_rank_by_how_near_their_visible_joints_are_expected():
+    refinement = RefinementConfig(1, 32, 0.0, in_boxes=True, scores=True)
+    model = small_model(small_config(keypoints=KeypointsConfig(hidden=32, refinement=refinement, heatmap=None))).eval()
+    people = model.predict(batch([crowd()]))[0]
+    sure = (people.keypoint_scores**2).sum(1) / people.keypoint_scores.sum(1)
+    torch.testing.assert_close(people.pose_scores, people.scores * sure)
+    assert people.to_coco(1)[0]["pose_score"] == float(people.pose_scores[0])
