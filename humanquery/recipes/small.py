@@ -154,7 +154,7 @@ def hqnet_small() -> Recipe:
                     refinement=RefinementConfig(2, 512, 0.0, in_boxes=True, scores=True, evidence=True),
                     heatmap=None,
                 ),
-                mask=MaskConfig(num_points=1024),
+                mask=MaskConfig(num_points=1024, in_boxes=True),
                 gender=GenderConfig(hidden_layers=1),
                 age=AgeConfig(loss=0.3, hidden_layers=1),
             ),

@@ -46,6 +46,9 @@ class MaskConfig:
     release_quirks: bool = False
     """as the release: proposals' embeddings get no gradient, and in batches of several sizes the matcher samples true masks
     on their own canvas instead of the padded one"""
+    in_boxes: bool = False
+    """logits fall off outside of the reference box (see `_fall`): who is meant is then settled by the box, and the product of
+    embedding and map only learns what is body, which a short training notices"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +56,21 @@ class PixelMap:
     cells: Float[Tensor, "b c h w"]
     padded_size: Size
     """of the canvas that the cells cover, px"""
+    valid: Float[Tensor, "b 2"]
+    """valid share of that canvas (x, y)"""
 
 
 @dataclass(frozen=True, eq=False)
 class MaskPrediction:
     embeddings: Float[Tensor, "b q c"]
     pixel_map: PixelMap
+    boxes: Float[Tensor, "b q 4"] | None = None
+    """cxcywh in 0..1 of the padded canvas, outside of which logits fall off"""
 
     def logits(self, picture: int, queries: Tensor | slice = slice(None)) -> Float[Tensor, "n h w"]:
         """Mask logits of some queries of one picture, stride 4 of the padded canvas."""
-        return torch.einsum("qc,chw->qhw", self.embeddings[picture, queries], self.pixel_map.cells[picture])
+        logits = torch.einsum("qc,chw->qhw", self.embeddings[picture, queries], self.pixel_map.cells[picture])
+        return logits if self.boxes is None else logits + _fall_on_cells(self.boxes[picture, queries], logits.shape[1:])
 
 
 class MaskTask(Task):
@@ -83,7 +91,12 @@ class MaskTask(Task):
 
     def prepare(self, scene: Scene) -> PixelMap:
         coarse = F.interpolate(scene.finest_memory(), scene.fine.shape[-2:], mode="bilinear", align_corners=False)
-        return PixelMap(self.pixel_map(self.output(self.lateral(scene.fine) + coarse)), scene.padded_size)
+        height, width = scene.padded_size
+        return PixelMap(
+            self.pixel_map(self.output(self.lateral(scene.fine) + coarse)),
+            scene.padded_size,
+            scene.sides() / scene.sides().new_tensor([width, height]),
+        )
 
     def read(
         self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: PixelMap, prior: Prior = NO_PRIOR
@@ -91,7 +104,10 @@ class MaskTask(Task):
         embeddings = self.heads[stage](queries)
         if stage == PROPOSALS and self.config.release_quirks:
             embeddings = embeddings.detach()
-        return MaskPrediction(embeddings, prepared)
+        boxes = None
+        if self.config.in_boxes:
+            boxes = reference_logit.detach().float().sigmoid() * prepared.valid.repeat(1, 2)[:, None]
+        return MaskPrediction(embeddings, prepared, boxes)
 
     def cost(self, prediction: MaskPrediction, picture: int, truth: Truth, draws: Draws, tag: str) -> Tensor | None:
         masks = truth.target.masks
@@ -102,6 +118,8 @@ class MaskTask(Task):
         cells = prediction.pixel_map.cells[picture]
         seen = sample_points(cells, points.expand(len(cells), -1, -1))
         found = prediction.embeddings[picture] @ seen
+        if prediction.boxes is not None:
+            found = found + _fall(prediction.boxes[picture], points[0, :, 0], points[0, :, 1])
         drawn = masks.value
         if not self.config.release_quirks:
             drawn = pad_to(drawn, prediction.pixel_map.padded_size)
@@ -124,6 +142,8 @@ class MaskTask(Task):
         table = cells.new_zeros(len(cells), width, cells.shape[1])
         table = table.index_put((drawn.pictures, place), drawn.predicted(prediction.embeddings))
         found = (table @ cells.flatten(2))[drawn.pictures, place].unflatten(1, cells.shape[-2:])
+        if prediction.boxes is not None:
+            found = found + _fall_on_cells(drawn.predicted(prediction.boxes), cells.shape[-2:])
         points = self._points(found, draws, tag)
         found, true = sample_points(found, points), sample_points(true, points)
         return {
@@ -164,6 +184,27 @@ class MaskTask(Task):
             masks[i] = full > 0
             inside[i] = torch.where(masks[i], full.sigmoid(), 0.0).sum() / (masks[i].sum() + 1e-6)
         return {"masks": masks, "mask_scores": reading.scores * inside}
+
+
+FALL, MARGIN = 30.0, 0.1
+"""logits per half side of a box, from that share of a half side beyond its edge on"""
+
+
+def _beyond(boxes: Float[Tensor, "n 4"], at: Float[Tensor, " p"], axis: int) -> Float[Tensor, "n p"]:
+    """How far places on one axis lie beyond the margin of cxcywh boxes, in half sides of the box; 0 inside."""
+    center, side = boxes[:, axis, None], boxes[:, axis + 2, None].clamp(min=1e-4)
+    return ((at - center).abs() * 2 / side - 1 - MARGIN).clamp(min=0)
+
+
+def _fall(boxes: Float[Tensor, "n 4"], x: Float[Tensor, " p"], y: Float[Tensor, " p"]) -> Float[Tensor, "n p"]:
+    """What the mask logits of people in these boxes lose at places (0..1, like the boxes): nothing inside."""
+    return -FALL * (_beyond(boxes, x, 0) + _beyond(boxes, y, 1))
+
+
+def _fall_on_cells(boxes: Float[Tensor, "n 4"], size: tuple[int, int]) -> Float[Tensor, "n h w"]:
+    """`_fall` at the centres of the cells of a map."""
+    y, x = ((torch.arange(n, device=boxes.device) + 0.5) / n for n in size)
+    return -FALL * (_beyond(boxes, y, 1)[:, :, None] + _beyond(boxes, x, 0)[:, None])
 
 
 def pad_to(masks: Bool[Tensor, "n h w"], size: Size) -> Bool[Tensor, "n H W"]:

@@ -105,7 +105,7 @@ def test_padding_never_stretches_masks():
     padded = batch([person((48, 40), (4.0, 4.0, 30.0, 40.0))], padded=(96, 120))
     scene = model.scene(padded)
     cells = torch.where(torch.arange(30) < 5, 1.0, -1.0).expand(1, 1, 24, 30)
-    prediction = MaskPrediction(torch.ones(1, 1, 1), PixelMap(cells, (96, 120)))
+    prediction = MaskPrediction(torch.ones(1, 1, 1), PixelMap(cells, (96, 120), torch.ones(1, 2)))
     reading = Reading(0, torch.tensor([0]), torch.ones(1), (48, 40), (96, 80), Affine2D.scaling(0.5))
     masks = model.tasks["mask"].decode(prediction, reading, scene, prediction.pixel_map)["masks"]
     expected = (torch.arange(80) < 40).expand(1, 96, 80)
