@@ -27,6 +27,11 @@
 #define LANES 4
 #endif
 #define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define SEPARATE _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define SEPARATE _Pragma("GCC ivdep")
+#endif /* arrays of the loop that follows do not overlap: it may be vectorised */
 #define LONGEST 64 /* threads */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -98,18 +103,21 @@ INLINE void axis(float at, float size, int32_t cells, int32_t *low, int32_t *hig
                  float *slope_low, float *slope_high)
 {
     float place = at * size - 0.5f;
-    place = (place >= -1.0f && place < size) ? place : -2.0f; /* -2 also where not a number */
+    place = place > -2.0f ? place : -2.0f; /* -2 also where not a number */
+    place = place < size ? place : size;
     int32_t i = (int32_t)place;
     i -= (float)i > place;
-    float part = place - (float)i;
-    int32_t next = i + 1, last = cells - 1;
-    *slope_low = i >= 0 ? -1.0f : 0.0f;
-    *slope_high = (next >= 0 && next < cells) ? 1.0f : 0.0f;
-    *share_low = i >= 0 ? 1.0f - part : 0.0f;
-    *share_high = (next >= 0 && next < cells) ? part : 0.0f;
-    *low = i > 0 ? i : 0;
-    next = next > 0 ? next : 0;
-    *high = next < last ? next : last;
+    const int32_t next = i + 1, last = cells - 1;
+    const float part = place - (float)i;
+    const float has_low = (float)((i >= 0) & (i < cells));
+    const float has_high = (float)((next >= 0) & (next < cells));
+    *slope_low = -has_low;
+    *slope_high = has_high;
+    *share_low = has_low * (1.0f - part); /* no branches, so that the loop over samples vectorises; `part` is a number */
+    *share_high = has_high * part;
+    const int32_t low_inside = i > 0 ? i : 0, high_inside = next > 0 ? next : 0;
+    *low = low_inside < last ? low_inside : last;
+    *high = high_inside < last ? high_inside : last;
 }
 
 INLINE void place_samples(const Room *room, const float *restrict locations, const float *restrict weights, int backward)
@@ -122,6 +130,7 @@ INLINE void place_samples(const Room *room, const float *restrict locations, con
     float *restrict share = room->share;
     float *restrict x0 = room->x0, *restrict x1 = room->x1, *restrict y0 = room->y0, *restrict y1 = room->y1;
     float *restrict dx0 = room->dx0, *restrict dx1 = room->dx1, *restrict dy0 = room->dy0, *restrict dy1 = room->dy1;
+    SEPARATE
     for (int64_t j = 0; j < n; j++) {
         int32_t left, right, top, bottom;
         float xl, xr, yt, yb, sl, sr, st, sb;
@@ -198,6 +207,7 @@ INLINE void slopes(const Room *room, const float *restrict weights, float *restr
 {
     const int64_t n = room->n;
     const float *restrict d00 = room->dot, *restrict d01 = d00 + n, *restrict d10 = d01 + n, *restrict d11 = d10 + n;
+    SEPARATE
     for (int64_t j = 0; j < n; j++) {
         const float upper = room->x0[j] * d00[j] + room->x1[j] * d01[j];
         const float lower = room->x0[j] * d10[j] + room->x1[j] * d11[j];
