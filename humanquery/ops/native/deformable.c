@@ -35,6 +35,7 @@
 #define LONGEST 64 /* threads */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
@@ -62,7 +63,8 @@ typedef struct {
     float *share;   /* 4 n: bilinear share times weight */
     float *x0, *x1, *y0, *y1;     /* shares by axis */
     float *dx0, *dx1, *dy0, *dy1; /* their slopes: -1 and 1 inside, 0 outside */
-    float *dot;     /* 4 n */
+    float *quarters; /* 16 n: products of a query's gradient with its cells, four lanes to be added up */
+    float *dot;     /* 4 n: these sums */
     float *sum;     /* LANES * vectors */
     void *packed;   /* cells of one head, padded to whole vectors */
     float *grad;    /* the same for the gradient */
@@ -194,12 +196,18 @@ INLINE void scatter(const Room *room, const void *map, const int64_t vectors, co
             vec *to = (vec *)(room->grad + at + v * LANES);
             *to += share * g[v];
         }
-        float lanes[LANES], total = 0.0f;
-        memcpy(lanes, &product, sizeof lanes);
-        for (int l = 0; l < LANES; l++)
-            total += lanes[l];
-        room->dot[j] = total;
+        four parts[LANES / 4], folded;
+        memcpy(parts, &product, sizeof parts);
+        folded = parts[0];
+        for (int l = 1; l < LANES / 4; l++)
+            folded += parts[l];
+        ((four *)room->quarters)[j] = folded;
     }
+    const float *restrict quarters = room->quarters;
+    float *restrict dot = room->dot;
+    SEPARATE
+    for (int64_t j = 0; j < 4 * n; j++)
+        dot[j] = (quarters[4 * j] + quarters[4 * j + 1]) + (quarters[4 * j + 2] + quarters[4 * j + 3]);
 }
 
 INLINE void slopes(const Room *room, const float *restrict weights, float *restrict grad_locations,
@@ -308,7 +316,7 @@ static void *furnish(const Call *call, Room *room, int backward)
 {
     const int64_t n = call->levels * call->points, vectors = (call->d + LANES - 1) / LANES;
     const int64_t map = call->cells * vectors * LANES;
-    const int64_t words = 5 * n + 4 * n + 4 * n + 8 * n + 4 * n + vectors * LANES + map + (backward ? map : 0);
+    const int64_t words = 5 * n + 4 * n + 4 * n + 8 * n + 20 * n + vectors * LANES + map + (backward ? map : 0);
     char *block = malloc(words * 4 + 128);
     if (!block)
         return NULL;
@@ -322,6 +330,7 @@ static void *furnish(const Call *call, Room *room, int backward)
     for (size_t f = 0; f < sizeof fields / sizeof *fields; f++)
         *fields[f] = next, next += n;
     room->share = next, next += 4 * n;
+    room->quarters = next, next += 16 * n;
     room->dot = next, next += 4 * n;
     room->row = (int32_t *)next, next += 4 * n;
     room->columns = (int32_t *)next, next += n;
