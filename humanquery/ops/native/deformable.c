@@ -154,6 +154,17 @@ INLINE void place_samples(const Room *room, const float *restrict locations, con
     }
 }
 
+/* Asks for all cells of a query at once, where they are spread over a large map. */
+INLINE void fetch(const Room *room, const void *map, const int64_t bytes, const int bf16)
+{
+    for (int64_t j = 0; j < 4 * room->n; j++) {
+        const char *cell = (const char *)map + (int64_t)room->row[j] * (bf16 ? 2 : 4);
+        __builtin_prefetch(cell);
+        if (bytes > 64)
+            __builtin_prefetch(cell + 64);
+    }
+}
+
 /* The weighted cells of one query into room->sum. */
 INLINE void gather(const Room *room, const void *map, const int64_t vectors, const int bf16)
 {
@@ -247,6 +258,8 @@ INLINE void forward_queries(const Call *call, const Room *room, const void *map,
     for (int64_t q = from; q < to; q++) {
         const int64_t row = (picture * call->queries + q) * call->heads + head;
         place_samples(room, call->locations + row * room->n * 2, call->weights + row * room->n, 0);
+        if (map != room->packed)
+            fetch(room, map, vectors * LANES * (bf16 ? 2 : 4), bf16);
         gather(room, map, vectors, bf16);
         put(call->out, row * call->d, room->sum, call->d, bf16);
     }
