@@ -1,5 +1,6 @@
 """Multi-scale deformable attention: the sampling and weighing, by one of several providers with one signature."""
 
+import importlib.util
 import os
 from collections.abc import Callable
 
@@ -46,10 +47,24 @@ def provider_for(device: str, wanted: str = "auto", exporting: bool = False) -> 
         return wanted
     if exporting:
         return "gather"
-    if wanted == "native" and (device != "cpu" or native.missing()):
-        why = native.missing() if device == "cpu" else f"it runs on the CPU, the values are on {device}"
-        raise ConfigError(f"HUMANQUERY_ATTENTION=native: not available: {why}. Unset it, or say auto or gather.")
-    return "native" if device == "cpu" and not native.missing() else "gather"
+    if wanted in ("native", "triton") and _obstacle(wanted, device):
+        why = _obstacle(wanted, device)
+        raise ConfigError(f"HUMANQUERY_ATTENTION={wanted}: not available: {why}. Unset it, or say auto or gather.")
+    if wanted != "auto":
+        return wanted
+    fixed_order = device == "cuda" and torch.are_deterministic_algorithms_enabled()  # Triton's backward pass has none
+    usable = (name for name in ("native", "triton") if not fixed_order and not _obstacle(name, device))
+    return next(usable, "gather")
+
+
+def _obstacle(name: str, device: str) -> str:
+    """Why a kernel of our own cannot run there, "" where it can."""
+    home = {"native": "cpu", "triton": "cuda"}[name]
+    if device != home:
+        return f"it runs on {home}, the values are on {device}"
+    if name == "native":
+        return native.missing()
+    return "" if importlib.util.find_spec("triton") else "the package triton is not installed"
 
 
 def _exporting() -> bool:
@@ -132,4 +147,4 @@ def _axis(places: Tensor, cells: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return [low.clamp(min=0).minimum(cells - 1), (low + 1).clamp(min=0).minimum(cells - 1)], [low_share, high_share]
 
 
-PROVIDERS: dict[str, Callable] = {"reference": reference, "gather": gather, "native": fused}
+PROVIDERS: dict[str, Callable] = {"reference": reference, "gather": gather, "native": fused, "triton": fused}

@@ -1,7 +1,8 @@
 """Deformable attention as one operator of torch, `torch.ops.humanquery.deformable_attention`, and its backward pass as another.
 
-Their kernels do not appear in graphs: autograd, `torch.compile` and `torch.export` see two opaque nodes. The processor's
-is in C (`native`). Under autocast the operators run in the dtypes they are given.
+Their kernels do not appear in graphs: autograd and `torch.compile` see two opaque nodes. The kernel of the CPU is in C
+(`native`), that of CUDA in Triton (`gpu`, imported when it is used). Under autocast the operators run in the dtypes they
+are given.
 """
 
 import torch
@@ -37,6 +38,23 @@ def _(
     grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (value, locations, weights))
+
+
+@attend.register_kernel("cuda")
+def _(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+    from humanquery.ops import gpu
+
+    return gpu.forward(value, shapes, locations.float(), weights.float())
+
+
+@attend_backward.register_kernel("cuda")
+def _(
+    grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    from humanquery.ops import gpu
+
+    found = gpu.backward(grad, value, shapes, locations.float(), weights.float())
+    return found[0], found[1].to(locations.dtype), found[2].to(weights.dtype)
 
 
 def _keep(ctx, inputs: tuple, output: Tensor) -> None:

@@ -1,5 +1,7 @@
 """Every provider of deformable attention gives the same numbers and the same gradients."""
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -21,7 +23,7 @@ def case(b=2, q=6, heads=2, d=3, shapes=SHAPES, points=2, dtype=torch.float64, s
 
 
 needs_native = pytest.mark.skipif(native.missing() != "", reason=native.missing())
-HERE = [pytest.param(name, marks=needs_native if name == "native" else ()) for name in PROVIDERS]
+HERE = [pytest.param(name, marks=needs_native if name == "native" else ()) for name in PROVIDERS if name != "triton"]
 
 
 @pytest.mark.parametrize("shapes", [SHAPES, ((4, 4),), ((1, 1), (1, 6)), ((6, 1),)])
@@ -71,7 +73,7 @@ def graded(run, value, shapes, locations, weights):
     """Output and gradients, all in float64."""
     inputs = [x.detach().clone().requires_grad_() for x in (value, locations, weights)]
     out = run(inputs[0], shapes, *inputs[1:])
-    slope = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out).to(out.dtype)
+    slope = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out).to(out)
     grads = torch.autograd.grad(out, inputs, slope)
     assert out.dtype == value.dtype
     assert [g.dtype for g in grads] == [x.dtype for x in inputs]
@@ -178,8 +180,21 @@ def test_native_is_the_default_on_the_cpu_where_it_is_and_gather_where_not(monke
     assert provider_for("cpu") == provider_for("cpu", "auto") == "gather"
     with pytest.raises(ConfigError, match="HUMANQUERY_ATTENTION=native: not available: no C compiler found. Unset it"):
         provider_for("cpu", "native")
-    with pytest.raises(ConfigError, match="it runs on the CPU, the values are on cuda"):
+    with pytest.raises(ConfigError, match="it runs on cpu, the values are on cuda"):
         provider_for("cuda", "native")
+
+
+def test_on_cuda_triton_is_the_default_where_it_is_and_gather_where_order_matters(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "triton" else found(name))
+    assert provider_for("cuda") == "triton"
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert provider_for("cuda") == "gather" and provider_for("mps") == "gather"
+    with pytest.raises(ConfigError, match="HUMANQUERY_ATTENTION=triton: not available: it runs on cuda"):
+        provider_for("cpu", "triton")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="the package triton is not installed"):
+        provider_for("cuda", "triton")
 
 
 @pytest.mark.parametrize("shapes", [((5, 7), (3, 4), (2, 3)), ((0, 7), (51, 1))])
