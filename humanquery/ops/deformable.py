@@ -1,5 +1,6 @@
 """Multi-scale deformable attention: the sampling and weighing, by one of several providers with one signature."""
 
+import importlib.util
 import os
 from collections.abc import Callable
 
@@ -9,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.core.errors import ConfigError, nearest
+from humanquery.ops import native
+from humanquery.ops.fused import attend
 
 Shapes = tuple[tuple[int, int], ...]  # (height, width) of every level
 Value = Float[Tensor, "b s heads d"]
@@ -22,22 +25,64 @@ def deformable_attention(
     """Weighted bilinear samples of `value` (Deformable DETR, eq. 3 without the projections).
 
     `locations` are (x, y) in 0..1 of each level's map; cell centres lie at (i + 0.5) / n; zero outside. The c = heads · d
-    outputs of a query stand head by head. The environment variable HUMANQUERY_ATTENTION names the provider, see
-    `PROVIDERS`; by default `gather` for inference on the CPU, where it is fastest, and `reference` elsewhere.
+    outputs of a query stand head by head, in the values' dtype; half precision is summed up in float32. `PROVIDERS` all
+    give the same; see `provider_for` for which one runs. ValueError where the maps of `shapes` are not what `value` holds.
     """
-    return _provider(value)(value, shapes, locations, weights)
+    if any(h < 1 or w < 1 for h, w in shapes) or sum(h * w for h, w in shapes) != value.shape[1]:
+        raise ValueError(f"deformable attention: value has {value.shape[1]} cells, the maps {shapes} have others")
+    wanted = os.environ.get("HUMANQUERY_ATTENTION") or "auto"
+    return PROVIDERS[provider_for(value.device.type, wanted, _exporting())](value, shapes, locations, weights)
 
 
-def _provider(value: Tensor) -> Callable:
-    inference_on_cpu = value.device.type == "cpu" and not torch.is_grad_enabled()
-    name = os.environ.get("HUMANQUERY_ATTENTION") or ("gather" if inference_on_cpu else "reference")
-    if name not in PROVIDERS:
-        raise ConfigError(f"HUMANQUERY_ATTENTION={name}: unknown provider.{nearest(name, PROVIDERS)}")
-    return PROVIDERS[name]
+@torch.compiler.assume_constant_result
+def provider_for(device: str, wanted: str = "auto", exporting: bool = False) -> str:
+    """The name in `PROVIDERS` of what computes: `wanted` (the environment variable HUMANQUERY_ATTENTION), or where it is
+    "auto" the fastest that is there.
+
+    A graph that is exported gets plain torch operations. ConfigError where `wanted` is unknown, or cannot run here.
+    """
+    if wanted not in (*PROVIDERS, "auto"):
+        raise ConfigError(f"HUMANQUERY_ATTENTION={wanted}: unknown provider.{nearest(wanted, [*PROVIDERS, 'auto'])}")
+    if wanted in ("reference", "gather"):
+        return wanted
+    if exporting:
+        return "gather"
+    if wanted in ("native", "triton") and _obstacle(wanted, device):
+        why = _obstacle(wanted, device)
+        raise ConfigError(f"HUMANQUERY_ATTENTION={wanted}: not available: {why}. Unset it, or say auto or gather.")
+    if wanted != "auto":
+        return wanted
+    fixed_order = device == "cuda" and torch.are_deterministic_algorithms_enabled()  # Triton's backward pass has none
+    usable = (name for name in ("native", "triton") if not fixed_order and not _obstacle(name, device))
+    return next(usable, "gather")
+
+
+def _obstacle(name: str, device: str) -> str:
+    """Why a kernel of our own cannot run there, "" where it can."""
+    home = {"native": "cpu", "triton": "cuda"}[name]
+    if device != home:
+        return f"it runs on {home}, the values are on {device}"
+    if name == "native":
+        return native.missing()
+    return "" if importlib.util.find_spec("triton") else "the package triton is not installed"
+
+
+def _exporting() -> bool:
+    in_export = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 cannot tell them apart
+    return in_export() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
+
+
+def fused(value: Value, shapes: Shapes, locations: Locations, weights: Weights) -> Float[Tensor, "b q c"]:
+    """The operator with a kernel of its own; float64, and pictures with more numbers than 32 bits count, by `gather`."""
+    if value.dtype == torch.float64 or value[:1].numel() > native.MOST_NUMBERS:
+        return gather(value, shapes, locations, weights)
+    wide = value.float() if value.dtype == torch.float16 else value
+    return attend(wide, [n for shape in shapes for n in shape], locations, weights).to(value.dtype)
 
 
 def reference(value: Value, shapes: Shapes, locations: Locations, weights: Weights) -> Float[Tensor, "b q c"]:
     """One `grid_sample` per level."""
+    dtype, (value, locations, weights) = value.dtype, _widened(value, locations, weights)
     b, _, heads, d = value.shape
     q = locations.shape[1]
     out = value.new_zeros(b * heads, d, q)
@@ -47,12 +92,13 @@ def reference(value: Value, shapes: Shapes, locations: Locations, weights: Weigh
         seen = F.grid_sample(plane, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         weight = weights[:, :, :, level].transpose(1, 2).reshape(b * heads, 1, q, weights.shape[-1])
         out = out + (seen * weight).sum(-1)
-    return out.reshape(b, heads * d, q).transpose(1, 2)
+    return out.reshape(b, heads * d, q).transpose(1, 2).to(dtype)
 
 
 def gather(value: Value, shapes: Shapes, locations: Locations, weights: Weights) -> Float[Tensor, "b q c"]:
     """All corners of all samples of a query as one weighted bag of rows: no native code of our own, and several times faster
     than `grid_sample` on a CPU because every row is read once, in one piece."""
+    dtype, (value, locations, weights) = value.dtype, _widened(value, locations, weights)
     b, s, heads, d = value.shape
     q = locations.shape[1]
     rows, shares = _corners(shapes, locations, s)
@@ -62,7 +108,14 @@ def gather(value: Value, shapes: Shapes, locations: Locations, weights: Weights)
     rows = torch.stack(rows, 3).reshape(b * q * heads, bag)
     shares = torch.stack(shares, 3).reshape(b * q * heads, bag)
     table = value.reshape(b * s * heads, d)
-    return F.embedding_bag(rows, table, mode="sum", per_sample_weights=shares).reshape(b, q, heads * d)
+    seen = F.embedding_bag(rows, table, mode="sum", per_sample_weights=shares)
+    return seen.reshape(b, q, heads * d).to(dtype)
+
+
+def _widened(*inputs: Tensor) -> list[Tensor]:
+    """All in one dtype that can be summed up: float32, or float64 where one of them is."""
+    wide = torch.float64 if any(x.dtype == torch.float64 for x in inputs) else torch.float32
+    return [x.to(wide) for x in inputs]
 
 
 def _corners(shapes: Shapes, locations: Locations, s: int) -> tuple[list[Tensor], list[Weights]]:
@@ -94,4 +147,4 @@ def _axis(places: Tensor, cells: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return [low.clamp(min=0).minimum(cells - 1), (low + 1).clamp(min=0).minimum(cells - 1)], [low_share, high_share]
 
 
-PROVIDERS: dict[str, Callable] = {"reference": reference, "gather": gather}
+PROVIDERS: dict[str, Callable] = {"reference": reference, "gather": gather, "native": fused, "triton": fused}

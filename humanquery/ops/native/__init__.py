@@ -1,0 +1,91 @@
+"""The CPU kernel in C, loaded through ctypes: of the wheel where it has one, else compiled at first use, else absent."""
+
+import ctypes
+import functools
+
+import torch
+from torch import Tensor
+
+from humanquery.ops.native import build
+
+DTYPES = (torch.float32, torch.bfloat16)  # of values; places and weights are float32
+MOST_NUMBERS = 2**31 - 1  # of one picture's values: the kernel counts them with 32 bits
+LEAST_WORK = 1 << 15  # cells to add up by a further thread, some 10 µs
+
+
+@functools.cache
+def missing(capability: str = "") -> str:
+    """Why there is no native kernel, "" where there is one; the first call may compile it (about 2 s).
+
+    `capability` names an instruction set of `build.LEVELS`; by default the best that torch finds.
+    """
+    try:
+        _library(capability)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def _library(capability: str = "") -> ctypes.CDLL:
+    level = build.level(capability or torch.backends.cpu.get_cpu_capability())
+    shipped = build.SOURCE.with_name(build.file_name(level))
+    path = shipped if shipped.exists() else build.compile_library(level, build.cache_folder())
+    library = ctypes.CDLL(str(path))
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    library.humanquery_forward.argtypes = [pointer] * 5 + [count] * 9
+    library.humanquery_backward.argtypes = [pointer] * 8 + [count] * 9
+    return library
+
+
+def forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, *, capability: str = "") -> Tensor:
+    """b q c in the values' dtype. `shapes`: height and width of every level, flat; float32 places and weights."""
+    _check(value)
+    out = value.new_empty(*locations.shape[:2], value.shape[2] * value.shape[3])
+    if not out.numel() or not weights.numel() or not value.numel():
+        return out.zero_()
+    inputs = (value.contiguous(), _int32(shapes), locations.contiguous(), weights.contiguous())
+    threads = _threads(weights, torch.get_num_threads())
+    _call("humanquery_forward", capability, *inputs, out, *_sizes(value, locations), threads)
+    return out
+
+
+def backward(
+    grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, *, capability: str = ""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of values, places and weights, each in its own dtype; bitwise the same for any number of threads."""
+    _check(value)
+    inputs = (grad.contiguous(), value.contiguous(), _int32(shapes), locations.contiguous(), weights.contiguous())
+    grads = (torch.empty_like(inputs[1]), torch.empty_like(inputs[3]), torch.empty_like(inputs[4]))
+    if not grad.numel() or not weights.numel() or not value.numel():
+        return grads[0].zero_(), grads[1].zero_(), grads[2].zero_()
+    threads = _threads(weights, torch.get_num_threads())
+    _call("humanquery_backward", capability, *inputs, *grads, *_sizes(value, locations), threads)
+    return grads
+
+
+def _call(name: str, capability: str, *arguments: Tensor | ctypes.Array | int) -> None:
+    plain = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    if getattr(_library(capability), name)(*plain):
+        raise MemoryError(f"{name}: no memory for one head's cells")
+
+
+def _check(value: Tensor) -> None:
+    if value.dtype not in DTYPES or value[:1].numel() > MOST_NUMBERS:
+        known = f"{DTYPES}, and at most {MOST_NUMBERS:,} numbers for each picture"
+        raise TypeError(
+            f"humanquery's CPU kernel takes values of {known}; these are {value.dtype} {tuple(value.shape)}"
+        )
+
+
+def _sizes(value: Tensor, locations: Tensor) -> tuple[int, ...]:
+    _, queries, _, levels, points, _ = locations.shape
+    return (*value.shape, queries, levels, points, int(value.dtype == torch.bfloat16))
+
+
+def _threads(weights: Tensor, most: int) -> int:
+    return max(1, min(most, 4 * weights.numel() // LEAST_WORK))
+
+
+def _int32(shapes: list[int]) -> ctypes.Array:
+    return (ctypes.c_int32 * len(shapes))(*shapes)
