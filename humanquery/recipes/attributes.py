@@ -55,7 +55,7 @@ def attributes_small() -> Recipe:
             ),
         ),
         engine=EngineConfig(
-            steps=2100,
+            steps=1200,
             batch_size=48,
             num_workers=1,
             optim=OptimConfig(
@@ -65,13 +65,13 @@ def attributes_small() -> Recipe:
                 clip=5.0,
                 exempt_norms_and_biases=True,
                 schedule="cosine",
-                warmup_steps=150,
-                ema=0.998,
+                warmup_steps=100,
+                ema=0.996,
             ),
             precision="bf16",
             channels_last=True,
             log_every=20,
-            evaluate_every=700,
+            evaluate_every=600,
             checkpoint_minutes=3.0,
         ),
         data_name="people/ train and train_more (COCO val2017 and train2017 pictures), peta/ train, faces/ train",
@@ -79,10 +79,14 @@ def attributes_small() -> Recipe:
     )
 
 
-def evaluate_regions(system: nn.Module, data: DataConfig, batch_size: int = 8) -> dict[str, float | None]:
+def evaluate_regions(
+    system: nn.Module, data: DataConfig, *, batch_size: int = 8, bf16: bool = False
+) -> dict[str, float | None]:
     """Scores of a system on the true boxes of `data.val` (as `people/...`) and of every further part, as flat numbers."""
     parts = (ValPart("people", data.val, data.letterbox), *data.also_val)
-    scores = {part.name: score_source(system, part.source, part.letterbox, batch_size) for part in parts}
+    device = next(system.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        scores = {part.name: score_source(system, part.source, part.letterbox, batch_size) for part in parts}
     return {f"{name}/{key}": value for name, part in scores.items() for key, value in part.numbers().items()}
 
 

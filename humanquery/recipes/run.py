@@ -105,7 +105,7 @@ class _Loader:
 def evaluator(recipe: Recipe) -> Callable[[nn.Module], dict[str, float]]:
     """Scores on the recipe's evaluation part, as flat numbers for the journal."""
     if isinstance(recipe.model, AttributesConfig):
-        return lambda system: evaluate_regions(system, recipe.data)
+        return lambda system: evaluate_regions(system, recipe.data, bf16=recipe.engine.precision == "bf16")
 
     def score(system: nn.Module) -> dict[str, float]:
         pairs = EvalLoader(open_source(recipe.data.val), recipe.data.letterbox, EVALUATION_BATCH, divisor=32)
