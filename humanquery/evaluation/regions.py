@@ -29,7 +29,7 @@ class RegionScores:
     interval_right: float | None
     """of them have an age inside, ends included: whole years from `low` until the day before `high + 1`"""
 
-    def numbers(self) -> dict[str, float | None]:
+    def numbers(self) -> dict[str, float | int | None]:
         return asdict(self)
 
 

@@ -35,7 +35,7 @@ def attributes_small() -> Recipe:
     crops = RegionAugmentConfig(scale=(0.45, 1.0), close=0.08)
     return Recipe(
         model=AttributesConfig(
-            backbone=TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=1, frozen_norm=False)
+            backbone=TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=2, frozen_norm=False)
         ),
         data=DataConfig(
             train=MixConfig(
@@ -55,8 +55,8 @@ def attributes_small() -> Recipe:
             ),
         ),
         engine=EngineConfig(
-            steps=1200,
-            batch_size=48,
+            steps=1500,
+            batch_size=32,
             num_workers=1,
             optim=OptimConfig(
                 lr=1e-3,
@@ -71,7 +71,7 @@ def attributes_small() -> Recipe:
             precision="bf16",
             channels_last=True,
             log_every=20,
-            evaluate_every=600,
+            evaluate_every=0,
             checkpoint_minutes=3.0,
         ),
         data_name="people/ train and train_more (COCO val2017 and train2017 pictures), peta/ train, faces/ train",
@@ -81,7 +81,7 @@ def attributes_small() -> Recipe:
 
 def evaluate_regions(
     system: nn.Module, data: DataConfig, *, batch_size: int = 8, bf16: bool = False
-) -> dict[str, float | None]:
+) -> dict[str, float | int | None]:
     """Scores of a system on the true boxes of `data.val` (as `people/...`) and of every further part, as flat numbers."""
     parts = (ValPart("people", data.val, data.letterbox), *data.also_val)
     device = next(system.parameters()).device

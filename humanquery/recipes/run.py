@@ -102,7 +102,7 @@ class _Loader:
         return loader.batches(start)
 
 
-def evaluator(recipe: Recipe) -> Callable[[nn.Module], dict[str, float]]:
+def evaluator(recipe: Recipe) -> Callable[[nn.Module], dict[str, float | int | None]]:
     """Scores on the recipe's evaluation part, as flat numbers for the journal."""
     if isinstance(recipe.model, AttributesConfig):
         return lambda system: evaluate_regions(system, recipe.data, bf16=recipe.engine.precision == "bf16")

@@ -10,7 +10,7 @@ from humanquery.tasks.age import AgeConfig
 @dataclass(frozen=True)
 class AttributesConfig:
     backbone: BackboneConfig = field(
-        default_factory=lambda: TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=1, frozen_norm=False)
+        default_factory=lambda: TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=2, frozen_norm=False)
     )
     regions: RegionConfig = field(default_factory=RegionConfig)
     gender_loss: float = 1.0
