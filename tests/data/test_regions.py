@@ -60,7 +60,7 @@ def test_every_large_labelled_person_is_one_sample_and_stands_first(tmp_path):
 
 
 def test_large_pictures_are_kept_small_with_their_boxes(tmp_path):
-    source = replace(photos(tmp_path), longest_picture=32, smallest=10).build()
+    source = replace(photos(tmp_path), longest_picture=32, smallest=10.0).build()
     sample = source[0]
     assert sample.image.shape == (24, 32, 3) and sample.target.boxes[0].tolist() == [5, 2.5, 15, 17.5]
     assert sample.meta.to_canvas.a == 0.5
@@ -151,9 +151,9 @@ def test_the_loader_mixes_regions_each_with_its_own_augmentation(tmp_path):
         MixPart(photos(tmp_path / "photos")),
         MixPart(RegionsConfig(PetaConfig(crop_folder(tmp_path))), augment=replace(STILL, scale=(0.5, 0.5))),
     )
-    loader = TrainLoader(MixConfig(parts), STILL, 8, seed=1)
+    loader = TrainLoader(MixConfig(parts), STILL, 24, seed=1)
     batch = next(loader.batches(3))
-    assert batch.images.shape == (8, 3, 96, 64)
+    assert batch.images.shape == (24, 3, 96, 64)
     heights = {round(float(t.boxes[0, 3] - t.boxes[0, 1])) for t in batch.targets}
     assert 48 in heights and max(heights) > 60
-    assert torch.equal(batch.images, next(TrainLoader(MixConfig(parts), STILL, 8, seed=1).batches(3)).images)
+    assert torch.equal(batch.images, next(TrainLoader(MixConfig(parts), STILL, 24, seed=1).batches(3)).images)

@@ -1,12 +1,14 @@
 """Scores of gender and age in given boxes, against numbers done by hand."""
 
+import json
+
 import pytest
 import torch
 
 from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
 from humanquery.core.target import Target
-from humanquery.evaluation.regions import score_regions
+from humanquery.evaluation.regions import RegionReport, score_regions
 
 
 def picture(rows, ignore=()):
@@ -41,7 +43,6 @@ def test_known_people_give_known_shares():
     assert scores.ages == 2 and scores.within_ten == 0.5, "an error of ten years is not below ten"
     assert scores.age_error == 7.5
     assert scores.intervals == 2 and scores.interval_right == 0.5, "30.9 years is an age of 30"
-    assert scores.numbers()["genders"] == 4
 
 
 def test_nobody_with_a_label_gives_none_instead_of_a_share():
@@ -58,3 +59,15 @@ def test_rows_that_are_not_the_same_people_are_refused():
         score_regions([(truth, found[:1])])
     with pytest.raises(ValueError, match="age missing"):
         score_regions([(truth, found.replace(age=None))])
+
+
+def test_a_report_is_a_table_flat_numbers_and_a_file(tmp_path):
+    report = RegionReport(
+        {"people": score_regions([picture([(1.0, (30.0, 30.0), 0.9, 35.0)])]), "peta": score_regions([])}
+    )
+    assert report.numbers()["people/gender_right"] == 1.0 and report.numbers()["peta/age_error"] is None
+    lines = report.table().splitlines()
+    assert lines[1].split() == ["people", "100.0%", "of", "1", "100.0%", "of", "1", "5.00", "-"]
+    assert lines[2].split() == ["peta", "-", "-", "-", "-"]
+    report.save(tmp_path / "new" / "report.json")
+    assert json.loads((tmp_path / "new" / "report.json").read_text())["people"]["genders"] == 1
