@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from humanquery.core.batch import Batch, Sample
+from humanquery.core.errors import ConfigError
 from humanquery.data.canvas import letterbox
 from humanquery.data.images import read_image, write_image
 from humanquery.draw import draw_attention
 from humanquery.evaluation.report import MAIN_NUMBERS
 from humanquery.models import build
+from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.describe import parts_of, time_parts
 from humanquery.models.hqnet.attend import sampling_points
 from humanquery.models.hqnet.hqnet import HQNet
@@ -60,6 +62,8 @@ def _plainly(value: Any) -> str:
 def _model(name: str) -> tuple[HQNet, dict]:
     if name in RECIPES:
         recipe = find(name)
+        if isinstance(recipe.model, AttributesConfig):
+            raise ConfigError(f"{name}: trains gender and age on known boxes, it is no model to show; name an HQNet")
         backbone = recipe.model.backbone
         if getattr(backbone, "pretrained", False):
             backbone = replace(backbone, pretrained=False)

@@ -182,18 +182,19 @@ def place_people(target: Target, matrix: Affine2D, config: RegionAugmentConfig, 
     """
     size: Size = config.canvas
     scale = abs(matrix.determinant) ** 0.5
-    parts = xyxy_to_cxcywh(target.boxes)
-    boxes = cxcywh_to_xyxy(torch.cat([matrix.points(parts[:, :2]), parts[:, 2:] * scale], 1))
-    shift = torch.from_numpy(rng.uniform(-config.jitter, config.jitter, (len(boxes), 4))).float()
-    shift = shift * parts[:, 2:].repeat(1, 2) * scale
-    jittered = clip(boxes + shift, size)
-    share = areas(jittered) / areas(boxes + shift).clamp(min=1e-6)
-    long_enough = (jittered[:, 2:] - jittered[:, :2]).amax(-1) >= config.smallest
-    seen = (share >= config.visible) & long_enough
+    people = target[labelled(target).logical_or(torch.arange(len(target)) == 0)]
+    parts = xyxy_to_cxcywh(people.boxes)
+    sides = parts[:, 2:] * scale
+    shift = torch.from_numpy(rng.uniform(-config.jitter, config.jitter, (len(parts), 4))).float() * sides.repeat(1, 2)
+    whole = cxcywh_to_xyxy(torch.cat([matrix.points(parts[:, :2]), sides], 1)) + shift
+    boxes = clip(whole, size)
+    share = areas(boxes) / areas(whole).clamp(min=1e-6)
+    left = boxes[:, 2:] - boxes[:, :2]
+    seen = (share >= config.visible) & (left.amax(-1) >= config.smallest)
     seen[0] = True  # the meant person counts in a close view too
-    keep = seen & labelled(target)
-    warped = target.warp(matrix, size).replace(boxes=jittered)
-    return warped[keep & ((jittered[:, 2:] - jittered[:, :2]).amin(-1) > 1)]
+    # not Target.warp: of all fields only boxes, areas and labels are here, and this runs for every sample
+    placed = replace(people, image_size=size, boxes=boxes, areas=people.areas * scale**2)
+    return placed[seen & (left.amin(-1) > 1)]
 
 
 def _degraded(image: UInt8[np.ndarray, "h w 3"], config: RegionAugmentConfig, rng: np.random.Generator) -> np.ndarray:

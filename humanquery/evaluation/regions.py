@@ -1,7 +1,9 @@
 """Gender and age of people whose boxes were given, so that nobody has to be found or matched."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
@@ -29,8 +31,32 @@ class RegionScores:
     interval_right: float | None
     """of them have an age inside, ends included: whole years from `low` until the day before `high + 1`"""
 
-    def numbers(self) -> dict[str, float | None]:
-        return asdict(self)
+
+@dataclass(frozen=True)
+class RegionReport:
+    """Scores by the name of the evaluation part."""
+
+    parts: dict[str, RegionScores]
+
+    def numbers(self) -> dict[str, float | int | None]:
+        """`part/score`, flat."""
+        return {f"{name}/{key}": value for name, scores in self.parts.items() for key, value in asdict(scores).items()}
+
+    def table(self) -> str:
+        lines = [f"{'':10}{'gender right':>16}{'within ten':>16}{'age error':>11}{'interval right':>18}"]
+        for name, s in self.parts.items():
+            shares = ((s.gender_right, s.genders, 16), (s.within_ten, s.ages, 16), (s.interval_right, s.intervals, 18))
+            gender, ten, interval = (_cell(share, count).rjust(width) for share, count, width in shares)
+            error = ("-" if s.age_error is None else f"{s.age_error:.2f}").rjust(11)
+            lines.append(f"{name:10}{gender}{ten}{error}{interval}")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        return json.dumps({name: asdict(scores) for name, scores in self.parts.items()}, indent=1)
+
+    def save(self, path: Path | str) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(self.to_json() + "\n")
 
 
 def score_regions(pairs: Iterable[tuple[Target, Persons]]) -> RegionScores:
@@ -70,3 +96,7 @@ def score_regions(pairs: Iterable[tuple[Target, Persons]]) -> RegionScores:
 
 def _mean(values: torch.Tensor) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def _cell(share: float | None, people: int) -> str:
+    return "-" if share is None else f"{share:.1%} of {people}"

@@ -20,6 +20,7 @@ from humanquery.data.canvas import letterbox
 from humanquery.data.images import read_image
 from humanquery.engine.checkpoint import load_state, read_weights
 from humanquery.models import rebuild
+from humanquery.models.attributes.attributes import Attributes
 
 Picture = str | Path | np.ndarray | Image.Image
 TASKS = ("mask", "keypoints", "gender", "age")
@@ -55,8 +56,14 @@ def load(name_or_path: str | Path | None = None, device: str = "auto") -> "Predi
 
     `device`: "auto" takes a GPU if there is one. A file that cannot be used raises CheckpointError.
     """
-    weights = read_weights(find_weights(name_or_path))
+    path = find_weights(name_or_path)
+    weights = read_weights(path)
     system = rebuild(weights.config)
+    if isinstance(system, Attributes):
+        raise CheckpointError(
+            f"{path}: an attribute model, which reads people in given boxes and finds nobody by itself; score it with "
+            "`humanquery evaluate --recipe attributes_small`, or give the weights of an HQNet"
+        )
     load_state(system, weights.state)
     return Predictor(system, weights.card, device)
 

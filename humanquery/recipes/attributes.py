@@ -1,10 +1,13 @@
 """Gender and age first, on known boxes: a backbone and a region head that HQNet takes over."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from humanquery.backbones import TimmBackbone
 from humanquery.core.batch import Batch
+from humanquery.core.errors import CheckpointError
 from humanquery.core.target import Target
 from humanquery.data.canvas import LetterboxConfig
 from humanquery.data.coco import CocoSourceConfig
@@ -12,9 +15,11 @@ from humanquery.data.crops import FacesConfig, PetaConfig
 from humanquery.data.loader import EvalLoader, MixConfig, MixPart
 from humanquery.data.regions import RegionAugmentConfig, RegionsConfig
 from humanquery.data.sources import SourceConfig, open_source
+from humanquery.engine.checkpoint import load_state, read_weights
 from humanquery.engine.config import EngineConfig
 from humanquery.engine.optim import OptimConfig
-from humanquery.evaluation.regions import RegionScores, score_regions
+from humanquery.evaluation.regions import RegionReport, RegionScores, score_regions
+from humanquery.models import rebuild
 from humanquery.models.attributes.attributes import Attributes
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.recipes.recipe import DataConfig, Recipe, ValPart
@@ -35,7 +40,7 @@ def attributes_small() -> Recipe:
     crops = RegionAugmentConfig(scale=(0.45, 1.0), close=0.08)
     return Recipe(
         model=AttributesConfig(
-            backbone=TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=1, frozen_norm=False)
+            backbone=TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=2, frozen_norm=False)
         ),
         data=DataConfig(
             train=MixConfig(
@@ -55,8 +60,8 @@ def attributes_small() -> Recipe:
             ),
         ),
         engine=EngineConfig(
-            steps=2100,
-            batch_size=48,
+            steps=1500,
+            batch_size=32,
             num_workers=1,
             optim=OptimConfig(
                 lr=1e-3,
@@ -65,13 +70,13 @@ def attributes_small() -> Recipe:
                 clip=5.0,
                 exempt_norms_and_biases=True,
                 schedule="cosine",
-                warmup_steps=150,
-                ema=0.998,
+                warmup_steps=100,
+                ema=0.996,
             ),
             precision="bf16",
             channels_last=True,
             log_every=20,
-            evaluate_every=700,
+            evaluate_every=0,
             checkpoint_minutes=3.0,
         ),
         data_name="people/ train and train_more (COCO val2017 and train2017 pictures), peta/ train, faces/ train",
@@ -79,15 +84,30 @@ def attributes_small() -> Recipe:
     )
 
 
-def evaluate_regions(system: nn.Module, data: DataConfig, batch_size: int = 8) -> dict[str, float | None]:
-    """Scores of a system on the true boxes of `data.val` (as `people/...`) and of every further part, as flat numbers."""
+def evaluate_regions(system: nn.Module, data: DataConfig, *, batch_size: int = 8, bf16: bool = False) -> RegionReport:
+    """Scores of a system on the true boxes of `data.val` (the part `people`) and of every further part."""
     parts = (ValPart("people", data.val, data.letterbox), *data.also_val)
-    scores = {part.name: score_source(system, part.source, part.letterbox, batch_size) for part in parts}
-    return {f"{name}/{key}": value for name, part in scores.items() for key, value in part.numbers().items()}
+    device = next(system.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        return RegionReport({p.name: score_source(system, p.source, p.letterbox, batch_size) for p in parts})
+
+
+def load_attributes(weights: str | Path | None) -> Attributes:
+    """The attribute model of a weights file, in eval mode; a file of another model raises CheckpointError."""
+    if not weights:
+        raise CheckpointError("no attribute model is shipped: name a weights file that attributes_small has trained")
+    read = read_weights(weights)
+    system = rebuild(read.config)
+    if not isinstance(system, Attributes):
+        raise CheckpointError(
+            f"{weights}: holds {type(system).__name__}, expected an attribute model (attributes_small)"
+        )
+    load_state(system, read.state)
+    return system.eval()
 
 
 def score_source(
-    system: Attributes | nn.Module, source: SourceConfig, letterbox: LetterboxConfig, batch_size: int = 8
+    system: nn.Module, source: SourceConfig, letterbox: LetterboxConfig, batch_size: int = 8
 ) -> RegionScores:
     """What the system says about everybody in the true boxes of a source. Pictures on a canvas as `letterbox` says."""
     device = next(system.parameters()).device

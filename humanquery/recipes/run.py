@@ -18,12 +18,13 @@ from humanquery.data.sources import SourceConfig, open_source
 from humanquery.engine.checkpoint import read_weights
 from humanquery.engine.loop import TrainingResult
 from humanquery.engine.loop import train as run_engine
+from humanquery.evaluation.regions import RegionReport
 from humanquery.evaluation.report import EvaluationReport
 from humanquery.evaluation.run import evaluate as run_evaluation
 from humanquery.models import build
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.recipes import Recipe, find
-from humanquery.recipes.attributes import evaluate_regions
+from humanquery.recipes.attributes import evaluate_regions, load_attributes
 
 EVALUATION_BATCH = 4
 
@@ -102,10 +103,10 @@ class _Loader:
         return loader.batches(start)
 
 
-def evaluator(recipe: Recipe) -> Callable[[nn.Module], dict[str, float]]:
+def evaluator(recipe: Recipe) -> Callable[[nn.Module], dict[str, float | int | None]]:
     """Scores on the recipe's evaluation part, as flat numbers for the journal."""
     if isinstance(recipe.model, AttributesConfig):
-        return lambda system: evaluate_regions(system, recipe.data)
+        return lambda system: evaluate_regions(system, recipe.data, bf16=recipe.engine.precision == "bf16").numbers()
 
     def score(system: nn.Module) -> dict[str, float]:
         pairs = EvalLoader(open_source(recipe.data.val), recipe.data.letterbox, EVALUATION_BATCH, divisor=32)
@@ -158,11 +159,16 @@ def evaluate(
     device: str = "auto",
     limit: int = 0,
     batch_size: int = EVALUATION_BATCH,
-) -> EvaluationReport:
+) -> EvaluationReport | RegionReport:
     """Scores a weights file on a COCO-like annotation file, or on the evaluation part of a recipe.
 
-    `limit` takes only the first pictures. Raises ConfigError where neither or both are named.
+    `limit` takes only the first pictures. Raises ConfigError where neither or both are named. A recipe that trains
+    attributes on known boxes is scored on all its parts (without `limit`).
     """
+    if recipe is not None and annotations is None:
+        chosen = override(find(recipe), overrides or [])
+        if isinstance(chosen.model, AttributesConfig):
+            return evaluate_regions(load_attributes(weights), chosen.data, batch_size=batch_size)
     from humanquery.predict import load
 
     source_config, letterbox = _evaluation_data(annotations, images, recipe, overrides or [])

@@ -86,6 +86,7 @@ def test_suspect_boxes_are_ignored_and_statues_are_people_unless_told_otherwise(
     assert target_of(*people).ignore.tolist() == [True, False, False]
     other = CocoOptions(suspect_boxes="person", depicted="ignore")
     assert [is_ignored(p, other) for p in people] == [False, True, False]
+    assert [is_ignored(p, CocoOptions(fragments="ignore")) for p in people] == [True, False, True]
 
 
 def flags(**valid):
