@@ -170,34 +170,39 @@ class Answer:
 
 
 def commonest(targets: Iterable[Target]) -> Answer:
-    """The gender of most labelled people, and the whole age that is right (within ten years) for most of them; the middle
-    of those where several are."""
+    """The gender of most labelled people, and the whole age that is right for most of them (less than ten years off, or
+    inside where the label is an interval); the middle one where several are."""
     genders, ages = [torch.zeros(0)], [torch.zeros(0, 2)]
     for target in targets:
         if target.gender is not None:
             genders.append(target.gender.value[target.gender.valid & ~target.ignore])
         if target.age is not None:
             ages.append(target.age.value[target.age.valid & ~target.ignore])
-    middles = torch.cat(ages).mean(1)
-    right = torch.stack([((middles - age).abs() < YEARS).sum() for age in range(101)])
-    best = (right == right.max()).nonzero()[:, 0]
+    low, high = torch.cat(ages).T
+    right = [torch.where(low == high, (low - a).abs() < YEARS, (low <= a) & (a <= high)).sum() for a in range(101)]
+    best = (torch.stack(right) == max(right)).nonzero()[:, 0]
     return Answer(float(torch.cat(genders).mean() > 0.5), float(best[len(best) // 2]))
 
 
-class SameForAll:
-    """People as another finds them, all of one gender and age."""
+def answered(people: Persons, answer: Answer) -> Persons:
+    """The same people, all of one gender and age."""
+    return people.replace(
+        gender=torch.full_like(people.scores, answer.gender), age=torch.full_like(people.scores, answer.age)
+    )
 
-    def __init__(self, finder: Finder, answer: Answer):
-        self.finder, self.answer = finder, answer
+
+class WholePicture:
+    """One person as large as the picture, of a given gender and age."""
+
+    def __init__(self, answer: Answer):
+        self.answer = answer
 
     def predict(self, batch: Batch) -> list[Persons]:
-        return [
-            people.replace(
-                gender=torch.full_like(people.scores, self.answer.gender),
-                age=torch.full_like(people.scores, self.answer.age),
-            )
-            for people in self.finder.predict(batch)
+        sizes = [meta.image_size for meta in batch.metas]
+        found = [
+            Persons(image_size=(h, w), boxes=torch.tensor([[0.0, 0.0, w, h]]), scores=torch.ones(1)) for h, w in sizes
         ]
+        return [answered(people, self.answer) for people in found]
 
 
 def normalised(images: Float[Tensor, "b 3 h w"], mean: tuple, std: tuple) -> Float[Tensor, "b 3 h w"]:

@@ -7,6 +7,7 @@ of boxes, masks, joints and attributes on people/val by the library's own evalua
 crops of peta/val (a fixed sample) and faces/val, each on a grey canvas; for our models also how far scores and P(female)
 can be believed, the best score threshold, and whether boxes need non-maximum suppression. `--rtmdet` may also be the
 .safetensors file: then at a long side of 416, where the ONNX file is fixed to 320. `--limit` takes fewer pictures.
+The commonest answer (gender and age of most people of the training part) is given to whom the first baseline found.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torchvision.ops import nms
 
-from benchmarks.baselines import Finder, MoveNet, Rtmdet, SameForAll, commonest
+from benchmarks.baselines import Answer, Finder, MoveNet, Rtmdet, WholePicture, answered, commonest
 from humanquery.core.batch import Batch, Meta, Sample
 from humanquery.core.boxes import iou
 from humanquery.core.persons import Persons
@@ -31,7 +32,7 @@ from humanquery.data.canvas import GREY, LetterboxConfig
 from humanquery.data.coco import CocoSourceConfig
 from humanquery.data.crops import FacesConfig, PetaConfig
 from humanquery.data.loader import EvalLoader
-from humanquery.data.sources import Source, open_source
+from humanquery.data.sources import Source
 from humanquery.engine.report import machine
 from humanquery.evaluation import attributes
 from humanquery.evaluation.coco import evaluate_predictions
@@ -192,20 +193,34 @@ def _box_ap(truths: list[Target], found: list[Persons]) -> float | None:
     return evaluate_predictions(zip(truths, found, strict=True)).families["box"].ap
 
 
-def judge(entrant: Entrant, pictures: Source, crops: dict[str, Source]) -> dict[str, Any]:
-    """All numbers of one row."""
+def judge(
+    entrant: Entrant, pictures: Source, truths: list[Target], crops: dict[str, Source]
+) -> tuple[dict[str, Any], list[Persons]]:
+    """All numbers of one row, and the people found."""
     finder = Remembering(entrant.finder)
-    pairs = EvalLoader(pictures, entrant.letterbox, 1, divisor=32)
-    report = evaluate(finder, pairs, entrant.skeleton, progress=False)
+    report = evaluate(finder, EvalLoader(pictures, entrant.letterbox, 1, divisor=32), entrant.skeleton, progress=False)
     row: dict[str, Any] = {"name": entrant.name, "parameters": entrant.parameters, "file_mb": entrant.file_mb}
     row |= {"seconds_per_picture": report.median_seconds, "people_val": report.to_json(), "columns": columns(report)}
     if report.gender is not None:
         row |= {name: crop_scores(entrant.finder, source, entrant.letterbox) for name, source in crops.items()}
     if entrant.is_ours:
-        truths = [pictures[i].target for i in range(len(pictures))]
         row["score_reliability"] = score_reliability(truths, finder.found)
         row["duplicates"] = suppression_effect(truths, finder.found)
-    return row
+    return row, finder.found
+
+
+def judge_commonest(
+    of_train: dict[str, Answer], truths: list[Target], found: list[Persons], crops: dict[str, Source]
+) -> dict[str, Any]:
+    """The row of one answer for everybody: on people/val for the people that another row found, on crops for all. Each
+    set is given the commonest answer of its own training part (`of_train`)."""
+    people = [answered(p, of_train["people"]) for p in found]
+    report = evaluate_predictions(zip(truths, people, strict=True), COCO17)
+    row: dict[str, Any] = {"name": "commonest answer", "parameters": 0, "file_mb": 0.0, "seconds_per_picture": 0.0}
+    row |= {"people_val": report.to_json(), "columns": columns(report)}
+    row |= {"answers": {name: dataclasses.asdict(answer) for name, answer in of_train.items()}}
+    small = LetterboxConfig(64, 64)
+    return row | {name: crop_scores(WholePicture(of_train[name]), source, small) for name, source in crops.items()}
 
 
 def columns(report: EvaluationReport) -> dict[str, float | None]:
@@ -307,11 +322,20 @@ def movenet(path: Path) -> Entrant:
     )
 
 
-def same_for_all(entrant: Entrant, targets: Sequence[Target]) -> Entrant:
-    """The boxes of another row, all people of the commonest gender and age of `targets`."""
-    answer = commonest(targets)
-    name = f"all {'female' if answer.gender else 'male'}, {answer.age:.0f} years"
-    return dataclasses.replace(entrant, name=name, finder=SameForAll(entrant.finder, answer), parameters=0, file_mb=0)
+def commonest_of_train(data: Path, crops: int = 1000) -> dict[str, Answer]:
+    """Of people/train, and of `crops` crops each of peta/train and faces/train."""
+    people = CocoSourceConfig(str(data / "people/train.json"), fields=("gender", "age")).build()
+    answers = {"people": commonest(people.target(i) for i in range(len(people)))}
+    for name, source in _crops(data, "train").items():
+        answers[name] = commonest(source[i].target for i in fixed_sample(len(source), crops))
+    return answers
+
+
+def _crops(data: Path, split: str) -> dict[str, Source]:
+    return {
+        "peta": PetaConfig(str(data / "peta"), split).build(),
+        "faces": FacesConfig(str(data / "faces"), split).build(),
+    }
 
 
 def _megabytes(path: str | Path) -> float:
@@ -320,14 +344,8 @@ def _megabytes(path: str | Path) -> float:
     return Path(shipped_weights().get(str(path), path)).stat().st_size / 1e6
 
 
-def _entrants(given: argparse.Namespace) -> list[Entrant]:
-    entrants = [ours(path) for path in given.weights]
-    baselines = [rtmdet(path) for path in given.rtmdet] + [movenet(path) for path in given.movenet]
-    if baselines:
-        labels = CocoSourceConfig(str(given.data / "people/train.json"), fields=("gender", "age"))
-        train = open_source(labels)
-        baselines.append(same_for_all(baselines[0], [train.target(i) for i in range(len(train))]))
-    return entrants + baselines
+def _some(source: Source, count: int) -> Picked:
+    return Picked(source, fixed_sample(len(source), count))
 
 
 def main() -> None:
@@ -342,21 +360,23 @@ def main() -> None:
     if not (given.weights or given.rtmdet or given.movenet):
         parser.error("name at least one of --weights, --rtmdet, --movenet")
     torch.set_num_threads(1)
-    val = open_source(CocoSourceConfig(str(given.data / "people/val.json")))
-    pictures = Picked(val, range(given.limit or len(val))[: len(val)])
-    peta, faces = (c(str(given.data / n), "val").build() for c, n in ((PetaConfig, "peta"), (FacesConfig, "faces")))
-    crops = {
-        "peta": Picked(peta, fixed_sample(len(peta), min(given.limit or PETA_CROPS, PETA_CROPS))),
-        "faces": Picked(faces, fixed_sample(len(faces), given.limit or len(faces))),
-    }
-    rows = []
-    for entrant in _entrants(given):
-        rows.append(judge(entrant, pictures, crops))
-        print(f"{entrant.name}: {rows[-1]['seconds_per_picture']:.3f} s per picture", flush=True)
+    val = CocoSourceConfig(str(given.data / "people/val.json")).build()
+    pictures = Picked(val, range(min(given.limit or len(val), len(val))))
+    truths = [val.target(i) for i in pictures.numbers]
+    most = given.limit or PETA_CROPS
+    crops = {name: _some(source, min(most, PETA_CROPS)) for name, source in _crops(given.data, "val").items()}
+    entrants = [*map(ours, given.weights), *map(rtmdet, given.rtmdet), *map(movenet, given.movenet)]
+    rows: list[dict[str, Any]] = []
+    for entrant in entrants:
+        row, found = judge(entrant, pictures, truths, crops)
+        if not entrant.is_ours and all(r["name"] != "commonest answer" for r in rows):
+            rows.append(judge_commonest(commonest_of_train(given.data), truths, found, crops))
+        rows.append(row)
+        print(f"{entrant.name}: {row['seconds_per_picture']:.3f} s per picture", flush=True)
         if given.out:
             given.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     print(
-        f"\n{len(pictures)} pictures of people/val, {len(crops['peta'])} crops of peta/val, {len(crops['faces'])} of faces/val"
+        f"\n{len(pictures)} pictures of people/val; crops: {', '.join(f'{len(c)} of {n}/val' for n, c in crops.items())}"
     )
     print(table(rows))
     for row in rows:

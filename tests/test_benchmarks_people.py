@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from benchmarks.baselines import (
+    Answer,
     MoveNet,
     Rtmdet,
-    SameForAll,
+    WholePicture,
+    answered,
     commonest,
     decode_movenet,
     in_picture,
@@ -21,6 +23,7 @@ from benchmarks.people import (
     columns,
     crop_scores,
     fixed_sample,
+    judge_commonest,
     person_of_crop,
     score_reliability,
     suppression_effect,
@@ -114,8 +117,19 @@ def test_the_commonest_answer_is_the_one_that_is_right_most_often():
     answer = commonest(told)
     assert answer.gender == 1
     assert abs(answer.age - 25) < 10 and abs(answer.age - 30) < 10
-    same = SameForAll(Fixed(people([[0, 0, 9, 9]], [0.5])), answer).predict(_batch())[0]
-    assert same.gender.tolist() == [1] and same.age.tolist() == [answer.age]
+    assert commonest([truth([[0, 0, 9, 9]] * 2, age=[[31.0, 45.0], [40.0, 50.0]])]) == Answer(0.0, 43.0)
+    same = answered(people([[0, 0, 9, 9]] * 2, [0.5, 0.4]), answer)
+    assert same.gender.tolist() == [1, 1] and same.age.tolist() == [answer.age] * 2
+    whole = WholePicture(answer).predict(_batch())[0]
+    assert whole.boxes.tolist() == [[0, 0, *SIZE]] and whole.gender.tolist() == [1]
+
+
+def test_the_row_of_the_commonest_answer_has_the_boxes_of_another():
+    of_train = {"people": Answer(0.0, 25.0), "peta": Answer(1.0, 28.0), "faces": Answer(0.0, 40.0)}
+    told = truth([[10, 10, 50, 50]] * 1, gender=[0.0], age=[[30.0, 30.0]])
+    row = judge_commonest(of_train, [told], [people([[10, 10, 50, 50]], [0.9])], {"peta": [crop(), crop(gender=0.0)]})
+    assert row["columns"]["box AP"] == row["columns"]["gender right"] == row["columns"]["age in ten"] == 1
+    assert row["peta"]["gender_right"] == 0.5 and row["peta"]["age_right"] == 1
 
 
 class Fixed:
