@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from humanquery.backbones import MoveNetBackbone, RtmdetBackbone, build
-from humanquery.backbones.movenet import MoveNetFeatures
+from humanquery.backbones.movenet import HEADS, MoveNetFeatures, MoveNetPoses
 from humanquery.backbones.rtmdet import RtmdetFeatures, cell_boxes
 from humanquery.core.batch import Batch, Meta
 from humanquery.core.boxes import clip
@@ -48,8 +48,8 @@ class Rtmdet:
 
     def _guess(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.session is None:
-            sight = self.module.see(images)
-            return sight.logits, sight.boxes
+            seen = self.module.see(images).boxes
+            return seen.logits, seen.boxes
         name = self.session.get_inputs()[0].name
         told = [self._told(self.session.run(None, {name: image.numpy()})) for image in images.flip(1).split(1)]
         return torch.cat([logits for logits, _ in told]), torch.cat([boxes for _, boxes in told])
@@ -91,23 +91,32 @@ class MoveNet:
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[Persons]:
-        maps = self.module.see(normalised(batch.images, self.module.mean, self.module.std))
+        sight = self.module.see(normalised(batch.images, self.module.mean, self.module.std))
+        lengths = box_lengths(sight.features[0])
         return [
-            self._persons(decode_movenet({name: m[i] for name, m in maps.items()}, self.people), meta)
+            self._persons(decode_movenet(sight.poses.of(i), lengths[i], self.people), meta)
             for i, meta in enumerate(batch.metas)
         ]
 
-    def _persons(self, poses: "Poses", meta: Meta) -> Persons:
+    def _persons(self, found: "Poses", meta: Meta) -> Persons:
         stride = self.module.strides[0]
-        joints = meta.to_canvas.inverse().points(poses.joints * stride)
+        # joints are indices of pixels
+        joints = meta.to_canvas.inverse().points(found.joints * stride + 0.5)
         return Persons(
             image_size=meta.image_size,
-            boxes=in_picture(poses.boxes * stride, meta),
-            scores=poses.scores,
+            boxes=in_picture(found.boxes * stride, meta),
+            scores=found.scores,
             keypoints=joints,
-            keypoint_scores=poses.joint_scores,
+            keypoint_scores=found.joint_scores,
             skeleton=COCO17,
         )
+
+
+def box_lengths(features: Float[Tensor, "b _c h w"]) -> Float[Tensor, "b 4 h w"]:
+    """MoveNet's box scale and offset, (y, x) each in cells, from its features of stride 4: there the maps of `HEADS` come
+    last, lengths as asinh(x / 4)."""
+    after = HEADS["kpt_regress"] + HEADS["kpt_offset"]
+    return 4 * features[:, -after - 4 : -after].sinh()
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,17 +129,16 @@ class Poses:
     joint_scores: Float[Tensor, "n k"]
 
 
-def decode_movenet(maps: dict[str, Float[Tensor, "_c h w"]], people: int, window: int = 3) -> Poses:
-    """People from MoveNet's maps (`MoveNetFeatures.see`; pairs are y, x): the best local maxima of the centre map; about
-    each a box, and joints where the regression from the centre says, snapped to the best nearby heat."""
-    scores, rows, columns = peaks(maps["center"][0].sigmoid(), people, window)
+def decode_movenet(maps: MoveNetPoses, lengths: Float[Tensor, "4 h w"], people: int, window: int = 3) -> Poses:
+    """People of one picture from MoveNet's maps and `box_lengths`: the best local maxima of the centre map; about each a
+    box, and joints where the regression from the centre says, snapped to the best nearby heat."""
+    scores, rows, columns = peaks(maps.centers[0, 0], people, window)
     centers = torch.stack([columns, rows], 1).float()
-    middles = centers + maps["box_offset"][:, rows, columns].T.flip(1)
-    half = maps["box_scale"][:, rows, columns].T.flip(1) / 2
-    regressed = maps["kpt_regress"][:, rows, columns].T.unflatten(1, (-1, 2)).flip(2)
-    joints, joint_scores = snapped(
-        centers[:, None] + regressed, maps["kpt_heatmap"].sigmoid(), maps["kpt_offset"].unflatten(0, (-1, 2)).flip(1)
-    )
+    height, width, y, x = lengths[:, rows, columns]
+    middles, half = centers + torch.stack([x, y], 1), torch.stack([width, height], 1) / 2
+    regressed = maps.votes[0][:, rows, columns].T.unflatten(1, (-1, 2)).flip(2)
+    offsets = maps.offsets[0].unflatten(0, (-1, 2)).flip(1)
+    joints, joint_scores = snapped(centers[:, None] + regressed, maps.joints[0], offsets)
     return Poses(scores, torch.cat([middles - half, middles + half], 1), joints, joint_scores)
 
 
@@ -149,14 +157,10 @@ def snapped(
     k, height, width = heat.shape
     y, x = torch.arange(height)[:, None], torch.arange(width)
     distance = torch.hypot(x - guesses[..., 0, None, None], y - guesses[..., 1, None, None])
-    cells = (heat / (distance + NEARNESS)).flatten(2).argmax(2)
+    cells = (heat / (distance + MoveNetPoses.DISTANCE)).flatten(2).argmax(2)
     joint = torch.arange(k)
     places = torch.stack([cells % width, cells // width], -1).float()
     return places + offsets.flatten(2).permute(0, 2, 1)[joint, cells], heat.flatten(1)[joint, cells]
-
-
-NEARNESS = 1.8
-"""cells that are added to a distance before heat is divided by it (MoveNet)"""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from benchmarks.baselines import (
     Rtmdet,
     WholePicture,
     answered,
+    box_lengths,
     commonest,
     decode_movenet,
     in_picture,
@@ -30,6 +31,8 @@ from benchmarks.people import (
     table,
     without_duplicates,
 )
+from humanquery.backbones import MoveNetBackbone, build
+from humanquery.backbones.movenet import MoveNetPoses
 from humanquery.core.affine import Affine2D
 from humanquery.core.batch import Batch, Meta, Sample
 from humanquery.core.errors import CheckpointError
@@ -62,28 +65,32 @@ def truth(boxes, ignore=None, gender=None, age=None) -> Target:
     )
 
 
-def movenet_maps(height=24, width=32) -> dict[str, torch.Tensor]:
-    channels = {"center": 1, "box_scale": 2, "box_offset": 2, "kpt_heatmap": 17, "kpt_regress": 34, "kpt_offset": 34}
-    maps = {name: torch.zeros(count, height, width) for name, count in channels.items()}
-    return maps | {"center": maps["center"] - 9, "kpt_heatmap": maps["kpt_heatmap"] - 9}
-
-
 def test_a_person_painted_into_movenets_maps_is_read_back():
-    maps = movenet_maps()
     row, column = 10, 20
-    maps["center"][0, row, column] = 3.0
-    maps["box_scale"][:, row, column] = torch.tensor([8.0, 4.0])  # high, wide
-    maps["box_offset"][:, row, column] = torch.tensor([0.25, 0.5])
-    maps["kpt_regress"][:, row, column] = torch.tensor([-3.0, 1.0]).repeat(17)  # three up, one right
-    maps["kpt_heatmap"][:, row - 3, column + 2] = 2.0  # the heat is one cell further right
-    maps["kpt_offset"][0::2, row - 3, column + 2] = 0.75
-    maps["kpt_offset"][1::2, row - 3, column + 2] = 0.125
-    found = decode_movenet(maps, 30)
-    assert found.scores[0].item() == pytest.approx(torch.tensor(3.0).sigmoid().item())
+    centers, votes, joints, offsets = (torch.zeros(1, count, 24, 32) for count in (1, 34, 17, 34))
+    lengths = torch.zeros(4, 24, 32)
+    centers[0, 0, row, column] = 0.75
+    lengths[:, row, column] = torch.tensor([8.0, 4.0, 0.25, 0.5])  # high, wide, down, right
+    votes[0, :, row, column] = torch.tensor([-3.0, 1.0]).repeat(17)  # three up, one right
+    joints[0, :, row - 3, column + 2] = 0.5  # the heat is one cell further right
+    offsets[0, 0::2, row - 3, column + 2] = 0.75
+    offsets[0, 1::2, row - 3, column + 2] = 0.125
+    found = decode_movenet(MoveNetPoses(centers, votes, joints, offsets), lengths, 30)
+    assert found.scores[0].item() == 0.75
     assert found.boxes[0].tolist() == [20.5 - 2, 10.25 - 4, 20.5 + 2, 10.25 + 4]
     assert found.joints.shape[1:] == (17, 2)
     assert found.joints[0].unique(dim=0).tolist() == [[column + 2.125, row - 3 + 0.75]]
-    assert found.joint_scores[0].tolist() == pytest.approx([torch.tensor(2.0).sigmoid().item()] * 17)
+    assert found.joint_scores[0].tolist() == [0.5] * 17
+
+
+def test_movenets_box_lengths_are_what_its_heads_say():
+    torch.manual_seed(0)
+    backbone, images = build(MoveNetBackbone(width=0.35, heads=True)).eval(), torch.rand(1, 3, 64, 96)
+    told = {}
+    for name in ("box_scale", "box_offset"):
+        backbone.people.heads[name].register_forward_hook(lambda _, __, out, name=name: told.update({name: out}))
+    lengths = box_lengths(backbone.see(images).features[0])
+    torch.testing.assert_close(lengths, torch.cat([told["box_scale"], told["box_offset"]], 1))
 
 
 def test_peaks_are_cells_that_no_neighbour_exceeds_best_first():

@@ -8,7 +8,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from humanquery.backbones import MoveNetBackbone, TimmBackbone, VitBackbone, build
-from humanquery.backbones.movenet import HEADS
 from humanquery.backbones.neck import ChannelMapper
 from humanquery.core.errors import CheckpointError, ConfigError
 from tests.paths import DATA, WEIGHTS, needs_data, needs_weights
@@ -105,18 +104,6 @@ def test_local_weights_in_timm_names_are_read(tmp_path):
     copy = build(TimmBackbone("resnet10t", weights=str(tmp_path / "w.safetensors")))
     for name, value in source.body.state_dict().items():
         torch.testing.assert_close(copy.body.state_dict()[name].float(), value.float(), atol=2e-3, rtol=2e-3)
-
-
-def test_movenets_raw_maps_are_what_its_features_hold_squeezed():
-    torch.manual_seed(0)
-    backbone, images = build(SMALL["movenet with heads"]).eval(), torch.rand(1, 3, 64, 96)
-    maps, features = backbone.see(images), backbone(images)
-    told = features[0][:, -sum(HEADS.values()) :]
-    assert {name: m.shape[1] for name, m in maps.items()} == HEADS
-    torch.testing.assert_close(told[:, :1], maps["center"])
-    torch.testing.assert_close(4 * told[:, -34:].sinh(), maps["kpt_offset"])
-    with pytest.raises(ValueError, match="backbone.heads=true"):
-        build(SMALL["movenet"]).see(images)
 
 
 @needs_weights
