@@ -62,7 +62,7 @@ class RtmdetFeatures(Backbone):
         logits, boxes = [], []
         for (logit, distances), stride in zip(self.bbox_head.guesses(towers), self.strides[1:], strict=True):
             logits.append(_reached(logit, images, stride).float().flatten(1))
-            boxes.append(_boxes(_reached(distances, images, stride).float() * stride, stride).flatten(1, 2))
+            boxes.append(cell_boxes(_reached(distances, images, stride).float() * stride, stride).flatten(1, 2))
         return Sight(
             self._features(first, levels, towers, images), DenseBoxes(torch.cat(logits, 1), torch.cat(boxes, 1))
         )
@@ -84,7 +84,7 @@ def _reached(cells: Float[Tensor, "b c _h _w"], images: Tensor, stride: int) -> 
     return cells[..., : -(-height // stride), : -(-width // stride)]
 
 
-def _boxes(distances: Float[Tensor, "b 4 h w"], stride: int) -> Float[Tensor, "b h w 4"]:
+def cell_boxes(distances: Float[Tensor, "b 4 h w"], stride: int) -> Float[Tensor, "b h w 4"]:
     """xyxy from the distances (px) to left, top, right, bottom from each cell's upper left corner."""
     height, width = distances.shape[-2:]
     x = torch.arange(width, device=distances.device, dtype=distances.dtype) * stride
