@@ -77,7 +77,9 @@ def _counts(bitmaps: Bool[Tensor, "n h w"]) -> tuple[Int[np.ndarray, " counts"],
     bounds = [
         # every bitmap has an interval of its own, so that one sort serves all
         _flips(bitmap[top:end], top, height) + i * (area + 1)
-        for i, (bitmap, top, end, shown) in enumerate(zip(pixels.numpy(), tops, ends, lines.any(1).tolist(), strict=True))
+        for i, (bitmap, top, end, shown) in enumerate(
+            zip(pixels.numpy(), tops, ends, lines.any(1).tolist(), strict=True)
+        )
         if shown
     ]
     starts = np.arange(len(bitmaps) + 1) * (area + 1)
