@@ -16,6 +16,7 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.attention
 	$(BIN)/python -m benchmarks.tracking
+	$(BIN)/python -m benchmarks.whole_model
 
 lint: .venv/ready
 	$(BIN)/ruff check .

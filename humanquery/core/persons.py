@@ -68,20 +68,24 @@ class Persons(PersonRows):
         A number that is not finite becomes null, which JSON can hold.
         """
         people = self.to("cpu")  # one transfer per field instead of one per number
+        masks = people._rles()
         return {
             "image_size": [int(side) for side in self.image_size],
             "skeleton": {"name": self.skeleton.name, "joints": list(self.skeleton.joints)} if self.skeleton else None,
-            "persons": [people._person_json(i) for i in range(len(self))],
+            "persons": [people._person_json(i, masks) for i in range(len(self))],
         }
 
-    def _person_json(self, i: int) -> dict[str, Any]:
+    def _rles(self) -> list[dict[str, Any]] | None:
+        return None if self.masks is None else mask_codes.bitmaps_to_rles(self.masks)
+
+    def _person_json(self, i: int, masks: list[dict[str, Any]] | None) -> dict[str, Any]:
         person: dict[str, Any] = {"box": _rounded(self.boxes[i]), "score": _number(self.scores[i], 5)}
         if self.keypoints is not None:
             person["keypoints"] = [
                 [*_rounded(p), s] for p, s in zip(self.keypoints[i], self._joint_scores(i), strict=True)
             ]
-        if self.masks is not None:
-            person["mask"] = mask_codes.bitmap_to_rle(self.masks[i])
+        if masks is not None:
+            person["mask"] = masks[i]
         if self.gender is not None:
             person["gender"] = {"female": _number(self.gender[i], 4)}
         if self.age is not None:
@@ -101,13 +105,14 @@ class Persons(PersonRows):
         """COCO results (category 1): xywh boxes, keypoints as pixel indices (0.5 less than ours; the third
         number is 1, as in the official exporter), RLE masks, gender, age."""
         people = self.to("cpu")
-        return [people._person_coco(i, image_id) for i in range(len(self))]
+        masks = people._rles()
+        return [people._person_coco(i, image_id, masks) for i in range(len(self))]
 
-    def _person_coco(self, i: int, image_id: int) -> dict[str, Any]:
+    def _person_coco(self, i: int, image_id: int, masks: list[dict[str, Any]] | None) -> dict[str, Any]:
         row: dict[str, Any] = {"image_id": int(image_id), "category_id": 1}
         row |= {"bbox": _rounded(xyxy_to_xywh(self.boxes[i])), "score": float(self.scores[i])}
-        if self.masks is not None:
-            row["segmentation"] = mask_codes.bitmap_to_rle(self.masks[i])
+        if masks is not None:
+            row["segmentation"] = masks[i]
         if self.mask_scores is not None:
             row["mask_score"] = float(self.mask_scores[i])
         if self.pose_scores is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from humanquery.core.affine import Size
 from humanquery.core.boxes import iou, xywh_to_xyxy, xyxy_to_xywh
 from humanquery.core.errors import AnnotationError
-from humanquery.core.masks import bitmap_to_rle
+from humanquery.core.masks import bitmaps_to_rles
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
 from humanquery.core.target import Target
@@ -184,8 +184,9 @@ def _true_joints(target: Target) -> tuple[np.ndarray | None, np.ndarray | None]:
 def _true_segments(target: Target) -> list[Any] | None:
     if target.masks is None:
         return None
-    valid = target.masks.valid.tolist()
-    return [bitmap_to_rle(mask) if known else None for mask, known in zip(target.masks.value, valid, strict=True)]
+    known = target.masks.valid.tolist()
+    drawn = iter(bitmaps_to_rles(target.masks.value[target.masks.valid]))
+    return [next(drawn) if valid else None for valid in known]
 
 
 def _found_segments(persons: Persons, scores: np.ndarray) -> tuple[list[Any] | None, np.ndarray | None]:
@@ -193,7 +194,8 @@ def _found_segments(persons: Persons, scores: np.ndarray) -> tuple[list[Any] | N
         return None, None
     ranks = scores if persons.mask_scores is None else _numbers(persons.mask_scores)
     kept = np.sort(best_first(ranks)[:MOST_MASKS])  # in the given order, so that ties rank as they would uncut
-    return [bitmap_to_rle(persons.masks[i]) for i in kept.tolist()], ranks[kept]
+    masks = persons.masks[torch.from_numpy(kept).to(persons.masks.device)]
+    return bitmaps_to_rles(masks), ranks[kept]
 
 
 def _check_finite(values: np.ndarray | None, where: str, name: str, hint: str) -> None:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from humanquery.core.affine import Affine2D, Size
@@ -173,16 +174,22 @@ class MaskTask(Task):
     def decode(
         self, prediction: MaskPrediction, reading: Reading, scene: Scene, prepared: PixelMap
     ) -> dict[str, Tensor]:
-        """Logits sampled straight at the picture's pixels through the one matrix, from the valid part of the canvas only."""
+        """Logits interpolated straight at the picture's pixels, from the valid part of the canvas only; per person only
+        where a positive cell is near, since elsewhere nothing can be positive."""
         logits = prediction.logits(reading.picture, reading.queries).float()
         stride = scene.padded_size[0] / logits.shape[1], scene.padded_size[1] / logits.shape[2]
-        grid = _sampling_grid(reading.to_canvas, reading.image_size, reading.canvas_size, logits.shape[-2:], stride)
-        masks = torch.zeros(len(logits), *reading.image_size, dtype=torch.bool, device=logits.device)
-        inside = torch.zeros(len(logits), device=logits.device)
-        for i in range(len(logits)):  # one at a time: a 4K picture takes 33 MB per person
-            full = F.grid_sample(logits[None, i : i + 1], grid, "bilinear", "border", align_corners=False)[0, 0]
-            masks[i] = full > 0
-            inside[i] = torch.where(masks[i], full.sigmoid(), 0.0).sum() / (masks[i].sum() + 1e-6)
+        down, right = _sampling_places(reading.to_canvas, reading.image_size, reading.canvas_size, stride)
+        positive = logits > 0
+        lines, columns = _near(positive.any(2), down), _near(positive.any(1), right)
+        windows = torch.cat([lines, columns], 1).tolist()  # host sync: the sizes of what is interpolated
+        masks = _no_masks(len(logits), reading.image_size, logits.device)
+        inside = logits.new_zeros(len(logits))
+        for i, (top, bottom, left, end) in enumerate(windows):
+            if top < bottom and left < end:
+                values = _interpolated(logits[i], down[top:bottom], right[left:end])
+                found = values > 0
+                masks[i, top:bottom, left:end] = found
+                inside[i] = torch.where(found, values.sigmoid(), 0.0).sum() / (found.sum() + 1e-6)
         return {"masks": masks, "mask_scores": reading.scores * inside}
 
 
@@ -212,14 +219,54 @@ def pad_to(masks: Bool[Tensor, "n h w"], size: Size) -> Bool[Tensor, "n H W"]:
     return F.pad(masks, (0, size[1] - masks.shape[2], 0, size[0] - masks.shape[1]))
 
 
-def _sampling_grid(
-    to_canvas: Affine2D, image_size: Size, canvas_size: Size, cells: Size, stride: tuple[float, float]
-) -> Float[Tensor, "1 h w 2"]:
-    """Where each picture pixel's centre lies on the stride-4 map, in grid_sample's -1..1; kept inside the valid canvas."""
-    height, width = image_size
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    at = to_canvas.points(torch.stack([x, y], -1))
-    # half a cell from the edge of the valid part nothing of the padding is blended in
-    limit = torch.tensor([canvas_size[1] / stride[1] - 0.5, canvas_size[0] / stride[0] - 0.5])
-    at = (at / torch.tensor([stride[1], stride[0]])).minimum(limit.clamp(min=0.5))
-    return (at / torch.tensor([cells[1], cells[0]]) * 2 - 1)[None].float()
+def _sampling_places(
+    to_canvas: Affine2D, image_size: Size, canvas_size: Size, stride: tuple[float, float]
+) -> tuple[Float[Tensor, " h"], Float[Tensor, " w"]]:
+    """Where the centres of a picture's lines and columns lie on the stride-4 map, as indices of cells (the first cell's
+    centre is 0.0), kept inside the valid canvas. A rotated canvas raises ValueError: its lines are no lines of the map."""
+    if to_canvas.b or to_canvas.d:
+        raise ValueError(f"masks are read from upright canvases only, not through {to_canvas}; use a letterbox")
+    places = []
+    for scale, offset, length, valid, cell in (
+        (to_canvas.e, to_canvas.f, image_size[0], canvas_size[0], stride[0]),
+        (to_canvas.a, to_canvas.c, image_size[1], canvas_size[1], stride[1]),
+    ):
+        at = (scale * (torch.arange(length, dtype=torch.float64) + 0.5) + offset) / cell - 0.5
+        # at the last valid cell's centre nothing of the padding is blended in
+        places.append(at.clamp(min=0, max=max(valid / cell - 1, 0)).float())
+    return places[0], places[1]
+
+
+def _near(positive: Bool[Tensor, "n cells"], places: Float[Tensor, " p"]) -> Int[Tensor, "n 2"]:
+    """Per row the range of `places` (end not included) less than one cell away from a positive cell or between two;
+    empty where none is positive."""
+    cells = torch.arange(positive.shape[1], device=positive.device)
+    first = torch.where(positive, cells, positive.shape[1] + 1).amin(1)
+    last = torch.where(positive, cells, -2).amax(1)
+    places = places.to(positive.device)
+    near = (places > first[:, None] - 1) & (places < last[:, None] + 1)
+    position = torch.arange(len(places), device=positive.device)
+    start = torch.where(near, position, len(places)).amin(1)
+    end = torch.where(near, position + 1, 0).amax(1)
+    return torch.stack([start, end], 1)
+
+
+def _no_masks(count: int, size: Size, device: torch.device) -> Bool[Tensor, "n h w"]:
+    if (
+        device.type == "cpu"
+    ):  # numpy asks the system for zeroed memory, of which only the pages of people are ever touched
+        return torch.from_numpy(np.zeros((count, *size), bool))
+    return torch.zeros(count, *size, dtype=torch.bool, device=device)
+
+
+def _interpolated(
+    cells: Float[Tensor, "h w"], down: Float[Tensor, " lines"], right: Float[Tensor, " columns"]
+) -> Float[Tensor, "lines columns"]:
+    """Bilinear, first along the lines of the map, then between them."""
+    top = int(down.min())
+    x, y = right.to(cells.device), down.to(cells.device) - top
+    cells = cells[top : int(down.max()) + 2]
+    left, above = x.long(), y.long()
+    cells = torch.lerp(cells[:, left], cells[:, (left + 1).clamp(max=cells.shape[1] - 1)], x - left)
+    below = (above + 1).clamp(max=len(cells) - 1)
+    return torch.lerp(cells[above], cells[below], (y - above)[:, None])

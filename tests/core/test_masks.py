@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from humanquery.core.errors import AnnotationError
-from humanquery.core.masks import bitmap_to_counts, bitmap_to_rle, mask_boxes, polygons_to_bitmap, rle_to_bitmap
+from humanquery.core.masks import (
+    bitmap_to_counts,
+    bitmap_to_rle,
+    bitmaps_to_rles,
+    mask_boxes,
+    polygons_to_bitmap,
+    rle_to_bitmap,
+)
 
 
 def _bitmaps():
@@ -117,7 +124,19 @@ def test_mask_boxes_are_tight():
 def test_a_hundred_large_masks_are_coded_quickly():
     y, x = np.ogrid[:800, :1333]
     masks = torch.from_numpy(((y - 400) / 200) ** 2 + ((x - 300) / 70) ** 2 < 1).repeat(100, 1, 1)
-    start = time.perf_counter()
-    for bitmap in masks:
-        bitmap_to_rle(bitmap)
-    assert time.perf_counter() - start < 1.0  # about 0.05 s on one free core
+    start = time.process_time()
+    bitmaps_to_rles(masks)
+    assert time.process_time() - start < 0.5  # about 0.02 s on a free core
+
+
+def test_bitmaps_are_coded_together_as_one_by_one():
+    draw = np.random.default_rng(1)
+    masks = torch.from_numpy(draw.random((30, 9, 13)) < draw.random((30, 1, 1)))
+    masks[3], masks[4], masks[29] = False, True, False
+    assert bitmaps_to_rles(masks) == [bitmap_to_rle(mask) for mask in masks]
+    assert bitmaps_to_rles(masks.transpose(1, 2)) == [bitmap_to_rle(mask) for mask in masks.transpose(1, 2)]
+
+
+def test_no_bitmaps_and_bitmaps_without_pixels_are_coded_too():
+    assert bitmaps_to_rles(torch.zeros(0, 4, 5, dtype=torch.bool)) == []
+    assert bitmaps_to_rles(torch.zeros(2, 0, 5, dtype=torch.bool)) == [{"size": [0, 5], "counts": "0"}] * 2

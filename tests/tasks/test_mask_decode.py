@@ -1,0 +1,82 @@
+"""From mask logits to the picture's pixels."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from humanquery.core.affine import Affine2D
+from humanquery.tasks.base import Reading
+from humanquery.tasks.mask import MaskPrediction, PixelMap
+from tests.models.small import batch, person, small_model
+
+CANVAS, PADDED, IMAGE = (88, 110), (96, 120), (143, 201)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model().eval()
+
+
+@pytest.fixture(scope="module")
+def scene(model):
+    return model.scene(batch([person(CANVAS, (4.0, 4.0, 30.0, 40.0))], padded=PADDED))
+
+
+def decode(model, scene, logits, to_canvas=None):
+    """Decoded fields where every query's embedding picks one of `logits` (n h w, stride 4)."""
+    n = len(logits)
+    prediction = MaskPrediction(torch.eye(n)[None], PixelMap(logits[None], PADDED, torch.ones(1, 2)))
+    matrix = to_canvas or Affine2D.resize(IMAGE, CANVAS)
+    reading = Reading(0, torch.arange(n), torch.full((n,), 0.5), CANVAS, IMAGE, matrix)
+    return model.tasks["mask"].decode(prediction, reading, scene, prediction.pixel_map)
+
+
+def whole(logits):
+    """What grid_sample says at every pixel of the picture."""
+    y, x = torch.meshgrid(torch.arange(IMAGE[0]) + 0.5, torch.arange(IMAGE[1]) + 0.5, indexing="ij")
+    at = torch.stack([x * CANVAS[1] / IMAGE[1] / 4, y * CANVAS[0] / IMAGE[0] / 4], -1)
+    at = at.minimum(torch.tensor([CANVAS[1] / 4 - 0.5, CANVAS[0] / 4 - 0.5]))
+    grid = (at / torch.tensor([30, 24]) * 2 - 1).expand(len(logits), -1, -1, -1)
+    return F.grid_sample(logits[:, None], grid, "bilinear", "border", align_corners=False)[:, 0]
+
+
+def blobs():
+    """Noise, a small person, one at each corner, a single cell, one who fills the map and nobody."""
+    y, x = torch.arange(24)[:, None], torch.arange(30)[None]
+    made = [torch.randn(24, 30, generator=torch.Generator().manual_seed(0))]
+    for cy, cx in ((9, 12), (0, 0), (23, 29), (0, 29), (21, 0)):
+        made.append(4.3 - ((y - cy) ** 2 + (x - cx) ** 2).sqrt())
+    made.append(torch.where((y == 7) & (x == 9), 2.0, -3.0))
+    return torch.stack([*made, torch.ones(24, 30), -torch.ones(24, 30)])
+
+
+def test_masks_equal_those_of_sampling_the_whole_picture(model, scene):
+    fields, values = decode(model, scene, blobs()), whole(blobs())
+    clear = values.abs() > 1e-4  # what is nearer to the edge may fall on either side of it
+    assert clear.float().mean() > 0.999
+    assert torch.equal(fields["masks"][clear], (values > 0)[clear])
+
+
+def test_mask_scores_are_score_times_mean_probability_inside(model, scene):
+    values = whole(blobs())
+    inside = torch.where(values > 0, values.sigmoid(), 0.0).sum((1, 2)) / ((values > 0).sum((1, 2)) + 1e-6)
+    torch.testing.assert_close(decode(model, scene, blobs())["mask_scores"], 0.5 * inside, atol=1e-5, rtol=1e-4)
+
+
+def test_nobody_gets_no_mask_and_a_positive_map_fills_the_picture(model, scene):
+    fields = decode(model, scene, blobs())
+    assert fields["masks"][-2].all() and not fields["masks"][-1].any()
+    assert fields["mask_scores"][-1] == 0
+    nothing = decode(model, scene, torch.zeros(0, 24, 30))
+    assert nothing["masks"].shape == (0, *IMAGE) and nothing["mask_scores"].shape == (0,)
+
+
+def test_a_mirrored_canvas_mirrors_masks(model, scene):
+    plain = decode(model, scene, blobs())["masks"]
+    mirrored = decode(model, scene, blobs(), Affine2D.mirror(CANVAS[1]) @ Affine2D.resize(IMAGE, CANVAS))["masks"]
+    assert (mirrored.flip(2) == plain).float().mean() > 0.9999
+
+
+def test_a_rotated_canvas_is_refused(model, scene):
+    with pytest.raises(ValueError, match="upright canvases only"):
+        decode(model, scene, blobs(), Affine2D.rotation(10))
