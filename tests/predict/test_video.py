@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -140,6 +142,62 @@ def test_a_painter_that_cannot_write_says_so(predictor, clip, tmp_path, monkeypa
     monkeypatch.setattr(VideoWriter, "write", full)
     with pytest.raises(VideoError, match="disk full"):
         track_video(predictor, clip, tmp_path / "out", progress=False)
+
+
+def test_a_damaged_video_is_followed_as_far_as_it_goes_and_the_damage_is_told(predictor, clip, tmp_path):
+    broken = tmp_path / "broken.ts"
+    with av.open(str(clip)) as source, av.open(str(broken), "w", format="mpegts") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    content = bytearray(broken.read_bytes())
+    middle = len(content) // 2 // 188 * 188
+    content[middle : middle + 376] = bytes(376)
+    broken.write_bytes(content[: len(content) * 9 // 10 // 188 * 188])
+    result = track_video(predictor, broken, tmp_path / "out", save=("json", "video"), progress=False)
+    assert 15 <= result.frames <= 30 and len(lines(tmp_path / "out")) >= 15
+    assert any("damaged packets" in problem for problem in result.problems), result.problems
+
+
+def test_a_size_that_changes_in_the_middle_is_followed(predictor, tmp_path):
+    for t in range(8):
+        cv2.imwrite(str(tmp_path / f"{t}.png"), bright(10 + t) if t < 4 else cv2.resize(bright(10 + t), (96, 51)))
+    result = track_video(predictor, tmp_path / "%d.png", tmp_path / "out", save=("json", "video"), progress=False)
+    assert result.frames == 8 and [line["image_size"] for line in lines(tmp_path / "out")][::7] == [[48, 64], [51, 96]]
+    assert len(result.problems) == 1 and "another size" in result.problems[0]
+    with open_video(tmp_path / "out" / "tracked.mp4") as video:
+        assert len(list(video)) == 8
+
+
+def test_a_stream_that_dies_ends_with_a_message_and_whole_results(predictor, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_module, "open_video", dying(video_module.open_video, 12))
+    with pytest.raises(VideoError, match="lost after 12 frames"):
+        track_video(predictor, clip, tmp_path / "out", save=("json", "video"), progress=False, batch_size=1)
+    assert [line["frame"] for line in lines(tmp_path / "out")] == list(range(12))
+    with open_video(tmp_path / "out" / "tracked.mp4") as video:
+        assert len(list(video)) == 12
+
+
+def dying(opener, frames):
+    """Opens videos that break off."""
+
+    def opened(*arguments, **options):
+        reader = opener(*arguments, **options)
+        real = type(reader).__next__
+
+        class Dying(type(reader)):
+            def __next__(self):
+                frame = real(self)
+                if frame.index == frames:
+                    raise VideoError(f"lost after {frames} frames")
+                return frame
+
+        reader.__class__ = Dying
+        return reader
+
+    return opened
 
 
 def test_videos_are_known_by_their_names():
