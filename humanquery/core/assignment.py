@@ -22,11 +22,16 @@ def assign_all(costs: list[Float[Tensor, "_q _g"]]) -> list[tuple[Int[Tensor, " 
         return []
     device = costs[0].device
     flat = torch.cat([cost.detach().flatten() for cost in costs]).cpu().double().numpy()  # host sync
-    if not np.isfinite(flat).all():
-        raise ValueError("matching cost holds NaN or infinity: a prediction or a target is not finite")
     tables = np.split(flat, np.cumsum([cost.numel() for cost in costs])[:-1])
-    pairs = [linear_sum_assignment(t.reshape(c.shape)) for t, c in zip(tables, costs, strict=True)]
+    pairs = [assign_table(t.reshape(c.shape)) for t, c in zip(tables, costs, strict=True)]
     sizes = [len(rows) for rows, _ in pairs]
     rows = torch.as_tensor(np.concatenate([rows for rows, _ in pairs]), dtype=torch.long).to(device)
     columns = torch.as_tensor(np.concatenate([columns for _, columns in pairs]), dtype=torch.long).to(device)
     return list(zip(rows.split(sizes), columns.split(sizes), strict=True))
+
+
+def assign_table(cost: Float[np.ndarray, "q g"]) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    """`assign` for an array: the same rules, without a tensor on the way."""
+    if not np.isfinite(cost).all():
+        raise ValueError("matching cost holds NaN or infinity: a prediction or a target is not finite")
+    return linear_sum_assignment(cost)

@@ -5,38 +5,31 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
 from humanquery import __version__
 from humanquery.core.assignment import assign
 from humanquery.core.errors import AnnotationError
 from humanquery.core.persons import Persons
-from humanquery.core.rows import Labelled
-from humanquery.core.skeleton import Skeleton
-from humanquery.core.target import Target
-from humanquery.evaluation.tracking import COMBINED, tracked_frame
-
-JOINTS = (
-    "right_ankle",
-    "right_knee",
-    "right_hip",
-    "left_hip",
-    "left_knee",
-    "left_ankle",
-    "right_wrist",
-    "right_elbow",
-    "right_shoulder",
-    "left_shoulder",
-    "left_elbow",
-    "left_wrist",
-    "neck",
-    "nose",
-    "head_top",
+from humanquery.evaluation.pose_rows import (
+    JOINTS,
+    NO_SCORE,
+    PoseLabels,
+    PoseRows,
+    PoseTruth,
+    distances,
+    found_rows,
+    outside,
+    true_rows,
 )
+from humanquery.evaluation.tracking import COMBINED
+
+__all__ = ["JOINTS", "PoseLabels", "PoseReport", "PoseRules", "PoseScores", "PoseTruth", "evaluate_poses", "found_rows"]
+
 GROUPS = {
     "Head": ("head_top", "neck", "nose"),
     "Shou": ("right_shoulder", "left_shoulder"),
@@ -46,12 +39,6 @@ GROUPS = {
     "Knee": ("right_knee", "left_knee"),
     "Ankl": ("right_ankle", "left_ankle"),
 }
-OTHER_NAMES = {"neck": ("head_bottom", "upper_neck"), "head_top": ("top_head",)}
-"""what other skeletons call the same joint"""
-HEAD_SHARE = 0.6
-"""head size over the diagonal of the head box"""
-NO_SCORE = -9999.0
-"""stands for a joint score that is missing: ranked last"""
 _FAR = 1e6
 
 
@@ -63,46 +50,8 @@ class PoseRules:
     """head sizes that a found joint may lie away"""
     tracking_joint_score: float | None = None
     """joints found with a lower score are left out of MOTA (never of mAP); joints without score stay"""
-
-
-@runtime_checkable
-class PoseTruth(Protocol):
-    """The truth of one frame, e.g. `humanquery.data.posetrack.PoseFrame`."""
-
-    target: Target
-    head_boxes: Labelled
-    ignore_regions: Sequence[torch.Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class PoseLabels:
-    """The truth of one frame: people with joints and track ids, their head boxes, and polygons where nothing counts."""
-
-    target: Target
-    head_boxes: Labelled
-    """value n 4 xyxy px"""
-    ignore_regions: Sequence[torch.Tensor] = ()
-    """each p 2 px"""
-
-
-@dataclass(frozen=True, eq=False)
-class PoseRows:
-    """The people of one frame in the order of `JOINTS`."""
-
-    joints: Float[np.ndarray, "n 15 2"]
-    present: Bool[np.ndarray, "n 15"]
-    ids: Int[np.ndarray, " n"]
-    scores: Float[np.ndarray, "n 15"]
-    head_sizes: Float[np.ndarray, " n"]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def keep(self, rows: Bool[np.ndarray, " n"]) -> "PoseRows":
-        return PoseRows(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
-
-    def only(self, present: Bool[np.ndarray, "n 15"]) -> "PoseRows":
-        return dataclasses.replace(self, present=self.present & present)
+    tracking: bool = True
+    """False: mAP only, of single pictures or clips; nobody needs a track id"""
 
 
 @dataclass(frozen=True)
@@ -160,14 +109,15 @@ class PoseReport:
         Path(path).write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def table(self) -> str:
-        """Aligned text: mAP, then MOTA by joint group with total MOTP, precision and recall."""
+        """Aligned text: mAP, then (with tracking) MOTA by joint group with total MOTP, precision and recall."""
         rows = {**self.sequences, COMBINED: self.combined}
         wide = max(map(len, rows)) + 2
         titles = [*GROUPS, "Total"]
         lines = ["AP".ljust(wide) + _line(titles)]
         lines += [name.ljust(wide) + _line(_by_group(s, "ap")) for name, s in rows.items()]
-        lines += ["", "MOTA".ljust(wide) + _line([*titles, "MOTP", "Prec", "Rec"])]
-        for name, scores in rows.items():
+        if self.rules.tracking:
+            lines += ["", "MOTA".ljust(wide) + _line([*titles, "MOTP", "Prec", "Rec"])]
+        for name, scores in rows.items() if self.rules.tracking else ():
             totals = [_percent(scores.total(kind)) for kind in ("motp", "precision", "recall")]
             lines.append(name.ljust(wide) + _line([*_by_group(scores, "mota"), *totals]))
         people = self.combined
@@ -190,7 +140,7 @@ def evaluate_poses(
     `sequences`: name -> (truth, found), two lists with one entry per frame: `PoseTruth` and `Persons` with keypoints and
     track ids. Frames without true people count for nothing. Where every person found or every true person of a frame is
     missing, MOTA counts one miss and one false joint, whatever the number of people: so does poseval. Lists of
-    different length and people without joints, head boxes or ids raise AnnotationError.
+    different length and people without joints, head boxes or ids (unless `PoseRules.tracking` is off) raise AnnotationError.
     """
     rules = rules or PoseRules()
     if not sequences:
@@ -201,63 +151,6 @@ def evaluate_poses(
         combined=_scores(list(counted.values())),
         rules=rules,
     )
-
-
-def found_rows(people: Persons, where: str = "found people") -> PoseRows:
-    """People found, joints by name; joints with NaN coordinates were not found, NaN scores are missing."""
-    n = len(people)
-    if not n:
-        return _rows(np.zeros((0, 15, 2)), np.zeros((0, 15), bool), np.zeros(0, np.int64))
-    if people.keypoints is None or people.skeleton is None:
-        raise AnnotationError(f"{where}: no keypoints; expected people with joints and a skeleton")
-    ids = tracked_frame(people, where).ids
-    joints = people.keypoints.detach().cpu().double().numpy()
-    finite = np.isfinite(joints).all(-1)
-    scores = np.full(finite.shape, NO_SCORE)
-    if people.keypoint_scores is not None:
-        given = people.keypoint_scores.detach().cpu().double().numpy()
-        scores = np.where(np.isfinite(given), given, NO_SCORE)
-    return _rows(*_by_name(people.skeleton, np.nan_to_num(joints), finite), ids, _by_name(people.skeleton, scores)[0])
-
-
-def true_rows(truth: PoseTruth, where: str = "truth") -> PoseRows:
-    """True people (no ignore rows), joints by name, with their head sizes in px."""
-    target, heads = truth.target, truth.head_boxes
-    people = ~target.ignore.cpu().numpy()
-    if not people.any():
-        return _rows(np.zeros((0, 15, 2)), np.zeros((0, 15), bool), np.zeros(0, np.int64))
-    if target.keypoints is None or target.visibility is None or target.skeleton is None:
-        raise AnnotationError(f"{where}: no keypoints; expected a Target with joints, visibility and a skeleton")
-    if len(heads) != len(target):
-        raise AnnotationError(f"{where}: {len(heads)} head boxes for {len(target)} people; give one per person")
-    ids = tracked_frame(target, where).ids
-    counts = target.counted_joints.cpu().numpy()
-    boxes = heads.value.detach().cpu().double().numpy().reshape(-1, 4)
-    headless = counts.any(1) & people & ~heads.valid.cpu().numpy()
-    if headless.any():
-        raise AnnotationError(
-            f"{where}: person {np.flatnonzero(headless)[0]} has joints but no head box; distances are measured in head sizes"
-        )
-    sizes = HEAD_SHARE * np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1)
-    joints, present = _by_name(target.skeleton, target.keypoints.value.detach().cpu().double().numpy(), counts)
-    return _rows(joints[people], present[people], ids, head_sizes=sizes[people])
-
-
-def _rows(joints, present, ids, scores=None, head_sizes=None) -> PoseRows:
-    scores = np.full(present.shape, NO_SCORE) if scores is None else scores
-    return PoseRows(joints, present, ids, scores, np.ones(len(ids)) if head_sizes is None else head_sizes)
-
-
-def _by_name(skeleton: Skeleton, values: np.ndarray, known: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Columns in the order of `JOINTS`, and which of them are there."""
-    out = np.zeros((len(values), len(JOINTS), *values.shape[2:]))
-    there = np.zeros(out.shape[:2], bool)
-    for to, joint in enumerate(JOINTS):
-        name = next((n for n in (joint, *OTHER_NAMES.get(joint, ())) if n in skeleton.joints), None)
-        if name is not None:
-            at = skeleton.index(name)
-            out[:, to], there[:, to] = values[:, at], True if known is None else known[:, at]
-    return out, there
 
 
 @dataclass(eq=False)
@@ -281,14 +174,15 @@ def _count_sequence(name: str, truth: Sequence[PoseTruth], found: Sequence[Perso
     frames = []
     for t, (labels, people) in enumerate(zip(truth, found, strict=True)):
         where = f"sequence {name!r}, frame {t} (from 0)"
-        true, rows = true_rows(labels, f"{where}, truth"), found_rows(people, f"{where}, found")
+        true = true_rows(labels, f"{where}, truth", tracked=rules.tracking)
+        rows = found_rows(people, f"{where}, found", tracked=rules.tracking)
         if len(true):
-            frames.append(tuple(_outside(side, labels.ignore_regions) for side in (true, rows)))
+            frames.append(tuple(outside(side, labels.ignore_regions) for side in (true, rows)))
     counts = _Counts([], np.zeros(len(JOINTS), np.int64), _JointMot(), sum(len(t) for t, _ in frames), len(frames))
     for t, (true, rows) in enumerate(frames):
         counts.annotated += true.present.sum(0)
         counts.ranked.append(_rank(true, rows, rules.distance))
-        if t < len(frames) - 1:  # poseval leaves out the last frame of a sequence
+        if rules.tracking and t < len(frames) - 1:  # poseval leaves out the last frame of a sequence
             counts.mot.add(true, _confident(rows, rules.tracking_joint_score), rules.distance)
     return counts
 
@@ -300,40 +194,8 @@ def _confident(rows: PoseRows, least: float | None) -> PoseRows:
     return rows.keep(rows.present.any(1))
 
 
-def _outside(rows: PoseRows, regions: Sequence[torch.Tensor]) -> PoseRows:
-    """Without the joints inside of a polygon, and without people who have none left."""
-    if not len(regions):
-        return rows
-    inside = np.zeros(rows.present.shape, bool)
-    for region in regions:
-        inside |= _inside(rows.joints, np.asarray(region.detach().cpu(), np.float64))
-    rows = rows.only(~inside)
-    return rows.keep(rows.present.any(1))
-
-
-def _inside(points: Float[np.ndarray, "n k 2"], polygon: Float[np.ndarray, "p 2"]) -> Bool[np.ndarray, "n k"]:
-    """Even-odd rule; a point on the border is outside."""
-    if len(polygon) < 3:
-        raise AnnotationError(f"an ignore region has {len(polygon)} points, expected at least three")
-    x, y = points[..., 0, None], points[..., 1, None]
-    (x1, y1), (x2, y2) = polygon.T, np.roll(polygon, -1, 0).T
-    cross = (x2 - x1) * (y - y1) - (y2 - y1) * (x - x1)
-    between = (np.minimum(x1, x2) <= x) & (x <= np.maximum(x1, x2))
-    between &= (np.minimum(y1, y2) <= y) & (y <= np.maximum(y1, y2))
-    crossed = ((y1 > y) != (y2 > y)) & ((cross > 0) == (y2 > y1))
-    return (crossed.sum(-1) % 2 == 1) & ~((cross == 0) & between).any(-1)
-
-
-def _distances(true: PoseRows, rows: PoseRows) -> Float[np.ndarray, "d g 15"]:
-    """Of every found to every true person, in head sizes; infinite where either lacks the joint."""
-    apart = np.linalg.norm(rows.joints[:, None] - true.joints[None], axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = apart / true.head_sizes[None, :, None]
-    return np.where(rows.present[:, None] & true.present[None], apart, np.inf)
-
-
 def _rank(true: PoseRows, rows: PoseRows, limit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    near = _distances(true, rows) <= limit
+    near = distances(true, rows) <= limit
     right = np.zeros((len(rows), len(JOINTS)), bool)
     if len(true) and len(rows):
         pckh = near.sum(-1) / np.maximum(true.present.sum(1), 1)
@@ -359,7 +221,7 @@ class _JointMot:
             for counter in (self.objects, self.misses, self.false):
                 counter += 1
             return
-        apart = _distances(true, rows)
+        apart = distances(true, rows)
         for joint in range(len(JOINTS)):
             g, d = np.flatnonzero(true.present[:, joint]), np.flatnonzero(rows.present[:, joint])
             self._add(joint, true.ids[g], rows.ids[d], apart[np.ix_(d, g)][..., joint].T, limit)

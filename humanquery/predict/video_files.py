@@ -1,14 +1,17 @@
 """What a tracked video leaves on disk: files that are valid after every frame, so that nothing done is lost."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from humanquery.core.errors import ConfigError, nearest
+from humanquery.core.errors import ConfigError, VideoError, nearest
 from humanquery.core.persons import Persons
 from humanquery.data.mot import mot_lines
 
 FORMATS = ("video", "mot", "json", "parquet", "coco")
+END = "\n]\n"
+"""of a JSON list"""
 PART = 500
 """frames in a part of a parquet data set"""
 
@@ -39,13 +42,20 @@ class _Text:
 
     def __init__(self, path: Path, mark: int | None = None):
         self.path = path
-        self._file = open(path, "r+b" if mark is not None else "wb")  # noqa: SIM115 (closed by close)
+        self._file = open(path, "r+b" if mark is not None else "wb", buffering=0)  # noqa: SIM115 (closed by close)
         self._file.truncate(mark or 0)
         self._file.seek(mark or 0)
 
     def append(self, text: str) -> None:
-        self._file.write(text.encode())
-        self._file.flush()
+        """All of the text, or none of it: VideoError where it cannot be written."""
+        begin, rest = self._file.tell(), text.encode()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as problem:
+            self._file.truncate(begin)
+            self._file.seek(begin)
+            raise VideoError(_why_unwritten(self.path, problem)) from problem
 
     def mark(self) -> int:
         return self._file.tell()
@@ -79,7 +89,12 @@ class CocoResults(_Text):
     def _close_list(self, text: str) -> None:
         """Adds `text` and the end of the list in one go; the next text takes the end's place."""
         place = self._file.tell() + len(text.encode())
-        self.append(text + "\n]\n")
+        try:
+            self.append(text + END)
+        except VideoError:
+            if text:
+                self.append(END)  # there was room for it before
+            raise
         self._file.seek(place)
 
     def write(self, frame: int, seconds: float, persons: Persons) -> None:
@@ -119,8 +134,11 @@ class ParquetParts:
         if self._rows:
             table = self._arrow.Table.from_pylist(self._rows)
             unfinished = self.path / ".unfinished"
-            self._arrow.parquet.write_table(table, unfinished)
-            unfinished.rename(self.path / f"part-{self._parts:05d}.parquet")
+            try:
+                self._arrow.parquet.write_table(table, unfinished)
+                unfinished.rename(self.path / f"part-{self._parts:05d}.parquet")
+            except OSError as problem:
+                raise VideoError(_why_unwritten(self.path, problem)) from problem
             self._parts += 1
         self._rows, self._frames = [], 0
 
@@ -130,6 +148,14 @@ class ParquetParts:
 
     def close(self) -> None:
         self._flush()
+
+
+def _why_unwritten(path: Path, problem: OSError) -> str:
+    reason = "the disk is full" if problem.errno in (errno.ENOSPC, errno.EDQUOT) else problem.strerror or str(problem)
+    return (
+        f"{path}: cannot be written ({reason}); what was written before is whole. Make room and go on with --resume, or "
+        "write elsewhere with --out"
+    )
 
 
 def _flat_person(person: dict[str, Any]) -> dict[str, Any]:

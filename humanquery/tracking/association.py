@@ -1,65 +1,88 @@
 """Which person is which track: costs of pairs, and assignments under a limit."""
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
-from humanquery.core.assignment import assign
+from humanquery.core.assignment import assign_table
 from humanquery.core.boxes import BODY_SHARE, areas, iou
 from humanquery.core.oks import oks
 
-Pairs = tuple[Int[Tensor, " p"], Int[Tensor, " p"]]
+Pairs = tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]]
+
+_MANY = 0.25
+"""share of pairs from which one product of all queries is cheaper than many small ones"""
+_LEAST_OKS = 0.01
+"""poses less alike than this need not be compared"""
 
 
 def cosine_distances(
-    gallery: Float[Tensor, "n g d"], filled: Int[Tensor, " n"], found: Float[Tensor, "m d"]
-) -> Float[Tensor, "n m"]:
-    """1 - cosine of every found embedding to the nearest of each track's; all of length 1. `filled` leads the gallery."""
-    n, g, d = gallery.shape
-    near = (gallery.reshape(n * g, d) @ found.T).view(n, g, len(found))
-    if (filled < g).any():
-        near.masked_fill_((torch.arange(g)[None] >= filled[:, None])[..., None], -1.0)
-    return 1 - near.amax(1)
+    gallery: Float[np.ndarray, "n g d"], found: Float[np.ndarray, "m d"], near: Bool[np.ndarray, "n m"]
+) -> Float[np.ndarray, "n m"]:
+    """1 - cosine of found embeddings to the nearest of each track's (all of length 1); infinite for pairs not `near`."""
+    cost = np.full(near.shape, np.inf, np.float32)
+    if np.count_nonzero(near) > _MANY * near.size:
+        n, g, d = gallery.shape
+        alike = (gallery.reshape(n * g, d) @ found.T).reshape(n, g, len(found)).max(1)
+        cost[near] = 1 - alike[near]
+        return cost
+    rows, columns = np.nonzero(near)
+    cost[rows, columns] = 1 - np.matmul(gallery[rows], found[columns, :, None])[..., 0].max(1, initial=-1.0)
+    return cost
 
 
-def box_similarities(tracks: Float[Tensor, "n 4"], found: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
-    """IoU, 0..1."""
-    return iou(tracks, found)
+def box_similarities(tracks: Float[np.ndarray, "n 4"], found: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+    """IoU, 0..1, of boxes xyxy."""
+    return iou(torch.from_numpy(tracks), torch.from_numpy(found)).numpy()
 
 
 def pose_similarities(
-    tracks: Float[Tensor, "n k 2"],
-    found: Float[Tensor, "m k 2"],
-    boxes: Float[Tensor, "m 4"],
-    sigmas: Float[Tensor, " k"],
-    counts: Bool[Tensor, "m k"],
-) -> Float[Tensor, "n m"]:
-    """OKS of the joints of every pair, 0..1; the found person's box gives the area."""
-    area = areas(boxes) * BODY_SHARE
-    return oks(found[None], tracks[:, None], area[None], sigmas, counts[None])
+    tracks: Float[np.ndarray, "n k 2"],
+    found: Float[np.ndarray, "m k 2"],
+    boxes: Float[np.ndarray, "m 4"],
+    sigmas: Float[np.ndarray, " k"],
+    counts: Bool[np.ndarray, "m k"],
+) -> Float[np.ndarray, "n m"]:
+    """OKS of the joints of every pair, 0..1, where it can be 0.01 or more, else 0; the found person's box gives the area."""
+    area = areas(torch.from_numpy(boxes)).numpy() * BODY_SHARE
+    reach = 2 * sigmas.max(initial=0) * np.sqrt(2 * np.log(1 / _LEAST_OKS) * np.maximum(area, 1e-6))[:, None]
+    # some joint of the one must lie within reach of the same of the other, hence their hulls do
+    (low, high), (found_low, found_high) = _hulls(tracks), _hulls(found)
+    apart = np.maximum(low[:, None] - (found_high + reach), (found_low - reach) - high[:, None])
+    rows, columns = np.nonzero((apart <= 0).all(-1))
+    given = (found[columns], tracks[rows], area[columns], sigmas, counts[columns])
+    alike = np.zeros((len(tracks), len(found)), np.float32)
+    alike[rows, columns] = oks(*map(torch.from_numpy, given)).numpy()
+    return alike
 
 
-def match(cost: Float[Tensor, "n m"], limit: float) -> Pairs:
+def _hulls(joints: Float[np.ndarray, "n k 2"]) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
+    """Their least and their largest x, y."""
+    rows = joints.transpose(0, 2, 1).copy()  # numpy is quick along the last axis only
+    return rows.min(-1), rows.max(-1)
+
+
+def match(cost: Float[np.ndarray, "n m"], limit: float) -> Pairs:
     """Rows and columns of the cheapest one-to-one assignment without the pairs that cost more than `limit`."""
-    rows, columns = assign(cost.clamp(max=limit + 1e-3))
+    rows, columns = assign_table(np.minimum(cost, limit + 1e-3))
     fits = cost[rows, columns] <= limit
     return rows[fits], columns[fits]
 
 
-def cascade(cost: Float[Tensor, "n m"], unseen: Int[Tensor, " n"], limit: float) -> Pairs:
+def cascade(cost: Float[np.ndarray, "n m"], unseen: Int[np.ndarray, " n"], limit: float) -> Pairs:
     """`match`, but whoever was seen more recently (`unseen` frames ago) chooses first (DeepSORT's matching cascade)."""
-    ages = unseen.unique().tolist()
+    ages = np.unique(unseen)
     if len(ages) == 1:
         return match(cost, limit)
-    free = torch.ones(cost.shape[1], dtype=torch.bool)
-    rows, columns = [], []
+    free = np.ones(cost.shape[1], bool)
+    none = np.zeros(0, np.int64)
+    rows, columns = [none], [none]
     for age in ages:
-        candidates, people = (unseen == age).nonzero()[:, 0], free.nonzero()[:, 0]
+        candidates, people = np.flatnonzero(unseen == age), np.flatnonzero(free)
         if not len(people):
             break
-        i, j = match(cost[candidates][:, people], limit)
+        i, j = match(cost[np.ix_(candidates, people)], limit)
         rows.append(candidates[i])
         columns.append(people[j])
         free[people[j]] = False
-    none = torch.zeros(0, dtype=torch.long)
-    return torch.cat([none, *rows]), torch.cat([none, *columns])
+    return np.concatenate(rows), np.concatenate(columns)

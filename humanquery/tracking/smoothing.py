@@ -3,9 +3,8 @@
 import math
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,52 +21,28 @@ class SmoothConfig:
     speed_cutoff: float = 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class Joints:
-    """The filter of n tracks: smoothed places (px) and speeds (body heights per second)."""
-
-    places: Float[Tensor, "n k 2"]
-    speeds: Float[Tensor, "n k 2"]
-
-
-def rest(joints: Float[Tensor, "n k 2"]) -> Joints:
-    """Filters that start at these joints."""
-    return Joints(joints, torch.zeros_like(joints))
-
-
 def smooth(
-    before: Joints,
-    joints: Float[Tensor, "n k 2"],
-    heights: Float[Tensor, " n"],
-    known: Bool[Tensor, " n"],
+    places: Float[np.ndarray, "n k 2"],
+    speeds: Float[np.ndarray, "n k 2"],
+    joints: Float[np.ndarray, "n k 2"],
+    heights: Float[np.ndarray, " n"],
+    known: Bool[np.ndarray, " n"],
     config: SmoothConfig,
-) -> Joints:
-    """One frame later; tracks that are not `known` (lost a while ago) start anew. `heights` of the boxes, px."""
+) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k 2"]]:
+    """Smoothed places (px) and speeds (body heights per second) one frame later, when the joints were seen at `joints`.
+
+    Tracks that are not `known` (lost a while ago) start anew, at rest. `heights` of the boxes, px.
+    """
     step = 1 / config.frame_rate
-    scale = heights.clamp(min=1.0)[:, None, None]
-    speed = (joints - before.places) / scale / step
-    speed = before.speeds + _share(torch.tensor(config.speed_cutoff), step) * (speed - before.speeds)
-    share = _share(config.min_cutoff + config.beta * speed.norm(dim=-1, keepdim=True), step)
-    places = before.places + share * (joints - before.places)
+    scale = np.maximum(heights, 1.0)[:, None, None]
+    now = (joints - places) / scale / step
+    now = speeds + _share(config.speed_cutoff, step) * (now - speeds)
+    pace = np.sqrt((now**2).sum(-1, keepdims=True))
+    moved = places + _share(config.min_cutoff + config.beta * pace, step) * (joints - places)
     known = known[:, None, None]
-    return Joints(torch.where(known, places, joints), torch.where(known, speed, 0.0))
+    return np.where(known, moved, joints), np.where(known, now, np.float32(0))
 
 
-def _share(cutoff: Tensor, step: float) -> Tensor:
+def _share(cutoff, step: float):
     """How much of the newest value a low pass of `cutoff` Hz takes."""
     return 1 / (1 + 1 / (2 * math.pi * cutoff * step))
-
-
-@dataclass(frozen=True, eq=False)
-class Means:
-    """Weighted sums of gender and age (columns) of n tracks, and the weights."""
-
-    sums: Float[Tensor, "n 2"]
-    weights: Float[Tensor, " n"]
-
-    def adding(self, values: Float[Tensor, "n 2"], weights: Float[Tensor, " n"]) -> "Means":
-        return Means(self.sums + values * weights[:, None], self.weights + weights)
-
-    @property
-    def values(self) -> Float[Tensor, "n 2"]:
-        return self.sums / self.weights.clamp(min=1e-6)[:, None]

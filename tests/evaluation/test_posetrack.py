@@ -183,6 +183,16 @@ def test_a_joint_that_nobody_annotated_has_no_score_and_stays_out_of_the_means()
     assert (scores.ap["nose"], scores.mota["nose"], scores.total("ap"), scores.groups()["Head"]) == (None, None, 1, 1)
 
 
+def test_poses_without_ids_have_ap_alone():
+    people = [_found(TWO, [0.9, 0.8]).replace(track_ids=None)]
+    truth = [PoseLabels(label.target.replace(track_ids=None), label.head_boxes) for label in [_truth(TWO)]]
+    with pytest.raises(AnnotationError, match="no track ids"):
+        _score(truth, people)
+    report = evaluate_poses({"clip": (truth * 3, people * 3)}, PoseRules(tracking=False))
+    assert report["clip"].total("ap") == 1.0 and report["clip"].total("mota") is None
+    assert "MOTA" not in report.table() and "poses/mota" not in report.numbers()
+
+
 def test_an_id_is_remembered_while_a_person_is_not_found():
     gone = _found({9: 350.0})
     truth = [_truth({1: 50.0})] * 4

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from humanquery.predict import Predictor
 from humanquery.predict import video as video_module
 from humanquery.predict.video import is_video, track_config, track_frames, track_video
 from humanquery.tracking import TrackBook
+from tests.data.test_video import damaged_clip
 from tests.predict.fake import FakeSystem
 
 SIZE = (48, 64)
@@ -140,6 +142,52 @@ def test_a_painter_that_cannot_write_says_so(predictor, clip, tmp_path, monkeypa
     monkeypatch.setattr(VideoWriter, "write", full)
     with pytest.raises(VideoError, match="disk full"):
         track_video(predictor, clip, tmp_path / "out", progress=False)
+
+
+def test_a_damaged_video_is_followed_to_its_end_and_the_damage_is_told(predictor, tmp_path):
+    broken = damaged_clip(tmp_path / "clip.mkv", {5, 6, 20})
+    result = track_video(predictor, broken, tmp_path / "out", save=("json", "video"), progress=False)
+    assert result.frames == len(lines(tmp_path / "out")) == 27
+    assert len(result.problems) == 1 and result.problems[0].startswith("3 damaged packets")
+
+
+def test_a_size_that_changes_in_the_middle_is_followed(predictor, tmp_path):
+    for t in range(8):
+        cv2.imwrite(str(tmp_path / f"{t}.png"), bright(10 + t) if t < 4 else cv2.resize(bright(10 + t), (96, 51)))
+    result = track_video(predictor, tmp_path / "%d.png", tmp_path / "out", save=("json", "video"), progress=False)
+    assert result.frames == 8 and [line["image_size"] for line in lines(tmp_path / "out")][::7] == [[48, 64], [51, 96]]
+    assert len(result.problems) == 1 and "another size" in result.problems[0]
+    with open_video(tmp_path / "out" / "tracked.mp4") as video:
+        assert len(list(video)) == 8
+
+
+def test_a_stream_that_dies_ends_with_a_message_and_whole_results(predictor, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_module, "open_video", dying(video_module.open_video, 12))
+    with pytest.raises(VideoError, match="lost after 12 frames"):
+        track_video(predictor, clip, tmp_path / "out", save=("json", "video"), progress=False, batch_size=1)
+    assert [line["frame"] for line in lines(tmp_path / "out")] == list(range(12))
+    with open_video(tmp_path / "out" / "tracked.mp4") as video:
+        assert len(list(video)) == 12
+
+
+def dying(opener, frames):
+    """Opens videos that break off."""
+
+    def opened(*arguments, **options):
+        reader = opener(*arguments, **options)
+        real = type(reader).__next__
+
+        class Dying(type(reader)):
+            def __next__(self):
+                frame = real(self)
+                if frame.index == frames:
+                    raise VideoError(f"lost after {frames} frames")
+                return frame
+
+        reader.__class__ = Dying
+        return reader
+
+    return opened
 
 
 def test_videos_are_known_by_their_names():

@@ -1,11 +1,12 @@
 """Result files of tracked videos: whole after every frame, and able to go on."""
 
+import errno
 import json
 
 import pytest
 import torch
 
-from humanquery.core.errors import ConfigError
+from humanquery.core.errors import ConfigError, VideoError
 from humanquery.predict.video_files import checked_formats, open_files
 from tests.tracking.people import walkers
 
@@ -83,6 +84,35 @@ def test_parquet_has_a_row_per_person_and_frame(tmp_path):
     rows = table(tmp_path)
     assert [row["frame"] for row in rows] == [1, 2, 2, 4, 5, 5]
     assert rows[0]["track_id"] == 1 and rows[0]["x1"] == 81 and len(rows[0]["keypoints"]) == 17
+
+
+class FullDisk:
+    """A file on a disk with room for so many more bytes."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, content):
+        fits = bytes(content[: max(0, self.room - self.file.tell())])
+        if content and not fits:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(fits)
+
+
+@pytest.mark.parametrize("name", ["json", "mot", "coco"])
+def test_a_full_disk_is_told_and_leaves_whole_files(tmp_path, name):
+    files = open_files(tmp_path, ("json", "mot", "coco"))
+    write(files, range(3))
+    before = contents(tmp_path)
+    opened = files[name]
+    opened._file = FullDisk(opened._file, opened.path.stat().st_size + 20)
+    with pytest.raises(VideoError, match=rf"{opened.path.name}: cannot be written \(the disk is full\); .*--resume"):
+        for frame in range(3, 6):
+            opened.write(frame, 0.0, people(frame))
+    assert contents(tmp_path) == before
 
 
 def test_an_unknown_format_offers_the_nearest():

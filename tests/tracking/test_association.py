@@ -1,43 +1,70 @@
+import numpy as np
 import pytest
 import torch
 
+from humanquery.core.boxes import BODY_SHARE
+from humanquery.core.oks import oks
+from humanquery.core.skeleton import COCO17
 from humanquery.tracking.association import cascade, cosine_distances, match, pose_similarities
 
 
-def test_a_cosine_is_taken_to_the_nearest_of_the_gallery_and_never_to_an_empty_place():
-    gallery = torch.zeros(2, 3, 2)
-    gallery[0, 0], gallery[0, 1] = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    gallery[1, 0] = torch.tensor([-1.0, 0.0])
-    gallery[1, 1] = torch.tensor([1.0, 0.0])  # stands behind `filled`: not there
-    cost = cosine_distances(gallery, torch.tensor([2, 1]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    torch.testing.assert_close(cost, torch.tensor([[0.0, 0.0], [2.0, 1.0]]))
-    assert cosine_distances(gallery[:0], torch.zeros(0, dtype=torch.long), torch.rand(4, 2)).shape == (0, 4)
+@pytest.mark.parametrize("others", [0, 40], ids=["most pairs near", "few pairs near"])
+def test_a_cosine_is_taken_to_the_nearest_of_the_gallery_and_far_pairs_are_infinite(others):
+    gallery, found = np.zeros((2, 3, 2), np.float32), np.eye(2, dtype=np.float32)
+    gallery[0] = [[1, 0], [0, 1], [1, 0]]
+    gallery[1] = [-1, 0]
+    found = np.concatenate([found, np.ones((others, 2), np.float32)])
+    near = np.zeros((2, 2 + others), bool)
+    near[:, :2] = [[True, True], [True, False]]
+    cost = cosine_distances(gallery, found, near)
+    np.testing.assert_allclose(cost[:, :2], [[0, 0], [2, np.inf]])
+    assert np.isinf(cost[:, 2:]).all()
+    assert cosine_distances(gallery[:0], found, near[:0]).shape == (0, 2 + others)
 
 
 def test_a_pair_above_the_limit_is_no_pair_even_if_it_is_all_there_is():
-    rows, columns = match(torch.tensor([[0.9]]), 0.5)
+    rows, columns = match(np.array([[0.9]]), 0.5)
     assert len(rows) == len(columns) == 0
-    rows, columns = match(torch.tensor([[0.1, torch.inf], [0.2, 0.4]]), 0.5)
+    rows, columns = match(np.array([[0.1, np.inf], [0.2, 0.4]]), 0.5)
     assert (rows.tolist(), columns.tolist()) == ([0, 1], [0, 1])
-    assert [len(p) for p in match(torch.zeros(0, 3), 0.5)] == [0, 0]
+    assert [len(p) for p in match(np.zeros((0, 3)), 0.5)] == [0, 0]
 
 
 def test_the_recently_seen_choose_first_however_well_the_others_fit():
-    cost = torch.tensor([[0.3, 0.9], [0.0, 0.2]])
-    rows, columns = cascade(cost, torch.tensor([1, 5]), 0.5)
+    cost = np.array([[0.3, 0.9], [0.0, 0.2]])
+    rows, columns = cascade(cost, np.array([1, 5]), 0.5)
     assert dict(zip(rows.tolist(), columns.tolist(), strict=True)) == {0: 0, 1: 1}
-    both = cascade(torch.tensor([[0.3], [0.0]]), torch.tensor([1, 5]), 0.5)
+    both = cascade(np.array([[0.3], [0.0]]), np.array([1, 5]), 0.5)
     assert [p.tolist() for p in both] == [[0], [0]]
-    assert [len(p) for p in cascade(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), 0.5)] == [0, 0]
+    assert [len(p) for p in cascade(np.zeros((0, 2)), np.zeros(0, np.int64), 0.5)] == [0, 0]
 
 
 def test_equal_poses_are_alike_and_uncounted_joints_say_nothing():
-    joints, sigmas = torch.rand(1, 3, 2) * 50, torch.full((3,), 0.08)
-    box = torch.tensor([[0.0, 0.0, 50.0, 50.0]])
-    every = torch.ones(1, 3, dtype=torch.bool)
-    assert float(pose_similarities(joints, joints, box, sigmas, every)) == pytest.approx(1)
-    moved = joints.clone()
+    joints = (np.random.default_rng(0).random((1, 3, 2)) * 50).astype(np.float32)
+    sigmas = np.full(3, 0.08, np.float32)
+    box = np.array([[0.0, 0.0, 50.0, 50.0]], np.float32)
+    every = np.ones((1, 3), bool)
+    assert pose_similarities(joints, joints, box, sigmas, every).item() == pytest.approx(1)
+    moved = joints.copy()
     moved[0, 2] += 400
-    assert float(pose_similarities(joints, moved, box, sigmas, every)) == pytest.approx(2 / 3, abs=1e-4)
-    most = torch.tensor([[True, True, False]])
-    assert float(pose_similarities(joints, moved, box, sigmas, most)) == pytest.approx(1)
+    assert pose_similarities(joints, moved, box, sigmas, every).item() == pytest.approx(2 / 3, abs=1e-4)
+    assert pose_similarities(joints, joints + 400, box, sigmas, every).item() == 0
+    most = np.array([[True, True, False]])
+    assert pose_similarities(joints, moved, box, sigmas, most).item() == pytest.approx(1)
+
+
+def test_poses_that_are_left_out_are_hardly_alike():
+    rng = np.random.default_rng(0)
+    joints = (rng.random((40, 17, 2)) * [40, 100] + rng.random((40, 1, 2)) * 300).astype(np.float32)
+    found = joints + rng.normal(0, 6, joints.shape).astype(np.float32)
+    boxes = np.concatenate([found.min(1), found.max(1)], 1)
+    sigmas, every = np.array(COCO17.sigmas, np.float32), np.ones((40, 17), bool)
+    given = [torch.from_numpy(v) for v in (found[None], joints[:, None], BODY_SHARE * sides(boxes)[None], sigmas)]
+    exact = oks(*given, torch.from_numpy(every)[None]).numpy()
+    ours = pose_similarities(joints, found, boxes, sigmas, every)
+    assert (exact[ours == 0] < 0.01).all() and (ours == 0).mean() > 0.5
+    np.testing.assert_allclose(ours[ours > 0], exact[ours > 0], rtol=1e-5)
+
+
+def sides(boxes):
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

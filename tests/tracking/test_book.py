@@ -97,6 +97,27 @@ def test_queries_are_not_learned_while_people_cover_each_other():
     assert book._tracks.stored.tolist() == [n + 1 for n in before]
 
 
+def test_a_lost_track_keeps_its_size():
+    book = TrackBook(TrackConfig(confirm_hits=1))
+    people = walkers([(200, 200)], [0])
+    for t in range(5):
+        grown = people.boxes + torch.tensor([[-2.0, -4.0, 2.0, 4.0]]) * t
+        book.update(people.replace(boxes=grown))
+    book.update(NOBODY)
+    size = book._tracks.place[0, 2:].copy()
+    for _ in range(20):
+        book.update(NOBODY)
+    assert (book._tracks.place[0, 2:] == size).all()
+
+
+def test_people_with_other_fields_than_before_are_refused_and_leave_the_book_as_it_was():
+    book, people = TrackBook(TrackConfig(confirm_hits=1)), walkers([(200, 200)], [0])
+    book.update(people)
+    with pytest.raises(ValueError, match="0 joints and embeddings of 8 numbers, those before them 17 and 8"):
+        book.update(people.replace(keypoints=None, keypoint_scores=None))
+    assert book.frame == 1 and ids(book.update(people)) == [1]
+
+
 def test_two_books_do_not_notice_each_other():
     one, two = TrackBook(), TrackBook()
     assert ids(one.update(walkers([(100, 100), (300, 300)], [0, 1]))) == [1, 2]

@@ -1,0 +1,213 @@
+"""Who keeps identities best? Query and motion, motion only, ByteTrack and OC-SORT on the same detections.
+
+    python -m benchmarks.tracking_quality --data DATA/tracking --out tracking_quality.json
+
+Three kinds of detections: what a model finds in real clips (`--weights`, default the shipped one), the true boxes of the
+same clips with jitter, drop-outs and false alarms (no queries there), and what a model finds in generated clips with
+crossings and things in the way (`--clip-weights`). A model looks once; all trackers then see the same people. ByteTrack
+and OC-SORT need `humanquery[trackers]` and are left out where it is missing. Births start at the same score everywhere.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from humanquery import load
+from humanquery.core.batch import Sample
+from humanquery.core.boxes import clip as clipped
+from humanquery.core.errors import ConfigError
+from humanquery.core.persons import Persons
+from humanquery.core.target import Target
+from humanquery.data.clips import GeneratedClips
+from humanquery.data.clips import open as open_clips
+from humanquery.data.images import read_image
+from humanquery.data.mot import MotSource
+from humanquery.data.posetrack import read_pose_clip
+from humanquery.engine.report import machine
+from humanquery.evaluation.posetrack import PoseReport, evaluate_poses
+from humanquery.evaluation.tracking import TrackingScores, evaluate_tracking
+from humanquery.predict.predictor import Predictor
+from humanquery.predict.video import track_config
+from humanquery.tracking import TrackBook, TrackConfig
+from humanquery.tracking.peers import PeerTracker
+
+CROSSINGS = GeneratedClips(seed=11, count=6, split="test", size=(160, 160), people=(2, 3), height_fraction=(0.6, 0.9))
+"""people as large as those that the tiny recipe learns from"""
+SHOWN = {"mota": "MOTA", "idf1": "IDF1", "hota": "HOTA", "assa": "AssA"}
+Asked = Callable[[TrackConfig], TrackBook | PeerTracker]
+TRACKERS: dict[str, Asked] = {
+    "query and motion": TrackBook,
+    "motion only": lambda config: TrackBook(_without_query(config)),
+    "ByteTrack": lambda config: PeerTracker("bytetrack", birth_score=config.birth_score, patience=config.patience),
+    "OC-SORT": lambda config: PeerTracker("ocsort", birth_score=config.birth_score, patience=config.patience),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A clip's truth and what was found in it, frame by frame."""
+
+    name: str
+    truth: list[Target]
+    found: list[Persons]
+
+
+def _without_query(config: TrackConfig) -> TrackConfig:
+    return TrackConfig(**{**vars(config), "appearance": False})
+
+
+def real_clips(folder: Path) -> dict[str, tuple[list[Target], Callable[[], Iterator]]]:
+    """Truth by name of every clip, and a function that gives its pictures one by one."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if (path / "poses.json").is_file():
+            frames = read_pose_clip(path / "poses.json")
+            pictures = [path / "img1" / frame.file_name for frame in frames]
+            found[path.name] = [f.target for f in frames], lambda pictures=pictures: map(read_image, pictures)
+        elif (path / "gt" / "gt.txt").is_file():
+            source = MotSource(path)
+            truth = [frame.target(source.image_size) for frame in source.frames]
+            found[path.name] = truth, lambda source=source: (source[i].image for i in range(len(source)))
+    return found
+
+
+def looked_at(predictor: Predictor, pictures: Iterable, score: float) -> list[Persons]:
+    """What the model finds; masks are left out."""
+    return list(predictor.predict_many(pictures, score=score, tasks=("keypoints", "gender", "age")))
+
+
+def noisy(truth: list[Target], seed: int = 0, jitter: float = 0.03, missed: float = 0.1) -> list[Persons]:
+    """True boxes with every side moved by `jitter` of the box (standard deviation), some missed, and one false alarm in
+    ten frames; scores of 0.5 to 1 (0.3 to 0.6 for a false one)."""
+    random = torch.Generator().manual_seed(seed)
+    frames = []
+    for target in truth:
+        people = target.people().boxes
+        kept = people[torch.rand(len(people), generator=random) >= missed]
+        sides = (kept[:, 2:] - kept[:, :2]).repeat(1, 2)
+        boxes = kept + jitter * sides * torch.randn(len(kept), 4, generator=random)
+        scores = 0.5 + 0.5 * torch.rand(len(kept), generator=random)
+        if len(kept) and torch.rand(1, generator=random) < 0.1:
+            place = torch.rand(2, generator=random) * torch.tensor(target.image_size[::-1])
+            boxes = torch.cat([boxes, torch.cat([place, place + sides[0, :2]])[None]])
+            scores = torch.cat([scores, 0.3 + 0.3 * torch.rand(1, generator=random)])
+        order = scores.argsort(descending=True)
+        size = target.image_size
+        frames.append(Persons(image_size=size, boxes=clipped(boxes, size)[order], scores=scores[order]))
+    return frames
+
+
+def poses(folder: Path, predictor: Predictor, found: dict[str, list[Persons]]) -> PoseReport | None:
+    """PoseTrack's scores of the clips with joints, followed by query and motion; None where there are none."""
+    files = {path.parent.name: path for path in sorted(folder.glob("*/poses.json"))}
+    if not files:
+        return None
+    book = {name: TrackBook(track_config(predictor)) for name in files}
+    return evaluate_poses({name: (read_pose_clip(f), followed(book[name], found[name])) for name, f in files.items()})
+
+
+def painted(config: GeneratedClips) -> dict[str, list[Sample]]:
+    source = open_clips(config)
+    return {f"generated {i}": list(source.clip(i)) for i in range(len(source))}
+
+
+def generated(clips: dict[str, list[Sample]], predictor: Predictor) -> list[Clip]:
+    """The painted clips as this model sees them."""
+    score = track_config(predictor).keep_score
+    return [
+        Clip(name, [s.target for s in frames], looked_at(predictor, (s.image for s in frames), score))
+        for name, frames in clips.items()
+    ]
+
+
+def followed(tracker: TrackBook | PeerTracker, found: list[Persons]) -> list[Persons]:
+    return [tracker.update(people) for people in found]
+
+
+def compare(clips: list[Clip], config: TrackConfig, names: Iterable[str]) -> dict[str, dict[str, TrackingScores]]:
+    """Scores of every tracker by clip, and "combined"."""
+    found = {}
+    for name in names:
+        tracked = {clip.name: (clip.truth, followed(TRACKERS[name](config), clip.found)) for clip in clips}
+        report = evaluate_tracking(tracked)
+        found[name] = {**report.sequences, "combined": report.combined}
+    return found
+
+
+def show(title: str, scores: dict[str, dict[str, TrackingScores]]) -> str:
+    lines = [f"\n{title}", "| clip | tracker | " + " | ".join(SHOWN.values()) + " | switches |"]
+    lines.append("|---" * (len(SHOWN) + 3) + "|")
+    for clip in next(iter(scores.values())):
+        for name, by_clip in scores.items():
+            one = by_clip[clip]
+            cells = ["-" if getattr(one, k) is None else f"{getattr(one, k):.3f}" for k in SHOWN]
+            lines.append(f"| {clip} | {name} | {' | '.join(cells)} | {one.switches} |")
+    return "\n".join(lines)
+
+
+def there(names: Iterable[str]) -> list[str]:
+    """Those of the trackers that are installed."""
+    kept = []
+    for name in names:
+        try:
+            TRACKERS[name](TrackConfig())
+        except ConfigError as problem:
+            print(f"{name} is left out: {problem}")
+            continue
+        kept.append(name)
+    return kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with clips in MOT layout or with poses.json")
+    parser.add_argument("--weights", help="for the real clips; a name or a file")
+    parser.add_argument("--clip-weights", help="for the generated clips; without it they are left out")
+    parser.add_argument(
+        "--only", nargs="+", choices=("found", "noisy", "generated"), default=["found", "noisy", "generated"]
+    )
+    parser.add_argument("--clips", type=int, default=CROSSINGS.count, help="generated clips")
+    parser.add_argument("--frames", type=int, default=CROSSINGS.frames, help="of each generated clip")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    names, results = there(TRACKERS), {}
+    real = real_clips(given.data) if given.data else {}
+
+    def save() -> None:
+        if given.out:
+            given.out.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+
+    def settle(title: str, clips: list[Clip], config: TrackConfig, trackers: list[str]) -> None:
+        scores = compare(clips, config, trackers)
+        print(show(title, scores), flush=True)
+        results[title] = {name: {c: asdict(s) for c, s in by_clip.items()} for name, by_clip in scores.items()}
+        save()
+
+    if real and "noisy" in given.only:
+        clips = [Clip(name, truth, noisy(truth)) for name, (truth, _) in real.items()]
+        settle("true boxes with noise", clips, TrackConfig(), [n for n in names if n != "query and motion"])
+    if given.clip_weights and "generated" in given.only:
+        predictor = load(given.clip_weights)
+        clips = painted(GeneratedClips(**{**vars(CROSSINGS), "count": given.clips, "frames": given.frames}))
+        settle("found in generated clips", generated(clips, predictor), track_config(predictor), names)
+    if real and "found" in given.only:
+        predictor = load(given.weights)
+        config = track_config(predictor)
+        clips = [Clip(n, truth, looked_at(predictor, look(), config.keep_score)) for n, (truth, look) in real.items()]
+        settle("found in real clips", clips, config, names)
+        report = poses(given.data, predictor, {clip.name: clip.found for clip in clips})
+        if report is not None:
+            print(f"\n{report}")
+            results["poses"] = report.to_json()
+            save()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The parts of the tracking benchmarks that need no model."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from benchmarks import tracking_quality as quality
+from benchmarks.tracking_queries import cell, same_person
+from benchmarks.video import StandIn, film, memory
+from humanquery.core.target import Target
+from humanquery.tracking import TrackConfig
+from tests.tracking.people import SIZE, walkers
+
+
+def clip(frames: int = 30, mixed: bool = False) -> quality.Clip:
+    """Two walkers, found as they are; `mixed`: from frame ten on with each other's queries."""
+    found = [
+        walkers([(100 + 3 * t, 120), (500 - 3 * t, 320)], [1, 0] if mixed and t >= 10 else [0, 1])
+        for t in range(frames)
+    ]
+    truth = [
+        Target(
+            image_size=SIZE,
+            boxes=people.boxes,
+            ignore=torch.zeros(2, dtype=torch.bool),
+            areas=torch.ones(2),
+            track_ids=torch.tensor([7, 8]),
+        )
+        for people in found
+    ]
+    return quality.Clip("walk", truth, found)
+
+
+def test_whoever_is_found_as_he_is_is_followed_without_a_switch():
+    pytest.importorskip("trackeval")
+    scores = quality.compare([clip()], TrackConfig(), ("query and motion", "motion only"))
+    for by_clip in scores.values():
+        assert by_clip["combined"] == dataclasses.replace(by_clip["walk"])
+        assert by_clip["walk"].idf1 == 1 and by_clip["walk"].switches == 0
+    assert "| walk | motion only | 1.000 | 1.000 | 1.000 | 1.000 | 0 |" in quality.show("title", scores)
+
+
+def test_noisy_truth_is_the_same_every_time_misses_some_and_invents_some():
+    truth = clip(200).truth
+    once, again = quality.noisy(truth), quality.noisy(truth)
+    assert all(torch.equal(a.boxes, b.boxes) for a, b in zip(once, again, strict=True))
+    found = sum(map(len, once))
+    assert 0.85 * 400 < found < 0.97 * 400 + 20
+    assert all((people.scores.diff() <= 0).all() and people.embeddings is None for people in once)
+    assert len(quality.noisy([dataclasses.replace(truth[0][:0])])[0]) == 0
+
+
+def test_queries_that_tell_people_apart_score_one_and_exchanged_ones_zero():
+    assert same_person([clip()]) == 1.0
+    assert same_person([clip(20, mixed=True)]) == 0.0
+    none = [dataclasses.replace(clip(), found=[people[:0] for people in clip().found])]
+    assert same_person(none) == 0.0
+
+
+def test_a_cell_is_mean_and_half_range():
+    assert cell([0.5, 0.7]) == "0.600 ± 0.100" and cell([3, 5, 4]) == "4.0 ± 1.0"
+
+
+def test_memory_is_noted_while_a_video_is_looped(tmp_path):
+    found = memory(film(tmp_path / "clip.mp4", 600, (48, 64), painted=2), tmp_path / "out")
+    assert found["frames"] == 600 and found["at 500"] > 0
+    assert len(next(StandIn(3).predict_many([torch.zeros(48, 64, 3).numpy()]))) == 3
