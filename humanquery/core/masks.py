@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from humanquery.core.affine import Size
+from humanquery.core.arrays import Tensor, as_numpy, torch
 from humanquery.core.errors import AnnotationError
 
 
@@ -55,8 +54,9 @@ def bitmap_to_rle(bitmap: Bool[Tensor, "h w"]) -> dict[str, Any]:
 def bitmap_to_counts(bitmap: Bool[Tensor, "h w"]) -> list[int]:
     """Uncompressed COCO counts: lengths of alternating runs in column-major order, the first of zeros (maybe 0)."""
     height, width = bitmap.shape
-    top, bottom, left, right = _crop(bitmap.cpu().numpy())
-    inner = bitmap[top:bottom, left:right].cpu().numpy().view(np.uint8)
+    pixels = as_numpy(bitmap)
+    top, bottom, left, right = _crop(pixels)
+    inner = pixels[top:bottom, left:right].view(np.uint8)
     framed = np.zeros((right - left, bottom - top + 2), np.int8)  # a column a line, a zero at either end
     framed[:, 1:-1] = inner.T
     steps = np.diff(framed, axis=1)
