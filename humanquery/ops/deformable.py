@@ -23,8 +23,11 @@ def deformable_attention(
 
     `locations` are (x, y) in 0..1 of each level's map; cell centres lie at (i + 0.5) / n; zero outside. The c = heads · d
     outputs of a query stand head by head. The environment variable HUMANQUERY_ATTENTION names the provider, see
-    `PROVIDERS`; by default `gather` for inference on the CPU, where it is fastest, and `reference` elsewhere.
+    `PROVIDERS`; by default `gather` for inference on the CPU, where it is fastest, and `reference` elsewhere. A graph that
+    `torch.export` makes always holds `indexed`.
     """
+    if torch.compiler.is_exporting():
+        return indexed(value, shapes, locations, weights)
     return _provider(value)(value, shapes, locations, weights)
 
 
@@ -65,6 +68,21 @@ def gather(value: Value, shapes: Shapes, locations: Locations, weights: Weights)
     return F.embedding_bag(rows, table, mode="sum", per_sample_weights=shares).reshape(b, q, heads * d)
 
 
+def indexed(value: Value, shapes: Shapes, locations: Locations, weights: Weights) -> Float[Tensor, "b q c"]:
+    """`gather` in plain indexing, multiplying and adding, which every runtime of exported graphs has; level by level, since
+    the rows of all samples at once would be the largest array of the network."""
+    b, s, heads, d = value.shape
+    q, points = locations.shape[1], locations.shape[-2]
+    rows, shares = _corners(shapes, locations, s)
+    table = value.reshape(b * s * heads, d)
+    out = value.new_zeros(b * q * heads, 1, d)
+    for level in range(len(shapes)):
+        for row, share in zip(rows, shares, strict=True):
+            seen = table[row[:, :, :, level].reshape(-1)].reshape(b * q * heads, points, d)
+            out = out + (share * weights)[:, :, :, level].reshape(b * q * heads, 1, points) @ seen
+    return out.reshape(b, q, heads * d)
+
+
 def _corners(shapes: Shapes, locations: Locations, s: int) -> tuple[list[Tensor], list[Weights]]:
     """For each of the four cells around every sample: its row in the (picture, cell, head) table, and its bilinear share,
     0 where outside."""
@@ -94,4 +112,4 @@ def _axis(places: Tensor, cells: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return [low.clamp(min=0).minimum(cells - 1), (low + 1).clamp(min=0).minimum(cells - 1)], [low_share, high_share]
 
 
-PROVIDERS: dict[str, Callable] = {"reference": reference, "gather": gather}
+PROVIDERS: dict[str, Callable] = {"reference": reference, "gather": gather, "indexed": indexed}

@@ -28,6 +28,7 @@ from humanquery.tasks.base import (
     Task,
     TaskSizes,
     Truth,
+    at_queries,
     copies,
     count_over_ranks,
     nothing,
@@ -164,6 +165,13 @@ class MaskTask(Task):
             masks[i] = full > 0
             inside[i] = torch.where(masks[i], full.sigmoid(), 0.0).sum() / (masks[i].sum() + 1e-6)
         return {"masks": masks, "mask_scores": reading.scores * inside}
+
+    def tensors(
+        self, prediction: MaskPrediction, chosen: Tensor, scene: Scene, prepared: PixelMap
+    ) -> dict[str, Tensor]:
+        embeddings = at_queries(prediction.embeddings, chosen)
+        cells = prediction.pixel_map.cells
+        return {"mask_logits": (embeddings @ cells.flatten(2)).unflatten(2, cells.shape[-2:]).float()}
 
 
 def pad_to(masks: Bool[Tensor, "n h w"], size: Size) -> Bool[Tensor, "n H W"]:
