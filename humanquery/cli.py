@@ -21,7 +21,10 @@ data_app = typer.Typer(help="Check, count, draw and make data.", no_args_is_help
 app.add_typer(data_app, name="data")
 
 Weights = Annotated[
-    str, typer.Option("--weights", "-w", help="A shipped name or a .safetensors file; default: the shipped model.")
+    str,
+    typer.Option(
+        "--weights", "-w", help="A shipped name, a .safetensors or an exported file; default: the shipped model."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
@@ -49,14 +52,15 @@ def predict(
     Example: humanquery predict photos/ --out found
     """
     from humanquery.predict import load
-    from humanquery.predict.folder import FolderResult, output_names, predict_sources
-    from humanquery.predict.video import is_video, track_config, track_video
+    from humanquery.predict.folder import FolderResult, is_video, output_names, predict_sources
 
     predictor = load(weights or None, device)
     looking = {"tasks": _names(tasks), "attributes": not no_attributes, "batch_size": batch_size}
     followed = FolderResult()
     videos = list(dict.fromkeys(filter(is_video, sources)))
     names = output_names([Path(video) for video in videos])
+    if videos:  # following needs PyTorch, pictures may not
+        from humanquery.predict.video import track_config, track_video
     for video in videos:  # as it was typed: a Path would break an address
         name = names[Path(video)]
         try:
@@ -155,6 +159,32 @@ def attend(
 
     count = draw_attention(photo, out, weights or None, score, device)
     typer.echo(f"{count} people; {out}")
+
+
+@app.command()
+def export(
+    format: Annotated[str, typer.Option(help="onnx, openvino or torch.")] = "onnx",
+    weights: Weights = "",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; default: the model's name.")] = None,
+    verify: Annotated[bool, typer.Option(help="Compare with the network; a file that differs is not left.")] = True,
+    photos: Annotated[
+        Path | None, typer.Option(help="Pictures to compare on; default: real and generated ones.")
+    ] = None,
+) -> None:
+    """Write the network for another runtime, and prove that the file says the same.
+
+    Example: humanquery export --format onnx --verify --out model.onnx
+    """
+    from humanquery.export import export as write
+    from humanquery.predict import load
+    from humanquery.predict.pictures import DEFAULT
+
+    path = out or Path(Path(weights or DEFAULT).stem)
+    report = lambda comparison: typer.echo(comparison.table())  # noqa: E731
+    written = write(
+        load(weights or None, "cpu"), path, format=format, verify=verify, photos=photos, on_comparison=report
+    )
+    typer.echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB{', verified' if verify else ', not verified'}")
 
 
 @app.command()

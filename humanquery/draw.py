@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
+from humanquery.core.arrays import Tensor, as_numpy
 from humanquery.core.persons import Persons
 
 # side colours that stay apart for colour-blind eyes (Okabe and Ito)
@@ -52,7 +52,7 @@ def draw(
     for i in order:
         color = person_color(_identity(persons, i))
         if masks and persons.masks is not None:
-            _paint_mask(canvas, persons.masks[i].numpy(), color)
+            _paint_mask(canvas, as_numpy(persons.masks[i]), color)
     for i in order:
         color = person_color(_identity(persons, i))
         if boxes:

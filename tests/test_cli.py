@@ -44,6 +44,7 @@ VERBS = [
     "show",
     "attend",
     "convert",
+    "export",
     "train",
     "evaluate",
     "ship",

@@ -21,7 +21,15 @@ RANKS |= {
     "serve": 7,
     "__main__": 8,
 }
-SIBLINGS = [("losses", "ops"), ("losses", "nn"), ("nn", "ops"), ("cli", "show"), ("cli", "demo"), ("cli", "serve")]
+SIBLINGS = [
+    ("losses", "ops"),
+    ("export", "predict"),
+    ("losses", "nn"),
+    ("nn", "ops"),
+    ("cli", "show"),
+    ("cli", "demo"),
+    ("cli", "serve"),
+]
 """of the same rank, yet the first may import the second"""
 ALLOWED = {("core/persons.py", "draw"), ("draw.py", "data")}
 """`Persons.draw` opens the painter when it is called, and the painter opens a picture given by its path"""

@@ -56,6 +56,6 @@ class Looks:
 
     def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
         """Logit of label 1 (female) and logits of whole years from 0, for boxes xyxy px of the padded canvas."""
-        reading = self.regions(self.features, list(boxes))
+        reading = self.regions(self.features, boxes)
         shape = boxes.shape[:2]
         return reading.gender_logit.unflatten(0, shape), reading.age_logits.unflatten(0, shape)

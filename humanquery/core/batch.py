@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
 
 from humanquery.core.affine import Affine2D, Size
+from humanquery.core.arrays import Tensor, torch
 from humanquery.core.target import Target
 
 

@@ -1,10 +1,9 @@
 """Boxes: xyxy pixels or cxcywh of the unit canvas. The one IoU of the house."""
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from humanquery.core.affine import Size
+from humanquery.core.arrays import Tensor, concatenate, torch
 
 BODY_SHARE = 0.53
 """of a box is body, on average over COCO: the area that OKS wants, where only a box is known"""
@@ -21,7 +20,7 @@ def cxcywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
 
 
 def xyxy_to_xywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
+    return concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
 
 
 def xywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
@@ -56,6 +55,12 @@ def iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"], *, crowd: bool = False
     """Intersection over union of every pair of xyxy boxes; with `crowd`, intersection over the area of `a` (COCO)."""
     inner, union = _overlap(a[:, None], b[None])
     return inner / (areas(a)[:, None] if crowd else union).clamp(min=1e-12)
+
+
+def pairwise_iou(boxes: Float[Tensor, "*n q 4"]) -> Float[Tensor, "*n q q"]:
+    """IoU of every two xyxy boxes of each picture."""
+    inner, union = _overlap(boxes[..., :, None, :], boxes[..., None, :, :])
+    return inner / union.clamp(min=1e-12)
 
 
 def giou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"], eps: float = 1e-6) -> Float[Tensor, "*m"]:

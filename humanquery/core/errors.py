@@ -24,6 +24,10 @@ class CheckpointError(HumanQueryError):
     """A weights file that cannot be read or belongs to another model."""
 
 
+class ExportError(HumanQueryError):
+    """An exported file that does not say what the network says."""
+
+
 class ConfigError(HumanQueryError):
     """An unknown field, recipe or value."""
 

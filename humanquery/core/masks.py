@@ -5,11 +5,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
 
 from humanquery.core.affine import Size
+from humanquery.core.arrays import HAS_TORCH, Tensor, as_numpy, torch
 from humanquery.core.errors import AnnotationError
 
 
@@ -71,15 +70,13 @@ def _counts(bitmaps: Bool[Tensor, "n h w"]) -> tuple[Int[np.ndarray, " counts"],
     area = height * width
     if not area or not len(bitmaps):
         return np.zeros(len(bitmaps), np.int64), np.ones(len(bitmaps), np.int64)
-    pixels = bitmaps.cpu().contiguous().view(torch.uint8)
-    lines = pixels.amax(2).numpy()
+    pixels = np.ascontiguousarray(as_numpy(bitmaps)).view(np.uint8)
+    lines = as_numpy(torch.from_numpy(pixels).amax(2)) if HAS_TORCH else pixels.max(2)  # torch is ten times as fast
     tops, ends = lines.argmax(1).tolist(), (height - lines[:, ::-1].argmax(1)).tolist()
     bounds = [
         # every bitmap has an interval of its own, so that one sort serves all
         _flips(bitmap[top:end], top, height) + i * (area + 1)
-        for i, (bitmap, top, end, shown) in enumerate(
-            zip(pixels.numpy(), tops, ends, lines.any(1).tolist(), strict=True)
-        )
+        for i, (bitmap, top, end, shown) in enumerate(zip(pixels, tops, ends, lines.any(1).tolist(), strict=True))
         if shown
     ]
     starts = np.arange(len(bitmaps) + 1) * (area + 1)

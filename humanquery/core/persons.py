@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from humanquery.core import masks as mask_codes
 from humanquery.core.affine import Size
+from humanquery.core.arrays import Tensor, as_house
 from humanquery.core.boxes import xyxy_to_xywh
 from humanquery.core.errors import ImageError
 from humanquery.core.rows import PersonRows, rows
@@ -18,7 +18,10 @@ from humanquery.core.skeleton import Skeleton
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Persons(PersonRows):
-    """One row per person, best score first, in pixels of the picture. A field that a model does not give is None."""
+    """One row per person, best score first, in pixels of the picture. A field that a model does not give is None.
+
+    Fields are tensors, or numpy arrays where PyTorch is not installed (`core.arrays`).
+    """
 
     boxes: Float[Tensor, "n 4"] = rows("boxes", required=True)
     """xyxy px, inside the picture"""
@@ -44,7 +47,12 @@ class Persons(PersonRows):
 
     @staticmethod
     def empty(image_size: Size, skeleton: Skeleton | None = None) -> "Persons":
-        return Persons(image_size=image_size, boxes=torch.zeros(0, 4), scores=torch.zeros(0), skeleton=skeleton)
+        return Persons(
+            image_size=image_size,
+            boxes=as_house(np.zeros((0, 4), np.float32)),
+            scores=as_house(np.zeros(0, np.float32)),
+            skeleton=skeleton,
+        )
 
     def above(self, score: float) -> "Persons":
         """Those with at least this score."""

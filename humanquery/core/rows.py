@@ -5,11 +5,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import torch
+import numpy as np
 from jaxtyping import Bool
-from torch import Tensor
 
 from humanquery.core.affine import Affine2D, Size
+from humanquery.core.arrays import Tensor, concatenate, torch
 from humanquery.core.skeleton import Skeleton
 
 Rows = TypeVar("Rows", bound="PersonRows")
@@ -114,11 +114,19 @@ class PersonRows:
                 raise IndexError(f"{type(self).__name__}: no row {index}, there are {len(self)}")
             index = [index]
         if not isinstance(index, slice):
-            index = torch.as_tensor(index, device=self.boxes.device).reshape(-1)
-            index = index if index.dtype == torch.bool and len(index) else index.long()
+            index = self._rows_index(index)
         return dataclasses.replace(self, **{name: value[index] for name, _, value in self.filled()})
 
+    def _rows_index(self, index) -> Tensor:
+        if isinstance(self.boxes, np.ndarray):
+            index = np.asarray(index).reshape(-1)
+            return index if index.dtype == bool and len(index) else index.astype(np.int64)
+        index = torch.as_tensor(index, device=self.boxes.device).reshape(-1)
+        return index if index.dtype == torch.bool and len(index) else index.long()
+
     def to(self: Rows, device) -> Rows:
+        if isinstance(self.boxes, np.ndarray):
+            return self
         return dataclasses.replace(self, **{name: value.to(device) for name, _, value in self.filled()})
 
     def replace(self: Rows, **fields) -> Rows:
@@ -165,8 +173,8 @@ class PersonRows:
             if any(v is None for v in values):
                 joined[name] = None
             elif isinstance(values[0], Labelled):
-                joined[name] = Labelled(torch.cat([v.value for v in values]), torch.cat([v.valid for v in values]))
+                joined[name] = Labelled(concatenate([v.value for v in values]), concatenate([v.valid for v in values]))
             else:
-                joined[name] = torch.cat(values)
+                joined[name] = concatenate(values)
         skeleton = next((part.skeleton for part in parts if part.skeleton is not None), None)
         return dataclasses.replace(parts[0], skeleton=skeleton, **joined)

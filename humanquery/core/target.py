@@ -3,11 +3,10 @@
 import dataclasses
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from humanquery.core.affine import Size
+from humanquery.core.arrays import Tensor, torch
 from humanquery.core.rows import Labelled, PersonRows, rows
 from humanquery.core.skeleton import Skeleton
 

@@ -78,14 +78,17 @@ class RegionAttributes(nn.Module):
             self.age.bias.copy_(-0.5 * ((self.ages - 30) / 15) ** 2)
 
     def forward(
-        self, features: Sequence[Float[Tensor, "b _c _h _w"]], boxes: Sequence[Float[Tensor, "_n 4"]]
+        self,
+        features: Sequence[Float[Tensor, "b _c _h _w"]],
+        boxes: Sequence[Float[Tensor, "_n 4"]] | Float[Tensor, "b q 4"],
     ) -> RegionReading:
         """`features`: maps of strides 8, 16 and 32; `boxes`: xyxy px of the canvas, one tensor per picture (may be empty).
 
         Boxes are clipped to the canvas; one that lies outside of it reads the nearest edge. Rows of the result follow
         the boxes, picture after picture. Another number of maps, or of box tensors than pictures, raises ValueError.
         """
-        if len(features) != len(STRIDES) or len(boxes) != len(features[0]):
+        pictures = boxes.shape[0] if isinstance(boxes, Tensor) else len(boxes)  # len would close an exported batch
+        if len(features) != len(STRIDES) or pictures != features[0].shape[0]:
             raise ValueError(
                 f"RegionAttributes: got {len(features)} maps of {len(features[0]) if len(features) else 0} pictures and "
                 f"boxes of {len(boxes)}; expected the maps of strides {STRIDES} and one tensor of boxes per picture"
@@ -105,10 +108,18 @@ class RegionAttributes(nn.Module):
         return RegionReading(vectors.float(), self.gender(vectors).squeeze(-1).float(), self.age(vectors).float())
 
     @staticmethod
-    def _rois(finest: Tensor, boxes: Sequence[Tensor]) -> Float[Tensor, "n 5"]:
+    def _rois(finest: Tensor, boxes: Sequence[Tensor] | Tensor) -> Float[Tensor, "n 5"]:
         """(picture, x1, y1, x2, y2), inside the canvas and at least one pixel wide and high."""
         height, width = (side * STRIDES[0] for side in finest.shape[-2:])
-        numbers = [finest.new_full((len(b), 1), i, dtype=torch.float32) for i, b in enumerate(boxes)]
-        inside = clip(torch.cat([b.detach().float() for b in boxes]).to(finest.device), (height, width))
+        if isinstance(
+            boxes, Tensor
+        ):  # as many in each picture; no loop over pictures, which a trace could not keep open
+            number = torch.arange(boxes.shape[0], device=finest.device, dtype=torch.float32)
+            numbers = number[:, None].expand(boxes.shape[:2]).reshape(-1, 1)
+            rows = boxes.detach().float().flatten(0, 1)
+        else:
+            each = [finest.new_full((len(b), 1), i, dtype=torch.float32) for i, b in enumerate(boxes)]
+            numbers, rows = torch.cat(each), torch.cat([b.detach().float() for b in boxes])
+        inside = clip(rows.to(finest.device), (height, width))
         start = torch.minimum(inside[:, :2], inside.new_tensor([width - 1, height - 1]))
-        return torch.cat([torch.cat(numbers), start, torch.maximum(inside[:, 2:], start + 1)], 1)
+        return torch.cat([numbers, start, torch.maximum(inside[:, 2:], start + 1)], 1)

@@ -28,10 +28,11 @@ def deformable_attention(
     outputs of a query stand head by head, in the values' dtype; half precision is summed up in float32. `PROVIDERS` all
     give the same; see `provider_for` for which one runs. ValueError where the maps of `shapes` are not what `value` holds.
     """
-    if any(h < 1 or w < 1 for h, w in shapes) or sum(h * w for h, w in shapes) != value.shape[1]:
+    exporting = _exporting()  # sides are symbols then
+    if not exporting and (any(h < 1 or w < 1 for h, w in shapes) or sum(h * w for h, w in shapes) != value.shape[1]):
         raise ValueError(f"deformable attention: value has {value.shape[1]} cells, the maps {shapes} have others")
     wanted = os.environ.get("HUMANQUERY_ATTENTION") or "auto"
-    return PROVIDERS[provider_for(value.device.type, wanted, _exporting())](value, shapes, locations, weights)
+    return PROVIDERS[provider_for(value.device.type, wanted, exporting)](value, shapes, locations, weights)
 
 
 @torch.compiler.assume_constant_result
@@ -43,10 +44,10 @@ def provider_for(device: str, wanted: str = "auto", exporting: bool = False) -> 
     """
     if wanted not in (*PROVIDERS, "auto"):
         raise ConfigError(f"HUMANQUERY_ATTENTION={wanted}: unknown provider.{nearest(wanted, [*PROVIDERS, 'auto'])}")
-    if wanted in ("reference", "gather"):
-        return wanted
     if exporting:
-        return "gather"
+        return "indexed"
+    if wanted in ("reference", "gather", "indexed"):
+        return wanted
     if wanted in ("native", "triton") and _obstacle(wanted, device):
         why = _obstacle(wanted, device)
         raise ConfigError(f"HUMANQUERY_ATTENTION={wanted}: not available: {why}. Unset it, or say auto or gather.")
@@ -118,6 +119,21 @@ def _widened(*inputs: Tensor) -> list[Tensor]:
     return [x.to(wide) for x in inputs]
 
 
+def indexed(value: Value, shapes: Shapes, locations: Locations, weights: Weights) -> Float[Tensor, "b q c"]:
+    """`gather` in plain indexing, multiplying and adding, which every runtime of exported graphs has; level by level, since
+    the rows of all samples at once would be the largest array of the network."""
+    b, s, heads, d = value.shape
+    q, points = locations.shape[1], locations.shape[-2]
+    rows, shares = _corners(shapes, locations, s)
+    table = value.reshape(b * s * heads, d)
+    out = value.new_zeros(b * q * heads, 1, d)
+    for level in range(len(shapes)):
+        for row, share in zip(rows, shares, strict=True):
+            seen = table[row[:, :, :, level].reshape(-1)].reshape(b * q * heads, points, d)
+            out = out + (share * weights)[:, :, :, level].reshape(b * q * heads, 1, points) @ seen
+    return out.reshape(b, q, heads * d)
+
+
 def _corners(shapes: Shapes, locations: Locations, s: int) -> tuple[list[Tensor], list[Weights]]:
     """For each of the four cells around every sample: its row in the (picture, cell, head) table, and its bilinear share,
     0 where outside."""
@@ -147,4 +163,10 @@ def _axis(places: Tensor, cells: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return [low.clamp(min=0).minimum(cells - 1), (low + 1).clamp(min=0).minimum(cells - 1)], [low_share, high_share]
 
 
-PROVIDERS: dict[str, Callable] = {"reference": reference, "gather": gather, "native": fused, "triton": fused}
+PROVIDERS: dict[str, Callable] = {
+    "reference": reference,
+    "gather": gather,
+    "indexed": indexed,
+    "native": fused,
+    "triton": fused,
+}

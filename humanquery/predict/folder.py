@@ -17,9 +17,17 @@ from humanquery.core.errors import ConfigError, HumanQueryError
 from humanquery.core.persons import Persons
 from humanquery.data.images import read_image, write_image
 from humanquery.draw import draw
-from humanquery.predict.predictor import Predictor
+from humanquery.predict.pictures import Looker
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+
+
+def is_video(source: str) -> bool:
+    """By its name: a stream, a webcam, or a file with a suffix of videos."""
+    named = source.startswith(("rtsp://", "http://", "https://", "/dev/video"))
+    return named or Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
 @dataclass
@@ -64,7 +72,7 @@ def find_pictures(sources: Iterable[str], *, listing: Iterable[str] | None = Non
 
 
 def predict_sources(
-    predictor: Predictor,
+    predictor: Looker,
     sources: Iterable[str],
     out: Path,
     *,

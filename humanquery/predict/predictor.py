@@ -1,116 +1,23 @@
 """A model that is ready to look at pictures."""
 
-import os
-from collections.abc import Iterable, Iterator
-from importlib.resources import files
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
-from PIL import Image
 
 from humanquery.core.batch import Batch, Sample
-from humanquery.core.errors import CheckpointError, ConfigError, ImageError, nearest
+from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
 from humanquery.core.system import System
 from humanquery.data.canvas import letterbox
-from humanquery.data.images import read_image
-from humanquery.engine.checkpoint import load_state, read_weights
-from humanquery.models import rebuild
-from humanquery.models.attributes.attributes import Attributes
-
-Picture = str | Path | np.ndarray | Image.Image
-TASKS = ("mask", "keypoints", "gender", "age")
-ATTRIBUTES = ("gender", "age")
-DEFAULT = "hqnet-small"
-DEFAULT_SCORE = 0.3
+from humanquery.predict.pictures import Looker, Picture, as_array
 
 
-def shipped_weights() -> dict[str, Path]:
-    """Names and files of the weights that come with the library."""
-    folder = Path(str(files("humanquery"))) / "weights"
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-
-
-def find_weights(name_or_path: str | Path | None) -> Path:
-    """The file of a shipped name (None: the default) or a path; an unknown name raises CheckpointError with the nearest."""
-    name = str(name_or_path or DEFAULT)
-    known = shipped_weights()
-    if name in known:
-        return known[name]
-    if name.endswith((".safetensors", ".pth", ".pt", ".onnx")) or os.sep in name or Path(name).is_file():
-        return Path(name)
-    if name in ("hqnet-r50", "hqnet-swin-l", "hqnet-vit-l"):
-        raise CheckpointError(
-            f"{name}: its weights cannot be shipped. Train it (`humanquery train --recipe {name.replace('-', '_')}`), or convert "
-            "the official checkpoint (`humanquery convert official.pth out.safetensors`) and give the file's path"
-        )
-    raise CheckpointError(f"no weights named {name!r}; expected a path or a shipped name.{nearest(name, known)}")
-
-
-def load(name_or_path: str | Path | None = None, device: str = "auto") -> "Predictor":
-    """A `Predictor` from a shipped name (default: the shipped model) or a weights file.
-
-    `device`: "auto" takes a GPU if there is one. A file that cannot be used raises CheckpointError.
-    """
-    path = find_weights(name_or_path)
-    weights = read_weights(path)
-    system = rebuild(weights.config)
-    if isinstance(system, Attributes):
-        raise CheckpointError(
-            f"{path}: an attribute model, which reads people in given boxes and finds nobody by itself; score it with "
-            "`humanquery evaluate --recipe attributes_small`, or give the weights of an HQNet"
-        )
-    load_state(system, weights.state)
-    return Predictor(system, weights.card, device)
-
-
-class Predictor:
+class Predictor(Looker):
     """Looks at pictures with a system; `card` is what its weights file says about itself."""
 
     def __init__(self, system: System, card: dict[str, Any] | None = None, device: str = "auto"):
         self.system = system.to(_device(device)).eval()
         self.card = card or {}
-
-    @property
-    def default_score(self) -> float:
-        """People below this score are left out unless asked for."""
-        return float(self.card.get("score_threshold", DEFAULT_SCORE))
-
-    def predict(
-        self,
-        picture: Picture,
-        *,
-        score: float | None = None,
-        tasks: Iterable[str] | None = None,
-        attributes: bool = True,
-    ) -> Persons:
-        """The people of one picture: a path, an RGB array (h×w×3 uint8) or a PIL image, best score first.
-
-        `tasks` names what to read besides boxes: any of "mask", "keypoints", "gender", "age" (default: all that the model
-        has); `attributes=False` leaves gender and age out. A picture that cannot be read raises ImageError.
-        """
-        return next(self.predict_many([picture], score=score, tasks=tasks, attributes=attributes))
-
-    def predict_many(
-        self,
-        pictures: Iterable[Picture],
-        *,
-        score: float | None = None,
-        tasks: Iterable[str] | None = None,
-        attributes: bool = True,
-        batch_size: int = 4,
-    ) -> Iterator[Persons]:
-        """The people of each picture, in order, looking at `batch_size` pictures at a time."""
-        wanted = wanted_tasks(tasks, attributes)
-        score = self.default_score if score is None else score
-        remaining = iter(pictures)
-        while group := list(islice(remaining, batch_size)):
-            for picture, people in zip(group, self._look(group, score, wanted), strict=True):
-                yield people.replace(path=str(picture)) if isinstance(picture, str | Path) else people
 
     @torch.inference_mode()
     def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
@@ -119,28 +26,6 @@ class Predictor:
         device = next(self.system.parameters()).device
         batch = Batch.collate(samples, divisor=32).to(device)
         return [people.to("cpu") for people in self.system.predict(batch, score=score, tasks=tasks)]
-
-
-def wanted_tasks(tasks: Iterable[str] | None, attributes: bool = True) -> tuple[str, ...]:
-    """Checked names of tasks; an unknown one raises ConfigError."""
-    chosen = TASKS if tasks is None else tuple(tasks)
-    for name in chosen:
-        if name not in (*TASKS, "box", "person"):
-            raise ConfigError(f"unknown task {name!r}.{nearest(name, ('box', *TASKS))}")
-    return tuple(name for name in chosen if attributes or name not in ATTRIBUTES)
-
-
-def as_array(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels of a path, an array or a PIL image; other arrays raise ImageError."""
-    if isinstance(picture, str | Path):
-        return read_image(picture)
-    if isinstance(picture, Image.Image):
-        picture = np.array(picture.convert("RGB"))
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
-        raise ImageError(
-            f"a picture array of shape {picture.shape} and type {picture.dtype}; expected h×w×3 uint8, RGB"
-        )
-    return picture
 
 
 def _device(name: str) -> torch.device:

@@ -22,7 +22,7 @@ from humanquery.data.video import Frame, open_video
 from humanquery.data.video_write import VideoWriter
 from humanquery.draw import draw
 from humanquery.engine.checkpoint import atomic
-from humanquery.predict.predictor import Predictor
+from humanquery.predict.pictures import Looker
 from humanquery.predict.video_files import checked_formats, open_files
 from humanquery.tracking import TrackBook, TrackConfig
 
@@ -49,7 +49,7 @@ class VideoResult:
 
 
 def track_frames(
-    predictor: Predictor,
+    predictor: Looker,
     frames: Iterator[Frame],
     book: TrackBook | None = None,
     *,
@@ -71,7 +71,7 @@ def track_frames(
             yield frame, book.update(people)
 
 
-def track_config(predictor: Predictor, score: float | None = None, **fields) -> TrackConfig:
+def track_config(predictor: Looker, score: float | None = None, **fields) -> TrackConfig:
     """The tracker's numbers for this model: births from `score` on (default: the model's threshold), half of it is enough
     to be kept."""
     score = predictor.default_score if score is None else score
@@ -79,7 +79,7 @@ def track_config(predictor: Predictor, score: float | None = None, **fields) -> 
 
 
 def track_video(
-    predictor: Predictor,
+    predictor: Looker,
     source: str | Path,
     out: Path,
     *,
@@ -269,13 +269,3 @@ class _bar:
     def _show(self, result: VideoResult) -> None:
         rate = (result.frames - self._already) / max(time.perf_counter() - self._begun, 1e-6)
         self._progress.update(self._task, completed=result.frames, rate=f"{rate:.1f} fps")
-
-
-def is_video(source: str) -> bool:
-    """By its name: a stream, a webcam, or a file with a suffix of videos."""
-    return (
-        source.startswith(("rtsp://", "http://", "https://", "/dev/video")) or Path(source).suffix.lower() in SUFFIXES
-    )
-
-
-SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")

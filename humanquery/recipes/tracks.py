@@ -8,7 +8,7 @@ from humanquery.core.persons import Persons
 from humanquery.data.mot import MotSource, read_mot
 from humanquery.data.video import Frame
 from humanquery.evaluation.tracking import POSETRACK21, TrackingReport, TrackingRules, evaluate_tracking
-from humanquery.predict.predictor import Predictor
+from humanquery.predict.pictures import Looker
 from humanquery.predict.video import track_config, track_frames
 from humanquery.tracking import TrackBook, TrackConfig
 
@@ -19,7 +19,7 @@ def evaluate_tracks(
     data: Path,
     results: Path | None = None,
     *,
-    predictor: Predictor | None = None,
+    predictor: Looker | None = None,
     config: TrackConfig | None = None,
     rules: str = "mot",
 ) -> TrackingReport:
@@ -52,7 +52,7 @@ def find_clips(data: Path) -> list[Path]:
     return clips[:1] if clips[0] == data else clips
 
 
-def _followed(predictor: Predictor, source: MotSource, config: TrackConfig | None) -> Iterator[Persons]:
+def _followed(predictor: Looker, source: MotSource, config: TrackConfig | None) -> Iterator[Persons]:
     rate = source.frame_rate or 25.0
     frames = (Frame(source[i].image, i, i / rate) for i in range(len(source)))
     book = TrackBook(config or track_config(predictor))

@@ -18,6 +18,7 @@ from humanquery.tasks.base import (
     Task,
     TaskSizes,
     Truth,
+    at_queries,
     copies,
     count_over_ranks,
     nothing,
@@ -81,3 +82,7 @@ class AgeTask(Task):
 
     def decode(self, prediction: AgePrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
         return {"age": expected_age(prediction.logits[reading.picture, reading.queries].float(), self.ages)}
+
+    def tensors(self, prediction: AgePrediction, chosen: Tensor, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+        logits = at_queries(prediction.logits, chosen).float()
+        return {"age": expected_age(logits.flatten(0, 1), self.ages).reshape(chosen.shape)}

@@ -31,14 +31,16 @@ class Scene:
     shapes: Shapes
     valid_ratios: Float[Tensor, "b levels 2"]
     """valid share of each level (x, y)"""
-    canvas_sizes: list[Size]
-    """(height, width) of the valid part of each picture"""
+    canvas_sizes: list[Size] | Int[Tensor, "b 2"]
+    """(height, width) of the valid part of each picture; a tensor in an exported graph"""
     padded_size: Size
     sight: Sight | None = None
     """what a backbone that was trained on people says about them; without its feature maps"""
 
     def sides(self) -> Float[Tensor, "b 2"]:
         """(width, height) of the valid canvases."""
+        if isinstance(self.canvas_sizes, Tensor):
+            return self.canvas_sizes.flip(-1).to(self.memory)
         return self.memory.new_tensor([[w, h] for h, w in self.canvas_sizes])
 
     def finest_memory(self) -> Float[Tensor, "b c h w"]:
@@ -189,6 +191,19 @@ class Task(nn.Module):
     def decode(self, prediction: Any, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
         """Fields of `Persons` for the kept queries of one picture."""
         raise NotImplementedError
+
+    def tensors(
+        self, prediction: Any, chosen: Int[Tensor, "b k"], scene: Scene, prepared: Any
+    ) -> dict[str, Float[Tensor, "b k ..."]]:
+        """What `decode` says, for the same number of queries in every picture and in canvas px: the outputs of an exported
+        graph, by name. Traced, so free of sizes that depend on values."""
+        raise NotImplementedError(f"task {self.name!r} cannot be exported: {type(self).__name__} has no `tensors`")
+
+
+def at_queries(values: Float[Tensor, "b q ..."], chosen: Int[Tensor, "b k"]) -> Float[Tensor, "b k ..."]:
+    """The rows of the chosen queries of each picture."""
+    index = chosen.reshape(*chosen.shape, *[1] * (values.dim() - 2))
+    return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
 
 
 def count_over_ranks(count: Tensor | int | float, like: Tensor) -> Float[Tensor, ""]:

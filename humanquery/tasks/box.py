@@ -20,6 +20,7 @@ from humanquery.tasks.base import (
     Task,
     TaskSizes,
     Truth,
+    at_queries,
     copies,
     count_over_ranks,
 )
@@ -88,6 +89,11 @@ class BoxTask(Task):
         boxes = unit_to_canvas(prediction.boxes_unit[reading.picture, reading.queries], reading.canvas_size)
         boxes = reading.to_canvas.inverse().boxes(clip(boxes, reading.canvas_size))
         return {"boxes": clip(boxes, reading.image_size)}
+
+    def tensors(self, prediction: BoxPrediction, chosen: Tensor, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+        sides = scene.sides().repeat(1, 2)[:, None]
+        boxes = cxcywh_to_xyxy(at_queries(prediction.boxes_unit, chosen) * sides)
+        return {"boxes": boxes.clamp(min=0).minimum(sides)}
 
 
 def _zero_last(mlp: MLP) -> MLP:

@@ -17,6 +17,7 @@ from humanquery.tasks.base import (
     Task,
     TaskSizes,
     Truth,
+    at_queries,
     copies,
     count_over_ranks,
     nothing,
@@ -67,3 +68,6 @@ class GenderTask(Task):
 
     def decode(self, prediction: GenderPrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
         return {"gender": prediction.logit[reading.picture, reading.queries].sigmoid()}
+
+    def tensors(self, prediction: GenderPrediction, chosen: Tensor, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+        return {"gender": at_queries(prediction.logit, chosen).sigmoid()}

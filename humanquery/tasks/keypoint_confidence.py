@@ -18,6 +18,7 @@ from humanquery.tasks.base import (
     Task,
     TaskSizes,
     Truth,
+    at_queries,
     copies,
     count_over_ranks,
 )
@@ -79,6 +80,11 @@ class KeypointConfidenceTask(Task):
         self, prediction: KeypointConfidencePrediction, reading: Reading, scene: Scene, prepared: Any
     ) -> dict[str, Tensor]:
         return {"keypoint_confidence": prediction.logit[reading.picture, reading.queries].sigmoid()}
+
+    def tensors(
+        self, prediction: KeypointConfidencePrediction, chosen: Tensor, scene: Scene, prepared: Any
+    ) -> dict[str, Tensor]:
+        return {"keypoint_confidence": at_queries(prediction.logit, chosen).sigmoid()}
 
 
 def _shows_joints(truth: Truth) -> Bool[Tensor, " n"]:

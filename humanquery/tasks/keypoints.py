@@ -22,6 +22,7 @@ from humanquery.tasks.base import (
     Task,
     TaskSizes,
     Truth,
+    at_queries,
     copies,
     count_over_ranks,
     nothing,
@@ -219,6 +220,21 @@ class KeypointsTask(Task):
             sure = scores.square().sum(1) / scores.sum(1).clamp(min=1e-6)
             fields |= {"keypoint_scores": scores, "pose_scores": reading.scores * sure}
         return fields
+
+    def tensors(
+        self, prediction: KeypointsPrediction, chosen: Tensor, scene: Scene, prepared: Any
+    ) -> dict[str, Tensor]:
+        joints = at_queries(prediction.joints_unit, chosen)
+        scores = None if prediction.scores is None else at_queries(prediction.scores, chosen)
+        if self.refinement is not None:
+            sides, persons = at_queries(prediction.sides_unit, chosen), at_queries(prediction.queries, chosen)
+            points, states = self.refinement(joints, scene, sides, persons)
+            joints = points[-1]
+            if self.refinement.scores is not None:
+                scores = self.refinement.scores(states[-1]).squeeze(-1).float().sigmoid()
+        limits = scene.sides()[:, None, None]
+        found = {"keypoints": (joints * limits).clamp(min=0).minimum(limits)}
+        return found if scores is None else {**found, "keypoint_scores": scores}
 
 
 def one_picture(scene: Scene, picture: int) -> Scene:

@@ -29,6 +29,7 @@ from humanquery.tasks.base import (
     Task,
     TaskSizes,
     Truth,
+    at_queries,
     copies,
     count_over_ranks,
     nothing,
@@ -191,6 +192,13 @@ class MaskTask(Task):
                 masks[i, top:bottom, left:end] = found
                 inside[i] = torch.where(found, values.sigmoid(), 0.0).sum() / (found.sum() + 1e-6)
         return {"masks": masks, "mask_scores": reading.scores * inside}
+
+    def tensors(
+        self, prediction: MaskPrediction, chosen: Tensor, scene: Scene, prepared: PixelMap
+    ) -> dict[str, Tensor]:
+        embeddings = at_queries(prediction.embeddings, chosen)
+        cells = prediction.pixel_map.cells
+        return {"mask_logits": (embeddings @ cells.flatten(2)).unflatten(2, cells.shape[-2:]).float()}
 
 
 FALL, MARGIN = 30.0, 0.1

@@ -18,6 +18,7 @@ from humanquery.tasks.base import (
     Task,
     TaskSizes,
     Truth,
+    at_queries,
     copies,
     count_over_ranks,
     prior_bias,
@@ -84,3 +85,7 @@ class PersonTask(Task):
 
     def decode(self, prediction: PersonPrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
         return {"scores": reading.scores}
+
+    def tensors(self, prediction: PersonPrediction, chosen: Tensor, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+        logits = at_queries(prediction.logit, chosen).float()
+        return {"scores": logits.sigmoid(), "logits": logits}

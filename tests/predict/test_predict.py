@@ -14,7 +14,7 @@ from humanquery.engine.checkpoint import save_weights
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import Predictor, load
 from humanquery.predict.folder import find_pictures, output_names, predict_sources
-from humanquery.predict.predictor import find_weights, wanted_tasks
+from humanquery.predict.pictures import find_weights, wanted_tasks
 from tests.predict.fake import FakeSystem
 
 

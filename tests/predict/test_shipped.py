@@ -5,7 +5,7 @@ import torch
 
 from humanquery import load
 from humanquery.core.boxes import iou
-from humanquery.predict.predictor import shipped_weights
+from humanquery.predict.pictures import shipped_weights
 
 
 @pytest.fixture(scope="module")

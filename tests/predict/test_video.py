@@ -16,7 +16,8 @@ from humanquery.data.video import open_video
 from humanquery.data.video_write import VideoWriter
 from humanquery.predict import Predictor
 from humanquery.predict import video as video_module
-from humanquery.predict.video import is_video, track_config, track_frames, track_video
+from humanquery.predict.folder import is_video
+from humanquery.predict.video import track_config, track_frames, track_video
 from humanquery.tracking import TrackBook
 from tests.data.test_video import damaged_clip
 from tests.predict.fake import FakeSystem

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from humanquery.backbones import build as build_backbone
@@ -97,12 +97,20 @@ class HQNet(nn.Module):
 
     def scene(self, batch: Batch) -> Scene:
         """Pictures to memory."""
-        normed = (batch.images - self.mean) / self.std
-        normed = normed.masked_fill(batch.padding[:, None], 0.0)
+        return self.look(batch.images, batch.padding, [meta.canvas_size for meta in batch.metas])
+
+    def look(
+        self,
+        images: Float[Tensor, "b 3 h w"],
+        padding: Bool[Tensor, "b h w"],
+        canvas_sizes: list[Size] | Int[Tensor, "b 2"],
+    ) -> Scene:
+        """`scene` of bare tensors; `canvas_sizes` as a tensor where the number of pictures is open (export)."""
+        normed = (images - self.mean) / self.std
+        normed = normed.masked_fill(padding[:, None], 0.0)
         sight = self.backbone.see(normed) if self.config.priors else Sight(self.backbone(normed))
         fine, *levels = self.neck(sight.features)
-        sizes: list[Size] = [meta.canvas_size for meta in batch.metas]
-        return replace(self.encoder(fine, levels, batch.padding, sizes), sight=sight.without_features())
+        return replace(self.encoder(fine, levels, padding, canvas_sizes), sight=sight.without_features())
 
     def prepare(self, scene: Scene) -> dict[str, Any]:
         return {name: task.prepare(scene) for name, task in self.tasks.items()}
@@ -123,7 +131,7 @@ class HQNet(nn.Module):
         first = self.tasks["box"].read(PROPOSALS, chosen, reference_logit, None).boxes_unit
         prior = self._prior(scene, first.detach(), person)
 
-        content = self.content.weight[: selected.shape[1]].expand(len(selected), -1, -1)
+        content = self.content.weight[: selected.shape[1]].expand(selected.shape[0], -1, -1)
         if self.config.priors:
             content = content + chosen.detach()
         if prior.joints_unit is not None:

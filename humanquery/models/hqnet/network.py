@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from humanquery.backbones.sight import DenseBoxes
 from humanquery.core.affine import Size
-from humanquery.core.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
+from humanquery.core.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
 from humanquery.models.hqnet.config import TransformerConfig
 from humanquery.nn.encodings import inverse_sigmoid, sine_boxes, sine_map
 from humanquery.nn.transformer import MLP, DecoderLayer, EncoderLayer, LayerConfig, Shapes
@@ -31,7 +31,11 @@ class Encoder(nn.Module):
         self.level_embeds = nn.Parameter(torch.randn(config.levels, config.dim))
 
     def forward(
-        self, fine: Float[Tensor, "b c h w"], levels: list[Tensor], padding: Bool[Tensor, "b H W"], sizes: list[Size]
+        self,
+        fine: Float[Tensor, "b c h w"],
+        levels: list[Tensor],
+        padding: Bool[Tensor, "b H W"],
+        sizes: list[Size] | Int[Tensor, "b 2"],
     ) -> Scene:
         """`fine`: P2, passed through; `levels`: P3 .. , each b c h w; `padding` at picture resolution."""
         shapes: Shapes = tuple(tuple(level.shape[-2:]) for level in levels)
@@ -177,7 +181,7 @@ def distinct_tokens(
     """
     best = top_tokens(logits, 4 * count)
     ranked = cxcywh_to_xyxy(gather_rows(boxes, best))
-    overlaps = torch.stack([iou(rows, rows) > iou_above for rows in ranked.float()]).triu(1)
+    overlaps = (pairwise_iou(ranked.float()) > iou_above).triu(1)
     kept = torch.ones_like(best, dtype=torch.bool)
     for _ in range(CHAIN):
         kept = ~(overlaps & kept[:, :, None]).any(1)

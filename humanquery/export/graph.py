@@ -1,0 +1,104 @@
+"""The network with decoding as one function of tensors, and its trace."""
+
+import copy
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from timm.layers.conv2d_same import Conv2dSame
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils._pytree import tree_unflatten
+
+from humanquery.core.system import System
+
+SIDE_STEP = 32
+"""both sides of a canvas batch are multiples of this"""
+INPUTS = ("images", "sizes")
+
+
+class Graph(nn.Module):
+    """What is exported: uint8 pictures in, everything about the best persons out, in canvas px.
+
+    Each task adds its outputs by `Task.tensors`; the graph itself adds `embeddings`, and `queries` and `tokens`: which query
+    each row is, and which memory token each query started from.
+    """
+
+    def __init__(self, system: System):
+        super().__init__()
+        self.system = system.eval()
+
+    def forward(
+        self, images: UInt8[Tensor, "b 3 h w"], sizes: Int[Tensor, "b 2"]
+    ) -> dict[str, Float[Tensor, "b k ..."] | Int[Tensor, "b _"]]:
+        """`images`: RGB, at the top left of their canvas; `sizes`: (height, width) of each. What lies outside does not count."""
+        net = self.system
+        line = torch.arange(images.shape[2], device=images.device)[None, :, None]
+        column = torch.arange(images.shape[3], device=images.device)[None, None]
+        padding = (line >= sizes[:, 0, None, None]) | (column >= sizes[:, 1, None, None])
+        scene = net.look(images.float() / 255, padding, sizes)
+        prepared = net.prepare(scene)
+        outputs = net.read_queries(scene, prepared, every_stage=False)
+        last = outputs.layers[-1]
+        count = min(net.config.num_persons, net.config.num_queries)
+        chosen = last["person"].logit.float().sigmoid().topk(count).indices
+        found: dict[str, Tensor] = {}
+        for name, task in net.tasks.items():
+            found |= task.tensors(last[name], chosen, scene, prepared[name])
+        queries = outputs.queries[-1]
+        index = chosen[..., None].expand(-1, -1, queries.shape[-1])
+        return {**found, "embeddings": queries.gather(1, index).float(), "queries": chosen, "tokens": outputs.selected}
+
+
+def example(side: int = 4 * SIDE_STEP) -> tuple[UInt8[Tensor, "b 3 h w"], Int[Tensor, "b 2"]]:
+    """Two noisy pictures of different size on one canvas."""
+    noise = torch.Generator().manual_seed(0)
+    height, width = side, side + SIDE_STEP
+    images = torch.randint(0, 256, (2, 3, height, width), generator=noise).to(torch.uint8)
+    return images, torch.tensor([[height, width - 10], [height - 20, width]])
+
+
+def with_fixed_padding(module: nn.Module) -> nn.Module:
+    """A copy in which TensorFlow's padding, which follows the size of the map, is the fixed one that it comes to when every
+    stride divides its map: so it is on canvases of `SIDE_STEP`. Traces stay short."""
+    module = copy.deepcopy(module)
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Conv2dSame):
+                setattr(parent, name, _fixed(child))
+    return module
+
+
+def _fixed(conv: Conv2dSame) -> nn.Sequential:
+    """TensorFlow pads by (kernel - 1) · dilation + 1 - stride in all, the odd one right and below."""
+    (tall, wide) = (
+        max((k - 1) * d + 1 - s, 0) for k, d, s in zip(conv.kernel_size, conv.dilation, conv.stride, strict=True)
+    )
+    plain = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 0, conv.dilation, conv.groups,
+        conv.bias is not None,
+    )  # fmt: skip
+    plain.weight, plain.bias = conv.weight, conv.bias
+    return nn.Sequential(nn.ZeroPad2d((wide // 2, wide - wide // 2, tall // 2, tall - tall // 2)), plain)
+
+
+def trace(system: System) -> ExportedProgram:
+    """The system's graph for any number of pictures on canvases of any size in steps of `SIDE_STEP`."""
+    batch, tall, wide = Dim("batch", min=1), Dim("tall", min=1), Dim("wide", min=1)
+    open_sizes = {
+        "images": {0: batch, 2: SIDE_STEP * tall, 3: SIDE_STEP * wide},
+        "sizes": {0: batch},
+    }
+    with torch.no_grad():
+        return torch.export.export(
+            Graph(with_fixed_padding(system)),
+            example(),
+            dynamic_shapes=open_sizes,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+
+
+def output_names(program: ExportedProgram) -> list[str]:
+    """Names of the graph's outputs, in their order in the program."""
+    places = tree_unflatten(list(range(program.call_spec.out_spec.num_leaves)), program.call_spec.out_spec)
+    return sorted(places, key=places.get)

@@ -1,0 +1,139 @@
+"""Does an exported file say what the network says? Numbers against numbers on pictures, then AP against AP."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import nn
+
+from humanquery.core.errors import ExportError
+from humanquery.core.target import Target
+from humanquery.data.canvas import letterbox
+from humanquery.evaluation.coco import evaluate_predictions
+from humanquery.predict.exported import ExportedPredictor, Facts, collate
+from humanquery.predict.predictor import Predictor
+
+LIMIT = 1e-4
+"""largest difference of a number, as a share of its field's range"""
+AP_LIMIT = 1e-3
+"""largest difference of an AP (0..1)"""
+TIED_SHARE = 0.2
+"""of the pictures may hold a tie in the choice of queries; their numbers are not compared one by one, their AP is"""
+BATCH = 2
+UNIT_RANGE = ("scores", "gender", "keypoint_confidence", "keypoint_scores")
+CANVAS_RANGE = ("boxes", "keypoints")
+CHOICES = ("queries", "tokens")
+
+Outputs = dict[str, np.ndarray]
+"""a graph's outputs for one picture"""
+
+
+@dataclass
+class Comparison:
+    """What was compared, and how far the two were apart."""
+
+    pictures: int = 0
+    tied: int = 0
+    """pictures in which the two chose other memory tokens, or ranked them otherwise"""
+    apart: dict[str, float] = field(default_factory=dict)
+    """largest absolute difference by output"""
+    ranges: dict[str, float] = field(default_factory=dict)
+    ap: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """name to (of the network, of the file)"""
+
+    def relative(self) -> dict[str, float]:
+        """Largest difference by output, as a share of the output's range; infinite where one is not finite."""
+        shares = {name: self.apart[name] / max(self.ranges[name], 1e-12) for name in self.apart}
+        return {name: share if np.isfinite(share) else float("inf") for name, share in shares.items()}
+
+    def problems(self) -> list[str]:
+        """A sentence for each thing that is too far apart; none: the file may stay."""
+        found = [
+            f"{name} differ by {share:.2g} of their range, at most {LIMIT:.0e} is allowed"
+            for name, share in self.relative().items()
+            if not share <= LIMIT
+        ]
+        if self.tied > max(1, TIED_SHARE * self.pictures):
+            found.append(
+                f"in {self.tied} of {self.pictures} pictures other memory tokens became queries; a tie of two tokens may "
+                f"do that in {TIED_SHARE:.0%} of them"
+            )
+        elif self.pictures and self.tied == self.pictures:
+            found.append(f"all {self.pictures} pictures hold a tie of memory tokens, nothing was compared; give others")
+        for name, (network, file) in self.ap.items():
+            if not abs(network - file) <= AP_LIMIT:
+                found.append(f"{name} is {file:.4f}, of the network {network:.4f}; at most {AP_LIMIT} apart is allowed")
+        return found
+
+    def table(self) -> str:
+        """A line per output and per AP."""
+        lines = [f"{'output':22}{'difference / range':>20}"]
+        lines += [f"{name:22}{share:>20.1e}" for name, share in self.relative().items()]
+        lines += [f"{name:22}{a:>10.4f}{b:>10.4f}" for name, (a, b) in self.ap.items()]
+        tied = f", {self.tied} with ties" if self.tied else ""
+        return "\n".join([*lines, f"{self.pictures} pictures{tied}"])
+
+
+def compare(
+    network: nn.Module, exported: ExportedPredictor, pictures: Sequence[UInt8[np.ndarray, "h w 3"]]
+) -> Comparison:
+    """Both look at the same canvases, `BATCH` pictures at a time. `network` is `export.graph.Graph` of the system."""
+    found = Comparison()
+    for start in range(0, len(pictures), BATCH):
+        images, sizes = _canvases(pictures[start : start + BATCH], exported.facts)
+        with torch.inference_mode():
+            said = network(torch.from_numpy(images), torch.from_numpy(sizes))
+        said, other = {name: value.numpy() for name, value in said.items()}, exported.run(images, sizes)
+        if said.keys() != other.keys():
+            raise ExportError(f"the file gives {', '.join(other)}; the network gives {', '.join(said)}")
+        for i, size in enumerate(sizes):
+            one, two = ({name: value[i] for name, value in outputs.items()} for outputs in (said, other))
+            _compare_picture(found, one, two, float(size.max()))
+    return found
+
+
+def _canvases(pictures: Sequence[np.ndarray], facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+    scaled = [letterbox(picture, facts.short_side, facts.long_side) for picture in pictures]
+    sizes = np.array([meta.canvas_size for _, meta in scaled], np.int64)
+    return collate([canvas for canvas, _ in scaled], facts.side_step), sizes
+
+
+def _compare_picture(found: Comparison, one: Outputs, two: Outputs, side: float) -> None:
+    """Rows are compared by the query they came from, so that two people of (nearly) the same score may swap places; a row
+    that only one of the two has must score (nearly) as little as the other's last."""
+    found.pictures += 1
+    if not np.array_equal(one["tokens"], two["tokens"]):
+        found.tied += 1
+        return
+    _, mine, its = np.intersect1d(one["queries"], two["queries"], return_indices=True)
+    for name in one:
+        if name in CHOICES:
+            continue
+        a, b = one[name], two[name]
+        apart = np.abs(a[mine] - b[its]).max(initial=0.0) if a.shape == b.shape else np.inf
+        found.apart[name] = _worst(found.apart.get(name, 0.0), apart)
+        reach = 1.0 if name in UNIT_RANGE else side if name in CANVAS_RANGE else float(np.abs(a).max(initial=0.0))
+        found.ranges[name] = max(found.ranges.get(name, 0.0), reach)
+    for rows, shared, others in ((one, mine, two), (two, its, one)):
+        alone = np.delete(rows["scores"], shared)
+        apart = np.abs(alone - others["scores"].min(initial=1.0)).max(initial=0.0)
+        found.apart["scores"] = _worst(found.apart["scores"], apart)
+
+
+def _worst(a: float, b: float) -> float:
+    """The larger one; NaN counts as infinite."""
+    return max(a, float(b)) if np.isfinite(b) else float("inf")
+
+
+def compare_ap(
+    predictor: Predictor, exported: ExportedPredictor, labelled: Sequence[tuple[np.ndarray, Target]]
+) -> dict[str, tuple[float, float]]:
+    """AP of boxes, masks, keypoints, gender and age: (of the network, of the file), on the same pictures."""
+    scores = []
+    for looker in (predictor, exported):
+        pairs: Iterator = ((target, looker.predict(image, score=0.0).replace(path=None)) for image, target in labelled)
+        scores.append(evaluate_predictions(pairs, exported.skeleton).numbers())
+    names = [name for name in scores[0] if name.endswith("/ap")]
+    return {name: (scores[0][name], scores[1].get(name, float("nan"))) for name in names if scores[0][name] is not None}

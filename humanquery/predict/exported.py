@@ -1,0 +1,265 @@
+"""Looks at pictures with an exported file. An .onnx file needs onnxruntime and numpy, no PyTorch."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from humanquery.core.affine import Affine2D, Size
+from humanquery.core.arrays import HAS_TORCH, as_house
+from humanquery.core.batch import Meta
+from humanquery.core.errors import CheckpointError, ConfigError, HumanQueryError
+from humanquery.core.persons import Persons
+from humanquery.core.skeleton import Skeleton
+from humanquery.data.canvas import letterbox
+from humanquery.predict.pictures import Looker, Picture, as_array
+
+FORMAT = "humanquery-export"
+FORMAT_VERSION = 1
+FACTS = "humanquery.json"
+"""name of the facts inside an exported file"""
+
+Run = Callable[[UInt8[np.ndarray, "b 3 h w"], Int[np.ndarray, "b 2"]], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an exported file says about itself, all of it plain data."""
+
+    config: dict[str, Any]
+    """the system's, as in its weights file"""
+    card: dict[str, Any]
+    skeleton: dict[str, Any]
+    short_side: int
+    long_side: int
+    side_step: int
+    """both sides of a canvas batch are multiples of this, px"""
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        return json.dumps(vars(self))
+
+    @staticmethod
+    def read(path: Path, text: str) -> "Facts":
+        """Raises CheckpointError for a file that `humanquery export` did not write, or a newer one did."""
+        try:
+            plain = json.loads(text or "{}")
+        except json.JSONDecodeError:
+            plain = {}
+        if plain.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path}: no facts of humanquery in this file; expected one that `humanquery export` wrote, which "
+                "holds the skeleton, the sizes and the threshold"
+            )
+        if plain["format_version"] > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: export format {plain['format_version']}, this humanquery reads up to {FORMAT_VERSION}; update it"
+            )
+        return Facts(**plain)
+
+
+def skeleton_facts(skeleton: Skeleton) -> dict[str, Any]:
+    """A skeleton as plain data, see `Facts.skeleton`."""
+    return {name: getattr(skeleton, name) for name in ("name", "joints", "pairs", "limbs", "sigmas")}
+
+
+def _skeleton(plain: dict[str, Any]) -> Skeleton:
+    pairs = {name: tuple(map(tuple, plain[name])) for name in ("pairs", "limbs")}
+    return Skeleton(name=plain["name"], joints=tuple(plain["joints"]), sigmas=tuple(plain["sigmas"]), **pairs)
+
+
+class ExportedPredictor(Looker):
+    """Looks at pictures with an exported graph; gives what the `Predictor` of the same weights gives."""
+
+    def __init__(self, run: Run, facts: Facts):
+        self.run = run
+        self.facts = facts
+        self.card = facts.card
+        self.skeleton = _skeleton(facts.skeleton)
+
+    @property
+    def system(self):
+        raise CheckpointError("an exported file only looks at pictures; for this, give the weights it was made from")
+
+    def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
+        scaled = [letterbox(as_array(p), self.facts.short_side, self.facts.long_side) for p in pictures]
+        images = collate([canvas for canvas, _ in scaled], self.facts.side_step)
+        metas = [meta for _, meta in scaled]
+        found = self.run(images, np.array([meta.canvas_size for meta in metas], np.int64))
+        return [
+            self._persons({name: value[i] for name, value in found.items()}, meta, images.shape[2:], score, tasks)
+            for i, meta in enumerate(metas)
+        ]
+
+    def _persons(
+        self, found: dict[str, np.ndarray], meta: Meta, padded: Size, score: float, tasks: tuple[str, ...]
+    ) -> Persons:
+        """People of one picture from the graph's outputs for it."""
+        kept = found["scores"] >= score
+        found = {name: found[name][kept] for name in found if name not in ("queries", "tokens")}
+        to_picture = meta.to_canvas.inverse()
+        fields = {name: found[name] for name in ("scores", "embeddings")}
+        fields["boxes"] = _moved(found["boxes"].reshape(-1, 2, 2), to_picture, meta.image_size).reshape(-1, 4)
+        if "keypoints" in tasks and "keypoints" in found:
+            fields["keypoints"] = _moved(found["keypoints"], to_picture, meta.image_size)
+            confidence = found.get("keypoint_confidence", found["scores"])
+            alike = np.repeat(confidence[:, None], len(self.skeleton), 1)
+            fields["keypoint_scores"] = found.get("keypoint_scores", alike)
+        fields |= {name: found[name] for name in ("gender", "age") if name in tasks and name in found}
+        if "mask" in tasks and "mask_logits" in found:
+            masks, inside = picture_masks(found["mask_logits"], meta, padded)
+            fields |= {"masks": masks, "mask_scores": found["scores"] * inside}
+        return Persons(
+            image_size=meta.image_size,
+            skeleton=self.skeleton,
+            **{name: as_house(np.ascontiguousarray(value)) for name, value in fields.items()},
+        )
+
+
+def collate(canvases: list[UInt8[np.ndarray, "h w 3"]], step: int) -> UInt8[np.ndarray, "b 3 H W"]:
+    """Pictures at the top left of one canvas size, zeros around them; the pixels of `Batch.collate`."""
+    height, width = (-(-max(canvas.shape[axis] for canvas in canvases) // step) * step for axis in (0, 1))
+    images = np.zeros((len(canvases), 3, height, width), np.uint8)
+    for image, canvas in zip(images, canvases, strict=True):
+        image[:, : canvas.shape[0], : canvas.shape[1]] = canvas.transpose(2, 0, 1)
+    return images
+
+
+def _moved(points: Float[np.ndarray, "n k 2"], to_picture: Affine2D, size: Size) -> Float[np.ndarray, "n k 2"]:
+    """Canvas px to picture px, kept inside."""
+    limits = np.array([size[1], size[0]], np.float32)
+    x, y = points[..., 0], points[..., 1]
+    moved = [to_picture.a * x + to_picture.b * y + to_picture.c, to_picture.d * x + to_picture.e * y + to_picture.f]
+    return np.minimum(np.maximum(np.stack(moved, -1), 0), limits).astype(np.float32)
+
+
+def picture_masks(
+    logits: Float[np.ndarray, "n h w"], meta: Meta, padded: Size
+) -> tuple[Bool[np.ndarray, "n H W"], Float[np.ndarray, " n"]]:
+    """Masks at the picture's pixels from logits on the padded canvas, and the mean probability inside each.
+
+    Bilinear, from the valid part of the canvas only, as `MaskTask.decode`.
+    """
+    (height, width), move = meta.image_size, meta.to_canvas
+    top, bottom, y = _taps(height, move.e, move.f, padded[0], logits.shape[1], meta.canvas_size[0])
+    left, right, x = _taps(width, move.a, move.c, padded[1], logits.shape[2], meta.canvas_size[1])
+    masks = np.zeros((len(logits), height, width), bool)
+    inside = np.zeros(len(logits), np.float32)
+    for i, cells in enumerate(logits):
+        lines = cells[:, left] * (1 - x) + cells[:, right] * x
+        full = lines[top] * (1 - y[:, None]) + lines[bottom] * y[:, None]
+        masks[i] = full > 0
+        inside[i] = (1 / (1 + np.exp(-full[masks[i]]))).sum() / (masks[i].sum() + 1e-6)
+    return masks, inside
+
+
+def _taps(
+    pixels: int, scale: float, shift: float, padded: int, cells: int, canvas: int
+) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"], Float[np.ndarray, " p"]]:
+    """For each pixel of one axis of the picture: the two cells around its centre, and the share of the second."""
+    stride = padded / cells
+    place = (np.arange(pixels, dtype=np.float32) + 0.5) * scale + shift
+    # half a cell from the edge of the valid part nothing of the padding is blended in
+    place = np.minimum(place / stride, max(canvas / stride - 0.5, 0.5)) - 0.5
+    place = place.clip(0, cells - 1).astype(np.float32)
+    low = np.floor(place).astype(np.int64)
+    return low, np.minimum(low + 1, cells - 1), place - low
+
+
+def open_exported(path: Path | str, device: str = "auto", threads: int = 0) -> ExportedPredictor:
+    """An `ExportedPredictor` of a file that `humanquery export` wrote; others raise CheckpointError.
+
+    `threads`: CPU threads of onnxruntime and OpenVINO, 0 for all; PyTorch has its own setting.
+    """
+    path = Path(path)
+    openers = {".onnx": _open_onnx, ".pt2": _open_torch, ".xml": _open_openvino}
+    if path.suffix not in openers:
+        raise CheckpointError(f"{path}: expected an exported file: {', '.join(openers)}")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: does not exist; `humanquery export` writes such a file")
+    run, facts = openers[path.suffix](path, device, threads)
+    return ExportedPredictor(run, Facts.read(path, facts))
+
+
+def _open_onnx(path: Path, device: str, threads: int) -> tuple[Run, str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise HumanQueryError(f"{path}: needs onnxruntime: pip install 'humanquery[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=_providers(device, onnxruntime))
+    except HumanQueryError:
+        raise
+    except Exception as problem:  # onnxruntime has a class for each way to fail
+        raise CheckpointError(f"{path}: onnxruntime cannot open it ({str(problem).splitlines()[0]})") from problem
+    names = [output.name for output in session.get_outputs()]
+
+    def run(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, {"images": images, "sizes": sizes}), strict=True))
+
+    return run, session.get_modelmeta().custom_metadata_map.get(FACTS, "")
+
+
+def _providers(device: str, onnxruntime: Any) -> list[str]:
+    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cpu" or (device == "auto" and not cuda):
+        return ["CPUExecutionProvider"]
+    if device in ("auto", "cuda") and cuda:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    raise ConfigError(
+        f"device {device!r} cannot be used by onnxruntime here; try 'cpu', or install onnxruntime-gpu for 'cuda'"
+    )
+
+
+def _open_torch(path: Path, device: str, threads: int) -> tuple[Run, str]:
+    if not HAS_TORCH:
+        raise CheckpointError(f"{path}: needs PyTorch, which is not installed; .onnx files do without")
+    import torch
+
+    _only_on_cpu(path, device)
+    facts = {FACTS: ""}
+    try:
+        net = torch.export.load(path, extra_files=facts).module()
+    except Exception as problem:
+        raise CheckpointError(f"{path}: not a program of torch.export ({str(problem).splitlines()[0]})") from problem
+
+    @torch.inference_mode()
+    def run(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        found = net(torch.from_numpy(images), torch.from_numpy(sizes))
+        return {name: value.numpy() for name, value in found.items()}
+
+    return run, facts[FACTS]
+
+
+def _open_openvino(path: Path, device: str, threads: int) -> tuple[Run, str]:
+    try:
+        import openvino
+    except ImportError:
+        raise HumanQueryError(f"{path}: needs OpenVINO: pip install 'humanquery[openvino]'") from None
+    _only_on_cpu(path, device)
+    options = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+    try:
+        model = openvino.Core().read_model(path)
+        facts = model.get_rt_info("humanquery").astype(str) if model.has_rt_info("humanquery") else ""
+        compiled = openvino.compile_model(model, "CPU", options)
+    except RuntimeError as problem:
+        raise CheckpointError(f"{path}: OpenVINO cannot open it ({str(problem).splitlines()[0]})") from problem
+
+    def run(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        found = compiled({"images": images, "sizes": sizes})
+        return {output.get_any_name(): np.array(found[output]) for output in compiled.outputs}
+
+    return run, facts
+
+
+def _only_on_cpu(path: Path, device: str) -> None:
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"{path}: device {device!r}: files of this kind are run on the CPU here; leave --device out")

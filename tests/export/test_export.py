@@ -1,0 +1,211 @@
+"""An exported file says what the network says, or is not left."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from humanquery import load
+from humanquery.core.errors import CheckpointError, ConfigError, ExportError
+from humanquery.core.skeleton import COCO17
+from humanquery.data.images import read_image, write_image
+from humanquery.data.scenes import Scenes, preset
+from humanquery.export import export
+from humanquery.export.graph import Graph, example
+from humanquery.export.verify import Comparison, compare
+from humanquery.export.write import refuse
+from humanquery.predict.exported import FACTS, collate, open_exported, picture_masks
+
+onnx = pytest.importorskip("onnx", reason="needs humanquery[export]")
+pytest.importorskip("onnxruntime", reason="needs humanquery[onnx]")
+
+
+def pictures(count: int = 3) -> list[np.ndarray]:
+    scenes = Scenes(preset("easy", seed=3, count=count, split="val"))
+    return [scenes[i].image[: 120 + 30 * i] for i in range(count)]
+
+
+def test_the_graph_gives_what_predict_gives(tiny):
+    """`Task.tensors` of all tasks against `Task.decode`."""
+    from humanquery.core.batch import Batch, Meta
+
+    images, sizes = example(64)
+    canvas = [tuple(size.tolist()) for size in sizes]
+    padding = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool)
+    for i, (height, width) in enumerate(canvas):
+        padding[i, :height, :width] = False
+    batch = Batch(images / 255, padding, [Meta(size, size) for size in canvas])
+    with torch.inference_mode():
+        found, people = Graph(tiny.system)(images, sizes), tiny.system.predict(batch)
+    for i, persons in enumerate(people):
+        for name in ("scores", "boxes", "keypoints", "gender", "age", "embeddings"):
+            torch.testing.assert_close(found[name][i], getattr(persons, name), rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_says_what_the_network_says_for_any_number_and_size_of_pictures(tiny, onnx_file):
+    exported = open_exported(onnx_file, "cpu", threads=1)
+    found = compare(Graph(tiny.system), exported, pictures())
+    assert found.problems() == [], found.table()
+    assert found.pictures == 3 and found.tied <= 1
+    assert {"scores", "logits", "boxes", "keypoints", "mask_logits", "gender", "age", "embeddings"} <= set(found.apart)
+    images, sizes = example(96)
+    assert exported.run(images[:1].numpy(), sizes[:1].numpy())["boxes"].shape == (1, 8, 4)
+
+
+def test_the_command_line_says_what_it_compared_and_leaves_one_file(exporting):
+    path, said = exporting
+    assert "mask_logits" in said and "box/ap" in said and "verified" in said
+    assert [file.name for file in path.parent.iterdir()] == ["tiny.onnx"]
+
+
+def test_the_graph_holds_no_grid_sample_and_no_loop(onnx_file):
+    kinds = {node.op_type for node in onnx.load(onnx_file).graph.node}
+    assert not kinds & {"GridSample", "Loop", "If", "Scan"}
+
+
+def test_load_gives_the_same_people_from_the_file(tiny, onnx_file):
+    exported = load(onnx_file, "cpu")
+    assert exported.default_score == 0.0 and exported.card["name"] == "tiny"
+    for picture in pictures(2):
+        ours, theirs = tiny.predict(picture), exported.predict(picture)
+        assert theirs.skeleton == COCO17 and theirs.image_size == ours.image_size
+        for name, _, value in ours.filled():
+            if name == "masks":
+                assert (getattr(theirs, name) != value).float().mean() < 1e-4
+            else:
+                torch.testing.assert_close(getattr(theirs, name), value, rtol=1e-3, atol=1e-3, msg=name)
+    few = exported.predict(pictures(1)[0], score=2.0)
+    assert len(few) == 0 and few.masks.shape[1:] == few.image_size
+    plain = exported.predict(pictures(1)[0], tasks=["age"], attributes=False)
+    assert plain.age is None and plain.masks is None and plain.keypoints is None
+
+
+def test_masks_have_the_pixels_of_the_torch_path():
+    from humanquery.core.batch import Meta
+    from humanquery.data.canvas import letterbox
+    from humanquery.tasks.mask import _sampling_grid
+
+    noise = np.random.default_rng(0)
+    logits = noise.normal(size=(3, 24, 32)).astype(np.float32)
+    for size in ((40, 90), (200, 150), (64, 64)):
+        meta: Meta = letterbox(np.zeros((*size, 3), np.uint8), 64, 96)[1]
+        grid = _sampling_grid(meta.to_canvas, meta.image_size, meta.canvas_size, (24, 32), (4.0, 4.0))
+        full = torch.nn.functional.grid_sample(
+            torch.from_numpy(logits)[None], grid, "bilinear", "border", align_corners=False
+        )[0]
+        masks, inside = picture_masks(logits, meta, (96, 128))
+        wrong = masks != (full > 0).numpy()
+        assert np.abs(full.numpy()[wrong]).max(initial=0.0) < 1e-4  # only where a pixel lies on the very edge
+        mean = torch.where(full > 0, full.sigmoid(), 0.0).sum((1, 2)) / ((full > 0).sum((1, 2)) + 1e-6)
+        np.testing.assert_allclose(inside, mean.numpy(), rtol=1e-4)
+
+
+def test_pictures_of_different_size_share_a_canvas_of_whole_steps():
+    canvas = collate([np.full((10, 40, 3), 7, np.uint8), np.full((33, 5, 3), 9, np.uint8)], 32)
+    assert canvas.shape == (2, 3, 64, 64)
+    assert canvas[0].sum() == 7 * 3 * 400 and canvas[1, :, :33, :5].min() == 9
+
+
+def test_a_file_with_a_broken_weight_is_refused_and_not_left(tiny, onnx_file, tmp_path, monkeypatch):
+    """The graph's largest weight matrix is made a tenth larger on the way to the disk."""
+    from humanquery.export import write
+
+    def break_a_weight(program, path, facts):
+        model = onnx.load(onnx_file)
+        weights = [w for w in model.graph.initializer if "backbone" in w.name and len(w.dims) == 4] or [
+            w for w in model.graph.initializer if len(w.dims) == 4
+        ]
+        largest = max(weights, key=lambda w: np.prod(w.dims))
+        largest.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(largest) * 1.1, largest.name))
+        onnx.save(model, path)
+
+    monkeypatch.setitem(write._WRITERS, "onnx", break_a_weight)
+    monkeypatch.setattr(write, "trace", lambda system: None)
+    monkeypatch.setattr(write, "labelled_pictures", lambda: iter(()))
+    monkeypatch.setattr(write, "default_pictures", lambda: iter(pictures(2)))
+    (tmp_path / "bad.onnx").write_text("an older file stays as it was")
+    with pytest.raises(
+        ExportError, match=r"(?s)bad.onnx: not written.*(differ by .* of their range|other memory tokens)"
+    ):
+        export(tiny, tmp_path / "bad.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]
+    assert (tmp_path / "bad.onnx").read_text().startswith("an older file")
+
+
+def test_a_refusal_names_what_differed_and_by_how_much(tmp_path):
+    apart = Comparison(pictures=4, apart={"boxes": 0.5, "age": 1e-6}, ranges={"boxes": 100.0, "age": 40.0})
+    apart.ap = {"box/ap": (0.5, 0.4), "mask/ap": (0.5, 0.5003)}
+    with pytest.raises(ExportError) as refusal:
+        refuse(apart, tmp_path / "m.onnx")
+    said = str(refusal.value)
+    assert "boxes differ by 0.005 of their range, at most 1e-04" in said and "age" not in said
+    assert "box/ap is 0.4000, of the network 0.5000" in said and "mask/ap" not in said
+
+
+def test_what_is_not_finite_is_a_difference():
+    assert "scores differ by inf" in Comparison(1, 0, {"scores": float("nan")}, {"scores": 1.0}).problems()[0]
+
+
+def test_too_many_ties_are_a_refusal():
+    assert "in 3 of 10 pictures" in Comparison(pictures=10, tied=3).problems()[0]
+    assert Comparison(pictures=10, tied=2).problems() == []
+    assert "all 1 pictures" in Comparison(pictures=1, tied=1).problems()[0]
+
+
+def test_files_that_export_did_not_write_are_told_apart(tmp_path, onnx_file):
+    with pytest.raises(CheckpointError, match="does not exist; `humanquery export` writes"):
+        load(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(CheckpointError, match="text.onnx: onnxruntime cannot open it"):
+        load(tmp_path / "text.onnx")
+    model = onnx.load(onnx_file)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    with pytest.raises(CheckpointError, match="bare.onnx: no facts of humanquery in this file"):
+        load(tmp_path / "bare.onnx")
+    facts = json.loads({p.key: p.value for p in onnx.load(onnx_file).metadata_props}[FACTS])
+    onnx.helper.set_model_props(model, {FACTS: json.dumps(facts | {"format_version": 99})})
+    onnx.save(model, tmp_path / "new.onnx")
+    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads up to 1"):
+        load(tmp_path / "new.onnx")
+    with pytest.raises(CheckpointError, match="give the weights it was made from"):
+        _ = load(onnx_file, "cpu").system
+
+
+def test_an_unknown_format_or_device_is_told(tiny, tmp_path, onnx_file):
+    with pytest.raises(ConfigError, match="--format onxn: unknown format. Did you mean 'onnx'"):
+        export(tiny, tmp_path / "m", format="onxn")
+    with pytest.raises(ConfigError, match="device 'warp' cannot be used by onnxruntime"):
+        load(onnx_file, "warp")
+
+
+WITHOUT_TORCH = """
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, NoTorch())
+from humanquery.cli import app
+app(["predict", sys.argv[1], "--weights", sys.argv[2], "--out", sys.argv[3]], standalone_mode=False)
+"""
+
+
+def test_predict_looks_draws_and_writes_without_torch(tiny, onnx_file, tmp_path):
+    picture = tmp_path / "seen.png"
+    write_image(picture, pictures(1)[0])
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(picture), str(onnx_file), str(tmp_path / "found")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / "found" / "seen.json").read_text())
+    ours = tiny.predict(picture).to_json()
+    assert len(found["persons"]) == len(ours["persons"]) == 8
+    for one, two in zip(ours["persons"], found["persons"], strict=True):
+        np.testing.assert_allclose(one["box"], two["box"], atol=0.02)
+        np.testing.assert_allclose(one["keypoints"], two["keypoints"], atol=0.02)
+        assert abs(one["age"] - two["age"]) < 0.11 and abs(one["gender"]["female"] - two["gender"]["female"]) < 1e-3
+    drawn = read_image(tmp_path / "found" / "seen.jpg")
+    assert drawn.shape == read_image(picture).shape and (drawn != read_image(picture)).any()
