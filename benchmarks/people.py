@@ -339,7 +339,7 @@ def _crops(data: Path, split: str) -> dict[str, Source]:
 
 
 def _megabytes(path: str | Path) -> float:
-    from humanquery.predict.predictor import shipped_weights
+    from humanquery.predict.pictures import shipped_weights
 
     return Path(shipped_weights().get(str(path), path)).stat().st_size / 1e6
 

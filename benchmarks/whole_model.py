@@ -30,7 +30,7 @@ from humanquery.data.scenes import open as open_scenes
 from humanquery.data.scenes import street_scenes
 from humanquery.engine.report import machine
 from humanquery.models.hqnet.hqnet import HQNet
-from humanquery.predict.predictor import load
+from humanquery.predict import load
 from humanquery.recipes import find
 
 QUICK = ("tasks", "people", "masks")

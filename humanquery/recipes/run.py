@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from humanquery.core.config import override
 from humanquery.core.errors import CheckpointError, ConfigError
@@ -41,8 +41,12 @@ def train(
     recipe = override(find(recipe) if isinstance(recipe, str) else recipe, overrides)
     _seed_before_building(recipe)
     system = build(recipe.model)
-    if weights is not None and not resume:
-        _start_from(system, weights)
+    about = card(name, overrides, recipe)
+    if weights is not None:
+        start = read_weights(weights)
+        about["started_from"] = {"weights": Path(weights).name, "training": start.card.get("training", {})}
+        if not resume:
+            _start_from(system, start.state, weights)
     return run_engine(
         system,
         _Loader(recipe),
@@ -51,12 +55,12 @@ def train(
         resume=resume,
         evaluate=evaluator(recipe),
         illustrate=illustrator(recipe),
-        card=card(name, overrides, recipe),
+        card=about,
     )
 
 
-def _start_from(system: nn.Module, weights: Path) -> None:
-    given, own = read_weights(weights).state, system.state_dict()
+def _start_from(system: nn.Module, given: dict[str, Tensor], weights: Path) -> None:
+    own = system.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     if not fitting:
         raise CheckpointError(
@@ -67,11 +71,8 @@ def _start_from(system: nn.Module, weights: Path) -> None:
         said = f"start from {weights}: {len(fitting)} of {len(own)} tensors taken"
         fresh, unused = sorted(own.keys() - fitting.keys()), sorted(given.keys() - fitting.keys())
         for what, names in (("fresh", fresh), ("not taken", unused)):
-            said += (
-                f"; {what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-                if names
-                else ""
-            )
+            if names:
+                said += f"; {what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         print(said, flush=True)
 
 

@@ -63,9 +63,10 @@ def test_training_can_start_from_the_tensors_of_a_file_that_fit(tmp_path, capsys
     del given["content.weight"]
     given["backbone.unknown"] = torch.zeros(1)
     given["neck.levels.0.conv.weight"] = torch.zeros(3)
-    start = save_state_dict(tmp_path / "start.safetensors", given, config, {})
+    start = save_state_dict(tmp_path / "start.safetensors", given, config, {"training": {"steps": 7}})
     result = train("hqnet_tiny_scenes", [*QUICK, "engine.steps=0"], tmp_path / "run", weights=start)
-    trained = read_weights(result.weights).state
+    trained, told = read_weights(result.weights).state, read_weights(result.weights).card
+    assert told["started_from"] == {"weights": "start.safetensors", "training": {"steps": 7}}
     assert torch.equal(trained["selection.output.weight"], given["selection.output.weight"])
     assert trained["content.weight"].std() > 0.5
     said = capsys.readouterr().out
