@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from humanquery.backbones.parts import Backbone, fill, freeze, read_tensors
 from humanquery.backbones.sight import WINDOW, Sight
 from humanquery.core.errors import ConfigError
+from humanquery.core.transfer import numbers
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class MoveNetPoses:
         steps = torch.arange(-self.REACH, self.REACH + 1, device=boxes.device)
         around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).flatten(0, 1)
         cells = votes.round()[..., None, :].long() + around
-        limits = cells.new_tensor([width - 1, height - 1])
+        limits = numbers([width - 1, height - 1], cells)
         cells = cells.clamp(min=0).minimum(limits)
         apart = (cells - votes[..., None, :]).square().sum(-1).sqrt()
         places = cells[..., 1] * width + cells[..., 0]
@@ -150,7 +151,7 @@ class MoveNetPoses:
         """Square roots of the joint's own map in a window of cells, and in one as wide as a quarter of the person's longer
         side; then of every joint's map in the middle. Beyond the edge: 0."""
         b, n, k, _ = joints.shape
-        size = torch.tensor([self.joints.shape[-1], self.joints.shape[-2]], device=joints.device)
+        size = numbers([self.joints.shape[-1], self.joints.shape[-2]], joints.float())
         heat = self.joints.sqrt()
         middle = joints.float() / self.STRIDE * (2 / size) - 1
         steps = torch.arange(WINDOW, device=joints.device) - WINDOW // 2
@@ -200,7 +201,7 @@ class MoveNetPyramid:
         """See `MoveNetPoses.in_boxes`."""
         answers = []
         for poses, scale in self.levels:
-            scale = boxes.new_tensor(scale)
+            scale = numbers(scale, boxes)
             joints, scores = poses.in_boxes(boxes * scale.repeat(2))
             answers.append((joints / scale, scores))
         level = self._level(boxes[..., 2:] - boxes[..., :2])
@@ -212,7 +213,7 @@ class MoveNetPyramid:
         """See `MoveNetPoses.around`."""
         seen = []
         for poses, scale in self.levels:
-            scale = joints.new_tensor(scale)
+            scale = numbers(scale, joints)
             seen.append(poses.around(joints * scale, sides * scale))
         return _chosen(seen, self._level(sides))
 
@@ -222,7 +223,7 @@ class MoveNetPyramid:
     def _level(self, sides: Float[Tensor, "b q 2"]) -> Int[Tensor, "b q"]:
         """The size of picture in which each person is nearest to `BEST`."""
         root = sides.float().clamp(min=1).log().mean(-1, keepdim=True)
-        scales = root.new_tensor([math.log(x * y) / 2 for _, (x, y) in self.levels])
+        scales = numbers([math.log(x * y) / 2 for _, (x, y) in self.levels], root)
         return (root + scales - math.log(self.BEST)).abs().argmin(-1)
 
 

@@ -1,7 +1,7 @@
 """What a `System` eats: padded pictures with their truth and the way back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.arrays import Tensor, torch
 from humanquery.core.target import Target
+from humanquery.core.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,9 @@ class Batch:
         return len(self.images)
 
     def to(self, device) -> "Batch":
-        targets = None if self.targets is None else [target.to(device) for target in self.targets]
-        return Batch(
-            self.images.to(device, non_blocking=True), self.padding.to(device, non_blocking=True), self.metas, targets
-        )
+        """Pictures and padding on `device`. Targets stay on the host, where a system may ask how many people there are and
+        who has which label without waiting for the device; it sends on what it needs."""
+        return replace(self, images=sent(self.images, device), padding=sent(self.padding, device))
 
     @staticmethod
     def collate(samples: Sequence[Sample], divisor: int = 1) -> "Batch":

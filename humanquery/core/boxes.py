@@ -4,6 +4,7 @@ from jaxtyping import Float
 
 from humanquery.core.affine import Size
 from humanquery.core.arrays import Tensor, concatenate, torch
+from humanquery.core.transfer import numbers
 
 BODY_SHARE = 0.53
 """of a box is body, on average over COCO: the area that OKS wants, where only a box is known"""
@@ -30,13 +31,13 @@ def xywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
 def unit_to_canvas(boxes_unit: Float[Tensor, "*n 4"], size: Size) -> Float[Tensor, "*n 4"]:
     """cxcywh in 0..1 of a canvas of `size` (height, width) to xyxy px."""
     height, width = size
-    return cxcywh_to_xyxy(boxes_unit * boxes_unit.new_tensor([width, height, width, height]))
+    return cxcywh_to_xyxy(boxes_unit * numbers([width, height, width, height], boxes_unit))
 
 
 def canvas_to_unit(boxes: Float[Tensor, "*n 4"], size: Size) -> Float[Tensor, "*n 4"]:
     """xyxy px to cxcywh in 0..1 of a canvas of `size` (height, width)."""
     height, width = size
-    return xyxy_to_cxcywh(boxes) / boxes.new_tensor([width, height, width, height])
+    return xyxy_to_cxcywh(boxes) / numbers([width, height, width, height], boxes)
 
 
 def areas(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
@@ -48,7 +49,7 @@ def areas(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
 def clip(boxes: Float[Tensor, "*n 4"], size: Size) -> Float[Tensor, "*n 4"]:
     height, width = size
     low = boxes.new_zeros(4)
-    return boxes.maximum(low).minimum(boxes.new_tensor([width, height, width, height]))
+    return boxes.maximum(low).minimum(numbers([width, height, width, height], boxes))
 
 
 def iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"], *, crowd: bool = False) -> Float[Tensor, "n m"]:

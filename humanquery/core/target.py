@@ -1,6 +1,7 @@
 """The truth of one picture."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Int
@@ -47,7 +48,46 @@ class Target(PersonRows):
 
     def people(self) -> "Target":
         """Without the ignore regions."""
-        return self[~self.ignore]
+        return self[~self.ignore] if self.ignore.any() else self
+
+    @classmethod
+    def of_pictures(cls, targets: Sequence["Target"], canvas: Size) -> "Target":
+        """The people of several pictures one after the other, masks on a common canvas that is at least as large as each.
+
+        A field that only some pictures have gets zeros, not valid, for the people of the others. Pictures with different
+        skeletons raise ValueError.
+        """
+        skeletons = list(dict.fromkeys(t.skeleton for t in targets if t.skeleton is not None))
+        if len(skeletons) > 1:
+            names = [skeleton.name for skeleton in skeletons]
+            raise ValueError(f"Target.of_pictures: the pictures have different skeletons {names}; convert them first")
+        filled = {name for target in targets for name, _, _ in target.filled()}
+        fields = {
+            name: _joined([target._on(canvas, name, kind) for target in targets], [len(target) for target in targets])
+            for name, kind in cls.row_fields()
+            if name in filled
+        }
+        return cls(image_size=canvas, skeleton=skeletons[0] if skeletons else None, **fields)
+
+    def _on(self, canvas: Size, name: str, kind: str) -> Labelled | Tensor | None:
+        value = getattr(self, name)
+        if value is None or kind != "masks":
+            return value
+        return value.map(
+            lambda masks: torch.nn.functional.pad(masks, (0, canvas[1] - masks.shape[2], 0, canvas[0] - masks.shape[1]))
+        )
+
+
+def _joined(parts: list[Labelled | Tensor | None], counts: list[int]) -> Labelled | Tensor:
+    """Rows of all parts; zeros, not valid, for a part that is None."""
+    example = next(part for part in parts if part is not None)
+    if isinstance(example, Labelled):
+        values = _joined([None if part is None else part.value for part in parts], counts)
+        return Labelled(values, _joined([None if part is None else part.valid for part in parts], counts))
+    shape = example.shape[1:]
+    return torch.cat(
+        [example.new_zeros(n, *shape) if part is None else part for part, n in zip(parts, counts, strict=True)]
+    )
 
 
 def empty_target(image_size: Size, skeleton: Skeleton | None = None) -> Target:

@@ -2,10 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from humanquery.core.boxes import giou
+from humanquery.core.transfer import numbers
 
 
 def giou_loss(boxes: Float[Tensor, "n 4"], true: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
@@ -13,29 +14,49 @@ def giou_loss(boxes: Float[Tensor, "n 4"], true: Float[Tensor, "n 4"]) -> Float[
     return 1 - giou(boxes, true)
 
 
-def l1(found: Float[Tensor, "*n"], true: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+def l1(found: Float[Tensor, "*#n"], true: Float[Tensor, "*#n"]) -> Float[Tensor, "*m"]:
     """Absolute difference, not reduced."""
     return (found - true).abs()
 
 
-def sample_points(maps: Float[Tensor, "n h w"], points: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
-    """Bilinear values of each map at its points, (x, y) in 0..1 of the map; zero outside."""
-    grid = points[:, :, None] * 2 - 1
-    return F.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
+def sample_points(
+    maps: Float[Tensor, "k h w"] | Bool[Tensor, "k h w"],
+    points: Float[Tensor, "n p 2"],
+    rows: Int[Tensor, " n"] | None = None,
+) -> Float[Tensor, "n p"]:
+    """Bilinear values at the points, (x, y) in 0..1, of the maps `rows` (default: each of its own); zero outside.
+
+    By indexing: only what is asked for is read, whatever the type of the map, and the gradient has a deterministic form on
+    CUDA, which that of `grid_sample` has not.
+    """
+    k, height, width = maps.shape
+    rows = torch.arange(k, device=maps.device) if rows is None else rows
+    at = points * numbers([width, height], points) - 0.5
+    low = at.floor()
+    part, low = at - low, low.long()
+    values = 0.0
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        x, y = low[..., 0] + right, low[..., 1] + down
+        share = (part[..., 0] if right else 1 - part[..., 0]) * (part[..., 1] if down else 1 - part[..., 1])
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        seen = maps[rows[:, None], y.clamp(0, height - 1), x.clamp(0, width - 1)]
+        values = values + torch.where(inside, share, 0.0) * seen
+    return values
 
 
 @torch.no_grad()
 def uncertain_points(
-    logits: Float[Tensor, "n h w"],
+    logits: Float[Tensor, "k h w"],
     num_points: int,
     candidates: Float[Tensor, "n c 2"],
     random: Float[Tensor, "n r 2"],
+    rows: Int[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n p 2"]:
     """Where to compare masks (PointRend): of the candidates the 75 % of `num_points` nearest to logit 0, then `random`.
 
-    Both sets of points are drawn by the caller, uniform in 0..1.
+    Both sets of points are drawn by the caller, uniform in 0..1; `rows` as in `sample_points`.
     """
-    certainty = sample_points(logits, candidates).abs()
+    certainty = sample_points(logits, candidates, rows).abs()
     chosen = certainty.topk(int(0.75 * num_points), dim=1, largest=False).indices
     return torch.cat([candidates.gather(1, chosen[..., None].expand(-1, -1, 2)), random], 1)
 
@@ -51,14 +72,14 @@ def mask_bce(logits: Float[Tensor, "n p"], targets: Float[Tensor, "n p"]) -> Flo
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
 
 
-def pairwise_dice_cost(logits: Float[Tensor, "q p"], targets: Float[Tensor, "g p"]) -> Float[Tensor, "q g"]:
+def pairwise_dice_cost(logits: Float[Tensor, "*b q p"], targets: Float[Tensor, "*b g p"]) -> Float[Tensor, "*b q g"]:
     """`dice` of every query against every person at shared points."""
     probability = logits.sigmoid()
-    sums = probability.sum(-1)[:, None] + targets.sum(-1)
-    return 1 - (2 * probability @ targets.T + 1) / (sums + 1)
+    sums = probability.sum(-1)[..., None] + targets.sum(-1)[..., None, :]
+    return 1 - (2 * probability @ targets.mT + 1) / (sums + 1)
 
 
-def pairwise_bce_cost(logits: Float[Tensor, "q p"], targets: Float[Tensor, "g p"]) -> Float[Tensor, "q g"]:
+def pairwise_bce_cost(logits: Float[Tensor, "*b q p"], targets: Float[Tensor, "*b g p"]) -> Float[Tensor, "*b q g"]:
     """`mask_bce` of every query against every person at shared points, as two matrix products."""
     inside, outside = F.softplus(-logits), F.softplus(logits)
-    return (inside @ targets.T + outside @ (1 - targets).T) / logits.shape[1]
+    return (inside @ targets.mT + outside @ (1 - targets).mT) / logits.shape[-1]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from humanquery.core.boxes import clip
+from humanquery.core.transfer import numbers, sent
 
 STRIDES = (8, 16, 32)
 
@@ -115,11 +116,11 @@ class RegionAttributes(nn.Module):
             boxes, Tensor
         ):  # as many in each picture; no loop over pictures, which a trace could not keep open
             number = torch.arange(boxes.shape[0], device=finest.device, dtype=torch.float32)
-            numbers = number[:, None].expand(boxes.shape[:2]).reshape(-1, 1)
+            which = number[:, None].expand(boxes.shape[:2]).reshape(-1, 1)
             rows = boxes.detach().float().flatten(0, 1)
         else:
             each = [finest.new_full((len(b), 1), i, dtype=torch.float32) for i, b in enumerate(boxes)]
-            numbers, rows = torch.cat(each), torch.cat([b.detach().float() for b in boxes])
-        inside = clip(rows.to(finest.device), (height, width))
-        start = torch.minimum(inside[:, :2], inside.new_tensor([width - 1, height - 1]))
-        return torch.cat([numbers, start, torch.maximum(inside[:, 2:], start + 1)], 1)
+            which, rows = torch.cat(each), torch.cat([b.detach().float() for b in boxes])
+        inside = clip(sent(rows, finest.device), (height, width))
+        start = torch.minimum(inside[:, :2], numbers([width - 1, height - 1], inside))
+        return torch.cat([which, start, torch.maximum(inside[:, 2:], start + 1)], 1)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from humanquery.core.transfer import numbers
 from humanquery.ops.deformable import deformable_attention
 
 Shapes = tuple[tuple[int, int], ...]  # (height, width) of every level, finest first
@@ -81,7 +82,7 @@ class DeformableAttention(nn.Module):
         weights = weights.unflatten(-1, (c.levels, c.points))
         centers = references[:, :, None, :, None, :2]
         if references.shape[-1] == 2:
-            cells = torch.tensor([[w, h] for h, w in shapes], dtype=query.dtype, device=query.device)
+            cells = numbers([[w, h] for h, w in shapes], query)
             return centers + offsets / cells[:, None], weights
         sides = references[:, :, None, :, None, 2:]
         return centers + offsets / c.points * sides * 0.5, weights

@@ -17,13 +17,14 @@ from humanquery.tasks.base import (
     Scene,
     Task,
     TaskSizes,
-    Truth,
+    Truths,
     at_queries,
     copies,
     count_over_ranks,
+    mean_over_known,
     nothing,
 )
-from humanquery.tasks.labels import attribute_head, labelled_matches
+from humanquery.tasks.labels import attribute_head
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,15 @@ class AgeTask(Task):
         return AgePrediction(logits if prior.age is None else logits + prior.age)
 
     def losses(
-        self, prediction: AgePrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+        self, prediction: AgePrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
     ) -> dict[str, Tensor]:
-        known, years = labelled_matches(matches, truths, "age")
-        count = count_over_ranks(len(known), prediction.logits)
-        if not len(known):
-            return {"age": nothing(prediction.logits)}
-        c = self.config
-        logits = known.predicted(prediction.logits).float()
-        loss = age_loss(
-            logits, years[:, 0], years[:, 1], self.ages, mean=c.mean, variance=c.variance, ce=c.cross_entropy
-        )
-        return {"age": c.loss * loss.sum() / count}
+        true = truths.matched("age", matches)
+        if true is None:
+            return {"age": nothing(prediction.logits) / count_over_ranks(0, prediction.logits)}
+        c, (low, high) = self.config, true.value.unbind(-1)
+        logits = matches.predicted(prediction.logits).float()
+        loss = age_loss(logits, low, high, self.ages, mean=c.mean, variance=c.variance, ce=c.cross_entropy)
+        return {"age": c.loss * mean_over_known(loss, true.valid)}
 
     def decode(self, prediction: AgePrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
         return {"age": expected_age(prediction.logits[reading.picture, reading.queries].float(), self.ages)}

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from humanquery.backbones.sight import Sight
 from humanquery.core.affine import Affine2D, Size
-from humanquery.core.boxes import canvas_to_unit
 from humanquery.core.ranks import sum_over_ranks
 from humanquery.core.skeleton import Skeleton
-from humanquery.core.target import Target
+from humanquery.core.transfer import numbers
 from humanquery.nn.transformer import Shapes
+from humanquery.tasks.truth import Matches, Truth, Truths
 
 PROPOSALS = -1  # the stage before the first decoder layer
 
@@ -41,60 +41,12 @@ class Scene:
         """(width, height) of the valid canvases."""
         if isinstance(self.canvas_sizes, Tensor):
             return self.canvas_sizes.flip(-1).to(self.memory)
-        return self.memory.new_tensor([[w, h] for h, w in self.canvas_sizes])
+        return numbers([[w, h] for h, w in self.canvas_sizes], self.memory)
 
     def finest_memory(self) -> Float[Tensor, "b c h w"]:
         """Memory of the finest level as a map."""
         h, w = self.shapes[0]
         return self.memory[:, : h * w].transpose(1, 2).unflatten(2, (h, w))
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """The people of one picture on its canvas, without the ignore regions."""
-
-    target: Target
-    boxes_unit: Float[Tensor, "n 4"]
-    size: Size
-
-    @staticmethod
-    def of(target: Target, size: Size) -> "Truth":
-        people = target.people()
-        return Truth(people, canvas_to_unit(people.boxes, size), size)
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-
-@dataclass(frozen=True, eq=False)
-class Matches:
-    """Which query stands for which person, all pictures of a batch in one list."""
-
-    pictures: Int[Tensor, " m"]
-    queries: Int[Tensor, " m"]
-    people: Int[Tensor, " m"]
-    """row in the picture's `Truth`"""
-    ignored: Bool[Tensor, "b q"] | None = None
-    """unmatched queries that stand in an ignore region: neither person nor background"""
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: Tensor) -> "Matches":
-        return Matches(self.pictures[index], self.queries[index], self.people[index], self.ignored)
-
-    def side_by_side(self) -> tuple[Int[Tensor, " m"], int]:
-        """Each match's place among those of its picture, and the number of places of the fullest picture (at least 1)."""
-        place = (self.pictures[:, None] == self.pictures[None]).tril(-1).sum(1)
-        return place, int(place.max()) + 1 if len(self) else 1  # host sync: the width of the table
-
-    def predicted(self, values: Float[Tensor, "b q ..."]) -> Float[Tensor, "m ..."]:
-        return values[self.pictures, self.queries]
-
-    def true(self, truths: list[Truth], read: Callable[[Truth], Tensor]) -> Tensor:
-        """`read(truth)` (one row per person) of every picture, at the matched people."""
-        starts = torch.tensor([0, *[len(t) for t in truths]], device=self.pictures.device).cumsum(0)
-        return torch.cat([read(t) for t in truths])[starts[self.pictures] + self.people]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,24 +118,28 @@ class Task(nn.Module):
         """Prediction of one stage: decoder layer 0.. or `PROPOSALS`. `reference_logit` is the stage's input box."""
         raise NotImplementedError
 
-    def cost(self, prediction: Any, picture: int, truth: Truth, draws: Draws, tag: str) -> Float[Tensor, "q g"] | None:
-        """Weighted matching cost; a person without this label costs nothing. None: the task has no say in matching."""
+    def costs(self, prediction: Any, truths: Truths, draws: Draws, tag: str) -> Float[Tensor, "n q"] | None:
+        """Weighted matching cost of every person of the batch with every query of the person's picture; a person without
+        this label costs nothing. None: the task has no say in matching."""
         return None
 
+    def cost(self, prediction: Any, picture: int, truth: Truth, draws: Draws, tag: str) -> Float[Tensor, "q g"] | None:
+        """`costs` of one picture's people alone."""
+        found = self.costs(prediction, Truths.of([truth], truth.boxes_unit.device, first=picture), draws, tag)
+        return None if found is None else found.T
+
     def losses(
-        self, prediction: Any, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+        self, prediction: Any, matches: Matches, truths: Truths, draws: Draws, tag: str
     ) -> dict[str, Float[Tensor, ""]]:
         """Weighted losses of one stage. People without the label take no part."""
         raise NotImplementedError
 
-    def denoising_losses(
-        self, prediction: Any, matches: Matches, truths: list[Truth], count: Tensor
-    ) -> dict[str, Tensor]:
+    def denoising_losses(self, prediction: Any, matches: Matches, truths: Truths, count: Tensor) -> dict[str, Tensor]:
         """Losses on denoising queries, normalised by `count` (groups times people)."""
         raise NotImplementedError
 
     def finish(
-        self, prediction: Any, matches: Matches, truths: list[Truth], scene: Scene, prepared: Any
+        self, prediction: Any, matches: Matches, truths: Truths, scene: Scene, prepared: Any
     ) -> dict[str, Tensor]:
         """Losses that follow the last layer's matching only."""
         return {}
@@ -208,12 +164,19 @@ def at_queries(values: Float[Tensor, "b q ..."], chosen: Int[Tensor, "b k"]) -> 
 
 def count_over_ranks(count: Tensor | int | float, like: Tensor) -> Float[Tensor, ""]:
     """A normaliser: summed over all ranks, at least 1."""
-    count = torch.as_tensor(count, dtype=torch.float32, device=like.device)
-    return sum_over_ranks(count).clamp(min=1.0)
+    if not isinstance(count, Tensor):
+        count = torch.full((), float(count), device=like.device)
+    return sum_over_ranks(count.float()).clamp(min=1.0)
+
+
+def mean_over_known(loss: Float[Tensor, " m"], known: Bool[Tensor, " m"]) -> Float[Tensor, ""]:
+    """Of the people of all ranks who have the label; the others' losses are computed, so that nobody need be selected
+    (which would wait for the device), and not used."""
+    return torch.where(known, loss, 0.0).sum() / count_over_ranks(known.sum(), loss)
 
 
 def nothing(*predictions: Tensor) -> Float[Tensor, ""]:
-    """A zero that keeps the graph, for a sum over nobody."""
+    """A zero that keeps the graph, for a sum over nobody. Divide it by `count_over_ranks(0, ...)` where other ranks count."""
     return sum(p.float().sum() * 0 for p in predictions)
 
 

@@ -19,7 +19,7 @@ from humanquery.tasks.base import (
     Scene,
     Task,
     TaskSizes,
-    Truth,
+    Truths,
     at_queries,
     copies,
     count_over_ranks,
@@ -58,27 +58,27 @@ class BoxTask(Task):
     ) -> BoxPrediction:
         return BoxPrediction((self.heads[stage](queries) + reference_logit).float().sigmoid())
 
-    def cost(self, prediction: BoxPrediction, picture: int, truth: Truth, draws: Draws, tag: str) -> Tensor:
-        found, true = prediction.boxes_unit[picture], truth.boxes_unit
-        distance = (found[:, None] - true[None]).abs().sum(-1)
-        overlap = giou(unit_to_canvas(found, truth.size)[:, None], truth.target.boxes[None])
+    def costs(self, prediction: BoxPrediction, truths: Truths, draws: Draws, tag: str) -> Tensor:
+        found, true = prediction.boxes_unit[truths.pictures], truths.boxes_unit[:, None]
+        distance = l1(found, true).sum(-1)
+        sides = truths.sides.repeat(1, 2)[:, None]
+        overlap = giou(cxcywh_to_xyxy(found * sides), truths.target.boxes[:, None])
         return self.config.cost_l1 * distance - self.config.cost_giou * overlap
 
     def losses(
-        self, prediction: BoxPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+        self, prediction: BoxPrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
     ) -> dict[str, Tensor]:
         return self._losses(prediction, matches, truths, count_over_ranks(len(matches), prediction.boxes_unit))
 
     def denoising_losses(
-        self, prediction: BoxPrediction, matches: Matches, truths: list[Truth], count: Tensor
+        self, prediction: BoxPrediction, matches: Matches, truths: Truths, count: Tensor
     ) -> dict[str, Tensor]:
         return self._losses(prediction, matches, truths, count)
 
-    def _losses(
-        self, prediction: BoxPrediction, matches: Matches, truths: list[Truth], count: Tensor
-    ) -> dict[str, Tensor]:
-        found, true = matches.predicted(prediction.boxes_unit), matches.true(truths, lambda t: t.boxes_unit)
-        sides = found.new_tensor([[t.size[1], t.size[0]] * 2 for t in truths])[matches.pictures]
+    def _losses(self, prediction: BoxPrediction, matches: Matches, truths: Truths, count: Tensor) -> dict[str, Tensor]:
+        rows = truths.rows(matches)
+        found, true = matches.predicted(prediction.boxes_unit), truths.boxes_unit[rows]
+        sides = truths.sides[rows].repeat(1, 2)
         overlap = giou_loss(cxcywh_to_xyxy(found * sides), cxcywh_to_xyxy(true * sides))
         return {
             "box_l1": self.config.l1 * l1(found, true).sum() / count,

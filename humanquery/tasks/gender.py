@@ -16,13 +16,14 @@ from humanquery.tasks.base import (
     Scene,
     Task,
     TaskSizes,
-    Truth,
+    Truths,
     at_queries,
     copies,
     count_over_ranks,
+    mean_over_known,
     nothing,
 )
-from humanquery.tasks.labels import attribute_head, labelled_matches
+from humanquery.tasks.labels import attribute_head
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,13 @@ class GenderTask(Task):
         return GenderPrediction(logit if prior.gender is None else logit + prior.gender)
 
     def losses(
-        self, prediction: GenderPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+        self, prediction: GenderPrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
     ) -> dict[str, Tensor]:
-        known, true = labelled_matches(matches, truths, "gender")
-        count = count_over_ranks(len(known), prediction.logit)
-        if not len(known):
-            return {"gender": nothing(prediction.logit)}
-        loss = binary(known.predicted(prediction.logit), true)
-        return {"gender": self.config.loss * loss.sum() / count}
+        true = truths.matched("gender", matches)
+        if true is None:
+            return {"gender": nothing(prediction.logit) / count_over_ranks(0, prediction.logit)}
+        loss = binary(matches.predicted(prediction.logit), true.value)
+        return {"gender": self.config.loss * mean_over_known(loss, true.valid)}
 
     def decode(self, prediction: GenderPrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
         return {"gender": prediction.logit[reading.picture, reading.queries].sigmoid()}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from humanquery.losses.scores import focal, focal_cost
@@ -17,10 +17,11 @@ from humanquery.tasks.base import (
     Scene,
     Task,
     TaskSizes,
-    Truth,
+    Truths,
     at_queries,
     copies,
     count_over_ranks,
+    nothing,
 )
 
 
@@ -53,24 +54,24 @@ class KeypointConfidenceTask(Task):
     ) -> KeypointConfidencePrediction:
         return KeypointConfidencePrediction(self.heads[stage](queries).squeeze(-1))
 
-    def cost(
-        self, prediction: KeypointConfidencePrediction, picture: int, truth: Truth, draws: Draws, tag: str
-    ) -> Tensor | None:
-        if truth.target.keypoints is None:
+    def costs(self, prediction: KeypointConfidencePrediction, truths: Truths, draws: Draws, tag: str) -> Tensor | None:
+        if truths.target.keypoints is None:
             return None
-        cost = self.config.cost * focal_cost(prediction.logit[picture])
-        return torch.where(truth.target.counted_joints.any(1)[None], cost[:, None], 0.0)
+        cost = self.config.cost * focal_cost(prediction.logit)[truths.pictures]
+        return torch.where(truths.target.counted_joints.any(1)[:, None], cost, 0.0)
 
     def losses(
-        self, prediction: KeypointConfidencePrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+        self, prediction: KeypointConfidencePrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
     ) -> dict[str, Tensor]:
         logit = prediction.logit
-        shows, known = matches.true(truths, _shows_joints), matches.true(truths, _annotated)
+        if truths.target.keypoints is None:
+            return {"keypoint_class": nothing(logit) / count_over_ranks(0, logit)}
+        rows = truths.rows(matches)
+        shows = truths.target.counted_joints.any(1)[rows]
         positive = torch.zeros_like(logit, dtype=torch.bool)
         positive[matches.pictures, matches.queries] = shows
-        counts = torch.ones_like(logit, dtype=torch.bool)
-        counts[matches.pictures, matches.queries] = known
-        counts[[i for i, t in enumerate(truths) if t.target.keypoints is None]] = False
+        counts = truths.annotated["keypoints"][:, None].repeat(1, logit.shape[1])
+        counts[matches.pictures, matches.queries] = truths.target.keypoints.valid[rows]
         if matches.ignored is not None:
             counts &= ~matches.ignored
         loss = torch.where(counts, focal(logit, positive), 0.0)
@@ -85,15 +86,3 @@ class KeypointConfidenceTask(Task):
         self, prediction: KeypointConfidencePrediction, chosen: Tensor, scene: Scene, prepared: Any
     ) -> dict[str, Tensor]:
         return {"keypoint_confidence": at_queries(prediction.logit, chosen).sigmoid()}
-
-
-def _shows_joints(truth: Truth) -> Bool[Tensor, " n"]:
-    if truth.target.keypoints is None:
-        return torch.zeros_like(truth.target.ignore)
-    return truth.target.counted_joints.any(1)
-
-
-def _annotated(truth: Truth) -> Bool[Tensor, " n"]:
-    if truth.target.keypoints is None:
-        return torch.zeros_like(truth.target.ignore)
-    return truth.target.keypoints.valid

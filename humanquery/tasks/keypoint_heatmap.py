@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from humanquery.core.transfer import numbers
 from humanquery.losses.people import heatmap_loss, heatmap_targets
 from humanquery.nn.transformer import EncoderLayer, LayerConfig
-from humanquery.tasks.base import Scene, TaskSizes, Truth, count_over_ranks
+from humanquery.tasks.base import Scene, TaskSizes, Truths, count_over_ranks, nothing
 
 STRIDE = 8
 
@@ -46,20 +47,21 @@ class KeypointHeatmap(nn.Module):
         memory = self.layer(memory, position, references, scene.padding[:, :cells], scene.shapes[:1])
         return self.head(memory).transpose(1, 2).unflatten(2, (h, w))
 
-    def loss(self, logits: Float[Tensor, "b k h w"], truths: list[Truth], scene: Scene) -> dict[str, Tensor]:
+    def loss(self, logits: Float[Tensor, "b k h w"], truths: Truths, scene: Scene) -> dict[str, Tensor]:
         """Penalty-reduced focal loss; pictures of data sets without joints take no part."""
-        labelled = [i for i, t in enumerate(truths) if t.target.keypoints is not None]
+        if truths.target.keypoints is None:
+            return {"keypoint_heatmap": nothing(logits) / count_over_ranks(0, logits)}
         size = tuple(logits.shape[-2:])
-        targets = logits.new_zeros(len(labelled), *logits.shape[1:], dtype=torch.float32)
-        for place, i in enumerate(labelled):
-            targets[place] = self._target(truths[i], size)
-        valid = ~scene.padding[labelled, : size[0] * size[1]].unflatten(1, size)
-        loss = heatmap_loss(logits[labelled].float(), targets, valid) / count_over_ranks((targets == 1).sum(), logits)
+        targets = torch.stack(
+            [
+                heatmap_targets(people.boxes, people.keypoints.value, people.counted_joints, size, stride=STRIDE)
+                for people in truths.by_picture()
+            ]
+        )
+        valid = ~scene.padding[:, : size[0] * size[1]].unflatten(1, size)
+        valid = valid & truths.annotated["keypoints"][:, None, None]
+        loss = heatmap_loss(logits.float(), targets, valid) / count_over_ranks((targets == 1).sum(), logits)
         return {"keypoint_heatmap": self.config.loss * loss}
-
-    def _target(self, truth: Truth, size: tuple[int, int]) -> Float[Tensor, "k h w"]:
-        target = truth.target
-        return heatmap_targets(target.boxes, target.keypoints.value, target.counted_joints, size, stride=STRIDE)
 
 
 def encoder_references(
@@ -74,5 +76,5 @@ def encoder_references(
             indexing="ij",
         )
         cells = torch.stack([x.flatten(), y.flatten()], -1)[None]
-        centers.append(cells / (valid_ratios[:, None, level] * valid_ratios.new_tensor([w, h])))
+        centers.append(cells / (valid_ratios[:, None, level] * numbers([w, h], valid_ratios)))
     return torch.cat(centers, 1)[:, :, None] * valid_ratios[:, None]

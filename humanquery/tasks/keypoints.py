@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from humanquery.core.oks import joint_similarity, oks
 from humanquery.losses.people import oks_loss
+from humanquery.losses.shapes import l1
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
     NO_PRIOR,
@@ -21,10 +22,11 @@ from humanquery.tasks.base import (
     Scene,
     Task,
     TaskSizes,
-    Truth,
+    Truths,
     at_queries,
     copies,
     count_over_ranks,
+    mean_over_known,
     nothing,
 )
 from humanquery.tasks.keypoint_heatmap import HeatmapConfig, KeypointHeatmap
@@ -99,62 +101,45 @@ class KeypointsTask(Task):
             joints = (offsets + reference_logit[..., None, :2]).float().sigmoid()
         return KeypointsPrediction(joints, stage, sides, queries, prior.joint_scores)
 
-    def cost(
-        self, prediction: KeypointsPrediction, picture: int, truth: Truth, draws: Draws, tag: str
-    ) -> Tensor | None:
-        if truth.target.keypoints is None:
+    def costs(self, prediction: KeypointsPrediction, truths: Truths, draws: Draws, tag: str) -> Tensor | None:
+        target = truths.target
+        if target.keypoints is None:
             return None
-        found, true, counts = prediction.joints_unit[picture], _joints_unit(truth), truth.target.counted_joints
-        apart = torch.where(counts[None], (found[:, None] - true[None]).abs().sum(-1), 0.0).sum(-1)
+        found, sides = prediction.joints_unit[truths.pictures], truths.sides[:, None, None]
+        true, counts = target.keypoints.value[:, None], target.counted_joints[:, None]
+        apart = torch.where(counts, l1(found, true / sides).sum(-1), 0.0).sum(-1)
         apart = apart / (2 * counts.sum(-1)).clamp(min=1)
-        sides = found.new_tensor([truth.size[1], truth.size[0]])
-        alike = oks(
-            (found * sides)[:, None],
-            truth.target.keypoints.value[None],
-            truth.target.areas[None],
-            self.sigmas,
-            counts[None],
-            max_exponent=100.0,
-        )
-        unlike = torch.where(counts.any(-1)[None], oks_loss(alike), 0.0)
+        alike = oks(found * sides, true, target.areas[:, None], self.sigmas, counts, max_exponent=100.0)
+        unlike = torch.where(counts.any(-1), oks_loss(alike), 0.0)
         return self.config.cost_l1 * apart + self.config.cost_oks * unlike
 
     def losses(
-        self, prediction: KeypointsPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+        self, prediction: KeypointsPrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
     ) -> dict[str, Tensor]:
-        losses = self._losses(
-            matches.predicted(prediction.joints_unit),
-            matches,
-            truths,
-            self.config.l1,
-            self.config.oks,
-            prediction.joints_unit,
-        )
+        found = matches.predicted(prediction.joints_unit)
+        losses = self._losses(found, matches, truths, self.config.l1, self.config.oks)
         if prediction.stage == PROPOSALS:  # the release computes OKS there and drops it
             del losses["oks"]
         return {f"keypoint_{name}": loss for name, loss in losses.items()}
 
     def _losses(
-        self, found: Tensor, matches: Matches, truths: list[Truth], l1: float, oks_weight: float, graph: Tensor
+        self, found: Tensor, matches: Matches, truths: Truths, l1_weight: float, oks_weight: float
     ) -> dict[str, Tensor]:
         """L1 over counted coordinates and -log OKS over people that have any."""
-        counts = matches.true(truths, lambda t: _counted(t, self.num_joints))
-        persons = counts.any(-1)
-        num_coordinates = count_over_ranks(2 * counts.sum(), graph)
-        num_persons = count_over_ranks(persons.sum(), graph)
-        if not persons.any():  # host sync: an empty selection has no loss
-            return {"l1": nothing(graph), "oks": nothing(graph)}
-        true = matches.true(truths, lambda t: _joints_unit(t, self.num_joints))[persons]
-        area = matches.true(truths, lambda t: t.target.areas)[persons]
-        sides = found.new_tensor([[t.size[1], t.size[0]] for t in truths])[matches.pictures[persons]][:, None]
-        found, counts = found[persons], counts[persons]
-        apart = torch.where(counts[..., None], (found - true).abs(), 0.0)
-        alike = oks(found * sides, true * sides, area, self.sigmas, counts)
+        target, rows = truths.target, truths.rows(matches)
+        if target.keypoints is None:
+            return {name: nothing(found) / count_over_ranks(0, found) for name in ("l1", "oks")}
+        true, counts, sides = target.keypoints.value[rows], target.counted_joints[rows], truths.sides[rows][:, None]
+        apart = torch.where(counts[..., None], l1(found, true / sides), 0.0)
+        alike = oks(found * sides, true, target.areas[rows], self.sigmas, counts)
         unlike = oks_loss(alike) if self.config.oks_form == "log" else 1 - alike
-        return {"l1": l1 * apart.sum() / num_coordinates, "oks": oks_weight * unlike.sum() / num_persons}
+        return {
+            "l1": l1_weight * apart.sum() / count_over_ranks(2 * counts.sum(), found),
+            "oks": oks_weight * mean_over_known(unlike, counts.any(-1)),
+        }
 
     def finish(
-        self, prediction: KeypointsPrediction, matches: Matches, truths: list[Truth], scene: Scene, prepared: Any
+        self, prediction: KeypointsPrediction, matches: Matches, truths: Truths, scene: Scene, prepared: Any
     ) -> dict[str, Tensor]:
         losses = {}
         if self.heatmap is not None:
@@ -164,13 +149,15 @@ class KeypointsTask(Task):
         return losses
 
     def _refine_losses(
-        self, prediction: KeypointsPrediction, matches: Matches, truths: list[Truth], scene: Scene
+        self, prediction: KeypointsPrediction, matches: Matches, truths: Truths, scene: Scene
     ) -> dict[str, Tensor]:
         """The joint decoder runs on matched people with a labelled joint only."""
-        shown = matches[matches.true(truths, lambda t: _counted(t, self.num_joints)).any(-1)]
+        people = truths.host
+        labelled = people.ignore & False if people.keypoints is None else people.counted_joints.any(-1)
+        shown = truths.matches_of(labelled, matches)
         # people of a picture side by side; empty places hold the first query and are never read
         place, width = shown.side_by_side()
-        queries = torch.zeros(len(truths), width, dtype=torch.long, device=place.device)
+        queries = torch.zeros(len(truths.counts), width, dtype=torch.long, device=place.device)
         queries[shown.pictures, place] = shown.queries
         start = prediction.joints_unit.gather(1, queries[..., None, None].expand(-1, -1, self.num_joints, 2))
         sides = prediction.sides_unit.gather(1, queries[..., None].expand(-1, -1, 2))
@@ -179,24 +166,24 @@ class KeypointsTask(Task):
         losses = {}
         for layer, joints in enumerate(points):
             found = joints[shown.pictures, place]
-            parts = self._losses(found, shown, truths, self.config.refine_l1, self.config.refine_oks, joints)
+            parts = self._losses(found, shown, truths, self.config.refine_l1, self.config.refine_oks)
             losses |= {f"refine{layer}_keypoint_{name}": loss for name, loss in parts.items()}
         if self.refinement.scores is not None:
             logits = self.refinement.scores(states[-1]).squeeze(-1)[shown.pictures, place]
             losses["keypoint_score"] = self._score_loss(logits, points[-1][shown.pictures, place], shown, truths)
         return losses
 
-    def _score_loss(self, logits: Tensor, found: Tensor, shown: Matches, truths: list[Truth]) -> Tensor:
+    def _score_loss(self, logits: Tensor, found: Tensor, shown: Matches, truths: Truths) -> Tensor:
         """Cross-entropy with the joints' present parts of OKS; 0 is expected of joints that nobody could label."""
+        count = count_over_ranks(len(shown), logits)
         if not len(shown):
-            return nothing(logits)
-        sides = found.new_tensor([[t.size[1], t.size[0]] for t in truths])[shown.pictures][:, None]
-        true = shown.true(truths, lambda t: _joints_unit(t, self.num_joints))
-        area = shown.true(truths, lambda t: t.target.areas)
-        near = joint_similarity(found.detach() * sides, true * sides, area, self.sigmas)
-        expected = torch.where(shown.true(truths, lambda t: _counted(t, self.num_joints)), near, 0.0)
+            return nothing(logits) / count
+        target, rows = truths.target, truths.rows(shown)
+        sides = truths.sides[rows][:, None]
+        near = joint_similarity(found.detach() * sides, target.keypoints.value[rows], target.areas[rows], self.sigmas)
+        expected = torch.where(target.counted_joints[rows], near, 0.0)
         each = F.binary_cross_entropy_with_logits(logits.float(), expected.float(), reduction="none")
-        return self.config.score * each.mean(1).sum() / count_over_ranks(len(shown), logits)
+        return self.config.score * each.mean(1).sum() / count
 
     def decode(
         self, prediction: KeypointsPrediction, reading: Reading, scene: Scene, prepared: Any
@@ -250,15 +237,3 @@ def one_picture(scene: Scene, picture: int) -> Scene:
         canvas_sizes=scene.canvas_sizes[at],
         sight=None if scene.sight is None else scene.sight.of(picture),
     )
-
-
-def _counted(truth: Truth, num_joints: int) -> Bool[Tensor, "n k"]:
-    if truth.target.keypoints is None:
-        return torch.zeros(len(truth), num_joints, dtype=torch.bool, device=truth.boxes_unit.device)
-    return truth.target.counted_joints
-
-
-def _joints_unit(truth: Truth, num_joints: int = 0) -> Float[Tensor, "n k 2"]:
-    if truth.target.keypoints is None:
-        return truth.boxes_unit.new_zeros(len(truth), num_joints, 2)
-    return truth.target.keypoints.value / truth.boxes_unit.new_tensor([truth.size[1], truth.size[0]])

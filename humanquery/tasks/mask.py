@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from humanquery.core.affine import Affine2D, Size
+from humanquery.core.transfer import numbers
 from humanquery.losses.shapes import (
     dice,
     mask_bce,
@@ -28,7 +29,7 @@ from humanquery.tasks.base import (
     Scene,
     Task,
     TaskSizes,
-    Truth,
+    Truths,
     at_queries,
     copies,
     count_over_ranks,
@@ -97,7 +98,7 @@ class MaskTask(Task):
         return PixelMap(
             self.pixel_map(self.output(self.lateral(scene.fine) + coarse)),
             scene.padded_size,
-            scene.sides() / scene.sides().new_tensor([width, height]),
+            scene.sides() / numbers([width, height], scene.sides()),
         )
 
     def read(
@@ -111,66 +112,62 @@ class MaskTask(Task):
             boxes = reference_logit.detach().float().sigmoid() * prepared.valid.repeat(1, 2)[:, None]
         return MaskPrediction(embeddings, prepared, boxes)
 
-    def cost(self, prediction: MaskPrediction, picture: int, truth: Truth, draws: Draws, tag: str) -> Tensor | None:
-        masks = truth.target.masks
+    def costs(self, prediction: MaskPrediction, truths: Truths, draws: Draws, tag: str) -> Tensor | None:
+        masks, here = truths.target.masks, truths.span
         if masks is None:
             return None
-        points = draws.uniform(f"{tag}/match_img{picture}", (1, self.config.num_points, 2), prediction.embeddings)
+        shape = (1, self.config.num_points, 2)
+        pictures = range(here.start, here.stop)
+        points = torch.cat([draws.uniform(f"{tag}/match_img{i}", shape, truths.sides) for i in pictures])
         # sampling is linear: the map is sampled once, then every query is a dot product
-        cells = prediction.pixel_map.cells[picture]
-        seen = sample_points(cells, points.expand(len(cells), -1, -1))
-        found = prediction.embeddings[picture] @ seen
+        cells = prediction.pixel_map.cells[here]
+        seen = F.grid_sample(cells.float(), points[:, :, None] * 2 - 1, align_corners=False).squeeze(-1)
+        found = prediction.embeddings[here] @ seen
         if prediction.boxes is not None:
-            found = found + _fall(prediction.boxes[picture], points[0, :, 0], points[0, :, 1])
-        drawn = masks.value
-        if not self.config.release_quirks:
-            drawn = pad_to(drawn, prediction.pixel_map.padded_size)
-        true = sample_points(drawn.float(), points.expand(len(drawn), -1, -1))
+            found = found + _fall(prediction.boxes[here], points[..., 0], points[..., 1])
+        size = prediction.pixel_map.padded_size
+        which = truths.pictures - here.start
+        theirs = points[which]
+        if self.config.release_quirks:
+            theirs = theirs * truths.sides[:, None] / numbers([size[1], size[0]], theirs)
+        true = truths.side_by_side(_drawn_at(truths, theirs, size, torch.arange(len(truths), device=cells.device)))
         cost = self.config.cost_bce * pairwise_bce_cost(found, true)
         cost = cost + self.config.cost_dice * pairwise_dice_cost(found, true)
-        return torch.where(masks.valid[None], cost, 0.0)
+        return torch.where(masks.valid[:, None], cost[which, :, truths.places], 0.0)
 
     def losses(
-        self, prediction: MaskPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+        self, prediction: MaskPrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
     ) -> dict[str, Tensor]:
         size, cells = prediction.pixel_map.padded_size, prediction.pixel_map.cells
-        drawn, true = self._drawn(matches, truths, size)
-        count = count_over_ranks(len(drawn), cells)
-        if not len(drawn):
-            zero = nothing(prediction.embeddings, cells)
+        if truths.target.masks is None:
+            zero = nothing(prediction.embeddings, cells) / count_over_ranks(0, cells)
             return {"mask_bce": zero, "mask_dice": zero}
         # one product for the batch: indexing the map picture by picture would zero a full gradient map each time
-        place, width = drawn.side_by_side()
+        place, width = matches.side_by_side()
         table = cells.new_zeros(len(cells), width, cells.shape[1])
-        table = table.index_put((drawn.pictures, place), drawn.predicted(prediction.embeddings))
-        found = (table @ cells.flatten(2))[drawn.pictures, place].unflatten(1, cells.shape[-2:])
+        table = table.index_put((matches.pictures, place), matches.predicted(prediction.embeddings).to(table))
+        maps = (table @ cells.flatten(2)).unflatten(2, cells.shape[-2:]).flatten(0, 1).float()
         if prediction.boxes is not None:
-            found = found + _fall_on_cells(drawn.predicted(prediction.boxes), cells.shape[-2:])
-        points = self._points(found, draws, tag)
-        found, true = sample_points(found, points), sample_points(true, points)
+            boxes = maps.new_zeros(len(cells), width, 4)
+            boxes = boxes.index_put((matches.pictures, place), matches.predicted(prediction.boxes))
+            maps = maps + _fall_on_cells(boxes.flatten(0, 1), cells.shape[-2:])
+        rows = matches.pictures * width + place
+        points = self._points(maps, rows, draws, tag)
+        found, true = sample_points(maps, points, rows), _drawn_at(truths, points, size, truths.rows(matches))
+        drawn = truths.target.masks.valid[truths.rows(matches)]
+        count = count_over_ranks(drawn.sum(), cells)
         return {
-            "mask_bce": self.config.bce * mask_bce(found, true).sum() / count,
-            "mask_dice": self.config.dice * dice(found, true).sum() / count,
+            "mask_bce": self.config.bce * torch.where(drawn, mask_bce(found, true), 0.0).sum() / count,
+            "mask_dice": self.config.dice * torch.where(drawn, dice(found, true), 0.0).sum() / count,
         }
 
-    def _drawn(self, matches: Matches, truths: list[Truth], size: Size) -> tuple[Matches, Float[Tensor, "m h w"]]:
-        """The matches whose person has a mask, and these masks on the padded canvas."""
-        known, masks = torch.zeros(len(matches), dtype=torch.bool, device=matches.pictures.device), []
-        for i, truth in enumerate(truths):
-            if truth.target.masks is None:
-                continue
-            here = (matches.pictures == i).nonzero().squeeze(1)
-            people = matches.people[here]
-            valid = truth.target.masks.valid[people]
-            known[here[valid]] = True
-            masks.append(pad_to(truth.target.masks.value[people[valid]], size))
-        return matches[known], torch.cat(masks).float() if masks else torch.zeros(0, *size)
-
-    def _points(self, logits: Float[Tensor, "n h w"], draws: Draws, tag: str) -> Float[Tensor, "n p 2"]:
-        n, p = len(logits), self.config.num_points
+    def _points(
+        self, logits: Float[Tensor, "k h w"], rows: Int[Tensor, " n"], draws: Draws, tag: str
+    ) -> Float[Tensor, "n p 2"]:
+        n, p = len(rows), self.config.num_points
         candidates = draws.uniform(f"{tag}/oversample", (n, 3 * p, 2), logits)
         rest = draws.uniform(f"{tag}/random", (n, p - int(0.75 * p), 2), logits)
-        return uncertain_points(logits, p, candidates, rest)
+        return uncertain_points(logits, p, candidates, rest, rows)
 
     def decode(
         self, prediction: MaskPrediction, reading: Reading, scene: Scene, prepared: PixelMap
@@ -205,13 +202,15 @@ FALL, MARGIN = 30.0, 0.1
 """logits per half side of a box, from that share of a half side beyond its edge on"""
 
 
-def _beyond(boxes: Float[Tensor, "n 4"], at: Float[Tensor, " p"], axis: int) -> Float[Tensor, "n p"]:
+def _beyond(boxes: Float[Tensor, "*b n 4"], at: Float[Tensor, "*b p"], axis: int) -> Float[Tensor, "*b n p"]:
     """How far places on one axis lie beyond the margin of cxcywh boxes, in half sides of the box; 0 inside."""
-    center, side = boxes[:, axis, None], boxes[:, axis + 2, None].clamp(min=1e-4)
-    return ((at - center).abs() * 2 / side - 1 - MARGIN).clamp(min=0)
+    center, side = boxes[..., axis, None], boxes[..., axis + 2, None].clamp(min=1e-4)
+    return ((at[..., None, :] - center).abs() * 2 / side - 1 - MARGIN).clamp(min=0)
 
 
-def _fall(boxes: Float[Tensor, "n 4"], x: Float[Tensor, " p"], y: Float[Tensor, " p"]) -> Float[Tensor, "n p"]:
+def _fall(
+    boxes: Float[Tensor, "*b n 4"], x: Float[Tensor, "*b p"], y: Float[Tensor, "*b p"]
+) -> Float[Tensor, "*b n p"]:
     """What the mask logits of people in these boxes lose at places (0..1, like the boxes): nothing inside."""
     return -FALL * (_beyond(boxes, x, 0) + _beyond(boxes, y, 1))
 
@@ -222,9 +221,13 @@ def _fall_on_cells(boxes: Float[Tensor, "n 4"], size: tuple[int, int]) -> Float[
     return -FALL * (_beyond(boxes, y, 1)[:, :, None] + _beyond(boxes, x, 0)[:, None])
 
 
-def pad_to(masks: Bool[Tensor, "n h w"], size: Size) -> Bool[Tensor, "n H W"]:
-    """Zeros right and bottom up to `size`."""
-    return F.pad(masks, (0, size[1] - masks.shape[2], 0, size[0] - masks.shape[1]))
+def _drawn_at(
+    truths: Truths, points: Float[Tensor, "m p 2"], size: Size, rows: Int[Tensor, " m"]
+) -> Float[Tensor, "m p"]:
+    """True masks of the people `rows` at points (0..1 of a canvas of `size`), 0..1."""
+    height, width = truths.target.image_size
+    scale = numbers([size[1] / width, size[0] / height], points)
+    return sample_points(truths.target.masks.value, points * scale, rows)
 
 
 def _sampling_places(

@@ -17,7 +17,7 @@ from humanquery.tasks.base import (
     Scene,
     Task,
     TaskSizes,
-    Truth,
+    Truths,
     at_queries,
     copies,
     count_over_ranks,
@@ -62,16 +62,16 @@ class PersonTask(Task):
         logit = self.heads[stage](queries).squeeze(-1)
         return logit if prior is None else logit + prior
 
-    def cost(self, prediction: PersonPrediction, picture: int, truth: Truth, draws: Draws, tag: str) -> Tensor:
-        return self.config.cost * focal_cost(prediction.logit[picture])[:, None].expand(-1, len(truth))
+    def costs(self, prediction: PersonPrediction, truths: Truths, draws: Draws, tag: str) -> Tensor:
+        return self.config.cost * focal_cost(prediction.logit)[truths.pictures]
 
     def losses(
-        self, prediction: PersonPrediction, matches: Matches, truths: list[Truth], draws: Draws, tag: str
+        self, prediction: PersonPrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
     ) -> dict[str, Tensor]:
         return self._focal(prediction, matches, count_over_ranks(len(matches), prediction.logit))
 
     def denoising_losses(
-        self, prediction: PersonPrediction, matches: Matches, truths: list[Truth], count: Tensor
+        self, prediction: PersonPrediction, matches: Matches, truths: Truths, count: Tensor
     ) -> dict[str, Tensor]:
         return self._focal(prediction, matches, count)
 

@@ -32,10 +32,10 @@ def test_a_read_only_mirrored_picture_can_be_batched():
     assert torch.equal((batch.images[0] * 255).round().permute(1, 2, 0).byte(), torch.tensor(image.copy()))
 
 
-def test_targets_come_along_and_move():
+def test_pictures_move_and_targets_stay_on_the_host():
     batch = Batch.collate([_sample(3, 5, with_target=True)] * 2).to("meta")
-    assert len(batch.targets) == 2 and batch.targets[0].boxes.device.type == "meta"
-    assert batch.images.device.type == "meta"
+    assert len(batch.targets) == 2 and batch.targets[0].boxes.device.type == "cpu"
+    assert batch.images.device.type == batch.padding.device.type == "meta"
 
 
 def test_what_cannot_be_a_batch_says_why():

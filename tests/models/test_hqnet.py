@@ -16,7 +16,7 @@ from humanquery.core.target import Target
 from humanquery.models.hqnet import criterion
 from humanquery.models.hqnet.attend import sampling_points
 from humanquery.models.hqnet.config import HQNetConfig
-from humanquery.tasks.base import Draws, Matches, Reading, Truth
+from humanquery.tasks.base import Draws, Matches, Reading, Truth, Truths
 from humanquery.tasks.mask import MaskPrediction, PixelMap
 from tests.models.small import SIZE, batch, crowd, nobody, person, small_config, small_model
 
@@ -242,7 +242,7 @@ def test_a_crowd_everywhere_leaves_only_the_matched_queries_in_the_class_loss():
     outputs = model.read_queries(scene, model.prepare(scene), every_stage=True)
     truths = [Truth.of(t, t.image_size) for t in pictures.targets]
     matches = criterion.match(model.tasks, model.config.matching, outputs, truths, draws())[-1]
-    marked = criterion._with_ignored(matches, outputs.layers[-1], pictures.targets, scene)
+    marked = criterion._with_ignored(matches, outputs.layers[-1], Truths.of(truths, "cpu"), scene)
     assert marked.ignored.sum() == model.config.num_queries - 1
 
 
@@ -269,13 +269,15 @@ def test_matching_sums_the_costs_of_the_named_tasks_only(matching):
 
 
 def test_matches_read_the_truth_of_their_own_picture():
-    truths = [Truth.of(t, SIZE) for t in (crowd(), person(SIZE, (1.0, 2.0, 33.0, 44.0)))]
-    matches = Matches(torch.tensor([0, 0, 1]), torch.tensor([3, 5, 0]), torch.tensor([1, 0, 0]))
-    read = matches.true(truths, lambda t: t.boxes_unit)
+    truths = Truths.of([Truth.of(t, SIZE) for t in (crowd(), person(SIZE, (1.0, 2.0, 33.0, 44.0)))], "cpu")
+    matches = Matches.sent(torch.tensor([[[0, 0, 1], [3, 5, 0], [1, 0, 0]]]), "cpu")[0]
+    read = truths.boxes_unit[truths.rows(matches)]
     expected = canvas_to_unit(torch.tensor([[40.0, 8, 70, 50], [5, 4, 30, 60], [1, 2, 33, 44]]), SIZE)
     torch.testing.assert_close(read, expected)
     place, width = matches.side_by_side()
     assert place.tolist() == [0, 1, 0] and width == 2
+    only = truths.matches_of(torch.tensor([True, False, True]), matches)
+    assert [only.pictures.tolist(), only.queries.tolist(), only.people.tolist()] == [[0, 1], [5, 0], [0, 0]]
 
 
 def test_denoising_changes_no_other_loss():

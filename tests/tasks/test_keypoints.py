@@ -2,7 +2,7 @@ import torch
 
 from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.nn.encodings import inverse_sigmoid
-from humanquery.tasks.base import Draws, Matches, Truth
+from humanquery.tasks.base import Draws, Matches, Truth, Truths
 from humanquery.tasks.keypoint_refinement import RefinementConfig
 from humanquery.tasks.keypoints import KeypointsConfig
 from tests.models.small import batch, crowd, person, small_config, small_model
@@ -45,9 +45,10 @@ def test_joint_scores_learn_the_joints_part_of_oks_and_that_unlabelled_joints_ar
     keypoints = model.tasks["keypoints"]
     visibility = torch.full((1, 17), 2)
     visibility[0, 8:] = 0
-    truths = [Truth.of(person((64, 64), (8.0, 8.0, 40.0, 56.0), visibility=visibility), (64, 64))]
+    truth = Truth.of(person((64, 64), (8.0, 8.0, 40.0, 56.0), visibility=visibility), (64, 64))
+    truths = Truths.of([truth], "cpu")
     one = torch.zeros(1, dtype=torch.long)
-    found = truths[0].target.keypoints.value / 64
+    found = truths.target.keypoints.value / 64
     for logit, least in ((torch.full((1, 17), 8.0), 3.0), (torch.where(visibility > 0, 8.0, -8.0), 0.0)):
         loss = keypoints._score_loss(logit.float(), found, Matches(one, one, one), truths).item()
         assert least <= loss < least + 2
@@ -58,12 +59,11 @@ def test_joint_scores_learn_the_joints_part_of_oks_and_that_unlabelled_joints_ar
 
 def test_the_linear_form_of_the_oks_loss_is_bounded():
     forms = {form: task(oks_form=form) for form in ("log", "linear")}
-    truths = [Truth.of(person((64, 64), (8.0, 8.0, 40.0, 56.0)), (64, 64))]
+    truths = Truths.of([Truth.of(person((64, 64), (8.0, 8.0, 40.0, 56.0)), (64, 64))], "cpu")
     one = torch.zeros(1, dtype=torch.long)
     far = torch.full((1, 17, 2), 9.0)
     losses = {
-        form: head._losses(far, Matches(one, one, one), truths, 1.0, 1.0, far)["oks"].item()
-        for form, head in forms.items()
+        form: head._losses(far, Matches(one, one, one), truths, 1.0, 1.0)["oks"].item() for form, head in forms.items()
     }
     assert losses["linear"] == 1 and losses["log"] > 10
 

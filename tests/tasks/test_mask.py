@@ -1,6 +1,6 @@
 import torch
 
-from humanquery.tasks.base import Draws, Matches, Truth
+from humanquery.tasks.base import Draws, Matches, Truth, Truths
 from humanquery.tasks.mask import MaskConfig, MaskPrediction, PixelMap, _fall, _fall_on_cells
 from tests.models.small import batch, crowd, person, small_config, small_model
 
@@ -37,8 +37,8 @@ def test_boxes_count_on_the_padded_canvas():
 
 
 def test_cost_and_losses_see_the_fall():
-    truths = [Truth.of(person((64, 64), (16.0, 16.0, 48.0, 48.0)), (64, 64))]
-    one = torch.zeros(1, dtype=torch.long)
+    truth = Truth.of(person((64, 64), (16.0, 16.0, 48.0, 48.0)), (64, 64))
+    truths, matches = Truths.of([truth], "cpu"), Matches.sent(torch.zeros(1, 3, 1, dtype=torch.long), "cpu")[0]
     told = {}
     for in_boxes in (False, True):
         task = small_model(small_config(mask=MaskConfig(num_points=256, in_boxes=in_boxes))).tasks["mask"]
@@ -46,8 +46,8 @@ def test_cost_and_losses_see_the_fall():
         boxes = torch.tensor([[[0.5, 0.5, 0.5, 0.5]]]) if in_boxes else None
         prediction = MaskPrediction(torch.ones(1, 1, 32), everything, boxes)
         draws = Draws(torch.Generator().manual_seed(0))
-        losses = task.losses(prediction, Matches(one, one, one), truths, draws, "layer0")
-        told[in_boxes] = (task.cost(prediction, 0, truths[0], draws, "layer0").item(), losses["mask_bce"].item())
+        losses = task.losses(prediction, matches, truths, draws, "layer0")
+        told[in_boxes] = (task.cost(prediction, 0, truth, draws, "layer0").item(), losses["mask_bce"].item())
     assert told[True][0] < 0.7 * told[False][0] and told[True][1] < 0.7 * told[False][1]
 
 

@@ -8,6 +8,7 @@ from humanquery.backbones import build as build_backbone
 from humanquery.core.batch import Batch
 from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
+from humanquery.core.transfer import sent
 from humanquery.losses.people import age_loss, expected_age
 from humanquery.losses.scores import binary
 from humanquery.models.attributes.config import AttributesConfig
@@ -61,10 +62,10 @@ class Attributes(nn.Module):
             label = getattr(target, name)
             if label is None:
                 shape = (len(target),) if name == "gender" else (len(target), 2)
-                label = Labelled(like.new_zeros(shape), torch.zeros_like(target.ignore))
+                label = Labelled(torch.zeros(shape), torch.zeros_like(target.ignore))
             values.append(label.value)
             valid.append(label.valid & ~target.ignore)
-        return Labelled(torch.cat(values), torch.cat(valid))
+        return Labelled(sent(torch.cat(values), like.device), sent(torch.cat(valid), like.device))
 
     def _gender_loss(self, reading: RegionReading, label: Labelled) -> Tensor:
         smoothing = self.config.label_smoothing
@@ -101,7 +102,7 @@ class Attributes(nn.Module):
         ):
             found = Persons(
                 image_size=meta.canvas_size,
-                boxes=target.boxes.float(),
+                boxes=sent(target.boxes.float(), gender.device),
                 scores=torch.ones_like(gender),
                 gender=gender,
                 age=age,

@@ -1,16 +1,16 @@
 """HQ-Ins matching and the losses: loops over tasks and stages, nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from humanquery.core.assignment import assign_all
 from humanquery.core.boxes import unit_to_canvas
-from humanquery.core.target import Target
 from humanquery.models.hqnet.denoising import NoisedQueries
-from humanquery.tasks.base import Draws, Matches, Scene, Truth, count_over_ranks
+from humanquery.tasks.base import Draws, Matches, Scene, Truth, Truths, count_over_ranks
 from humanquery.tasks.box import in_ignore_region
 
 Predictions = dict[str, Any]  # task name -> that task's prediction
@@ -38,25 +38,27 @@ def stages_of(outputs: Outputs) -> list[tuple[str, Predictions]]:
 
 @torch.no_grad()
 def match(
-    tasks: nn.ModuleDict, matching: tuple[str, ...], outputs: Outputs, truths: list[Truth], draws: Draws
+    tasks: nn.ModuleDict, matching: tuple[str, ...], outputs: Outputs, truths: Truths | list[Truth], draws: Draws
 ) -> list[Matches]:
     """One assignment per picture and stage, at the least sum of the costs of all tasks named in `matching`.
 
-    All cost tables travel to the CPU together (one host sync).
+    All cost tables travel to the host together, where the assignments are solved, and all assignments together back.
     """
-    costs = []
+    device = outputs.selected.device
+    truths = Truths.of(truths, device)
+    named = [tasks[name] for name in matching if name in tasks]
+    tables = []
     for tag, predictions in stages_of(outputs):
-        for picture, truth in enumerate(truths):
-            terms = [tasks[n].cost(predictions[n], picture, truth, draws, tag) for n in matching if n in tasks]
-            costs.append(sum(term.float() for term in terms if term is not None))
-    pairs = assign_all(costs)
-    per_stage = [pairs[i : i + len(truths)] for i in range(0, len(pairs), len(truths))]
-    return [_matches(stage) for stage in per_stage]
+        terms = [task.costs(predictions[task.name], truths, draws, tag) for task in named]
+        tables.append(sum(term.float() for term in terms if term is not None))
+    tables = torch.stack(tables).cpu()  # host sync: the solver runs there
+    stages = [assign_all([costs.T for costs in table.split(truths.counts)]) for table in tables]
+    return Matches.sent(torch.stack([_listed(pairs) for pairs in stages]), device)
 
 
-def _matches(pairs: list[tuple[Tensor, Tensor]]) -> Matches:
-    pictures = torch.cat([torch.full_like(q, i) for i, (q, _) in enumerate(pairs)])
-    return Matches(pictures, torch.cat([q for q, _ in pairs]), torch.cat([p for _, p in pairs]))
+def _listed(pairs: list[tuple[Tensor, Tensor]]) -> Int[Tensor, "3 m"]:
+    """(queries, people) of every picture as one list of (picture, query, person)."""
+    return torch.cat([torch.stack([torch.full_like(q, i), q, p]) for i, (q, p) in enumerate(pairs)], 1)
 
 
 def losses(
@@ -64,17 +66,16 @@ def losses(
     matching: tuple[str, ...],
     outputs: Outputs,
     noised: NoisedQueries | None,
-    targets: list[Target],
+    truths: Truths,
     scene: Scene,
     prepared: dict[str, Any],
     draws: Draws,
 ) -> dict[str, Tensor]:
     """Every weighted loss by name: `<stage>.<loss>`, `denoising.<stage>.<loss>`, and the losses after the last layer."""
-    truths = [Truth.of(target, size) for target, size in zip(targets, scene.canvas_sizes, strict=True)]
     named: dict[str, Tensor] = {}
     all_matches = match(tasks, matching, outputs, truths, draws)
     for (tag, predictions), matches in zip(stages_of(outputs), all_matches, strict=True):
-        matches = _with_ignored(matches, predictions, targets, scene)
+        matches = _with_ignored(matches, predictions, truths, scene)
         for name, task in tasks.items():
             found = task.losses(predictions[name], matches, truths, draws, tag)
             named |= {f"{tag}.{loss}": value for loss, value in found.items()}
@@ -85,25 +86,23 @@ def losses(
     return named
 
 
-def _with_ignored(matches: Matches, predictions: Predictions, targets: list[Target], scene: Scene) -> Matches:
+def _with_ignored(matches: Matches, predictions: Predictions, truths: Truths, scene: Scene) -> Matches:
     """Marks unmatched queries whose box lies in an ignore region (a crowd)."""
-    if not any(
-        bool(t.ignore.any()) for t in targets
-    ):  # targets come from the host; on a GPU this is one sync per picture
+    if not truths.regions:
         return matches
     boxes = predictions["box"].boxes_unit.detach()
     ignored = torch.stack(
         [
-            in_ignore_region(unit_to_canvas(boxes[i], size), target.boxes[target.ignore])
-            for i, (target, size) in enumerate(zip(targets, scene.canvas_sizes, strict=True))
+            in_ignore_region(unit_to_canvas(boxes[i], size), regions)
+            for i, (regions, size) in enumerate(zip(truths.regions, scene.canvas_sizes, strict=True))
         ]
     )
     ignored[matches.pictures, matches.queries] = False
-    return Matches(matches.pictures, matches.queries, matches.people, ignored)
+    return replace(matches, ignored=ignored)
 
 
 def _denoising_losses(
-    tasks: nn.ModuleDict, layers: list[Predictions], noised: NoisedQueries | None, truths: list[Truth], scene: Scene
+    tasks: nn.ModuleDict, layers: list[Predictions], noised: NoisedQueries | None, truths: Truths, scene: Scene
 ) -> dict[str, Tensor]:
     if noised is None:
         return {}

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from humanquery.core.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from humanquery.core.transfer import sent
 from humanquery.models.hqnet.config import DenoisingConfig
 from humanquery.nn.encodings import inverse_sigmoid
 from humanquery.tasks.base import Draws, Matches, Truth
@@ -41,7 +42,7 @@ def noised_queries(
     if widest == 0:
         return _nobody(len(truths), label, num_queries)
     groups = max(1, config.pairs // widest)
-    boxes = torch.cat([t.boxes_unit for t in truths])
+    boxes = sent(torch.cat([t.boxes_unit for t in truths]), label.device)
     total, count = len(boxes), 2 * groups * widest
 
     # one row per (repetition, person): even repetitions are near, odd ones far

@@ -26,7 +26,7 @@ from humanquery.models.hqnet.network import Decoder, Encoder, QuerySelection, di
 from humanquery.nn.encodings import inverse_sigmoid
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.age import AgeTask
-from humanquery.tasks.base import NO_PRIOR, PROPOSALS, Draws, Prior, Reading, Scene, Task, TaskSizes, Truth
+from humanquery.tasks.base import NO_PRIOR, PROPOSALS, Draws, Prior, Reading, Scene, Task, TaskSizes, Truth, Truths
 from humanquery.tasks.box import BoxTask
 from humanquery.tasks.gender import GenderTask
 from humanquery.tasks.keypoint_confidence import KeypointConfidenceTask
@@ -212,14 +212,15 @@ class HQNet(nn.Module):
         scene = self.scene(batch)
         prepared = self.prepare(scene)
         outputs = self.read_queries(scene, prepared, every_stage=True, noised=noised)
-        return criterion.losses(
-            self.tasks, self.config.matching, outputs, noised, batch.targets, scene, prepared, draws
-        )
+        truths = [Truth.of(t, m.canvas_size) for t, m in zip(batch.targets, batch.metas, strict=True)]
+        truths = Truths.of(truths, scene.memory.device)
+        return criterion.losses(self.tasks, self.config.matching, outputs, noised, truths, scene, prepared, draws)
 
     def _noise(self, batch: Batch, draws: Draws) -> NoisedQueries | None:
         if self.config.denoising is None:
             return None
-        truths = [Truth.of(t, m.canvas_size) for t, m in zip(batch.targets, batch.metas, strict=True)]
+        boxes = [target.replace(masks=None) for target in batch.targets]  # masks would only be copied
+        truths = [Truth.of(t, m.canvas_size) for t, m in zip(boxes, batch.metas, strict=True)]
         return noised_queries(truths, self.denoising_label, self.config.denoising, self.config.num_queries, draws)
 
     @torch.no_grad()
