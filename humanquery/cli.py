@@ -18,7 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Check, count, draw and make data.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure where the time goes.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 Weights = Annotated[
     str,
@@ -363,6 +365,25 @@ def version() -> None:
     typer.echo(__version__)
 
 
+@bench_app.command("train")
+def bench_train(
+    recipe: Annotated[str, typer.Option(help="Its name; see `humanquery recipes`.")],
+    steps: Annotated[int, typer.Option(min=1)] = 10,
+    set: Sets = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """Print where the time of a training step goes: data, trunk, matching, losses by task, backward, optimizer.
+
+    Example: humanquery bench train --recipe hqnet_tiny_scenes --steps 10
+    """
+    from humanquery.recipes.bench import bench_train as measure
+
+    found = measure(recipe, set, steps)
+    typer.echo(found.table())
+    if out is not None:
+        out.write_text(json.dumps(found.plain(), indent=1) + "\n")
+
+
 @data_app.command()
 def check(
     annotations: Annotated[Path, typer.Argument(help="COCO-like annotation file.")],
@@ -448,7 +469,7 @@ def main() -> None:
 
 
 def _offer_nearest_verb(arguments: list[str]) -> None:
-    known = [command.name or command.callback.__name__ for command in app.registered_commands] + ["data"]
+    known = [command.name or command.callback.__name__ for command in app.registered_commands] + ["data", "bench"]
     if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
         close = difflib.get_close_matches(arguments[0], known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -56,7 +56,12 @@ VERBS = [
 
 
 @pytest.mark.parametrize(
-    "verb", [*[[v] for v in VERBS], *[["data", v] for v in ("check", "stats", "generate", "aggregate-votes")]]
+    "verb",
+    [
+        *[[v] for v in VERBS],
+        *[["data", v] for v in ("check", "stats", "generate", "aggregate-votes")],
+        ["bench", "train"],
+    ],
 )
 def test_every_verb_explains_itself_with_an_example(verb):
     said = runner.invoke(cli.app, [*verb, "--help"])

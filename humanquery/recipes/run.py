@@ -39,7 +39,7 @@ def train(
     """
     name = recipe if isinstance(recipe, str) else "custom"
     recipe = override(find(recipe) if isinstance(recipe, str) else recipe, overrides)
-    _seed_before_building(recipe)
+    seed_before_building(recipe)
     system = build(recipe.model)
     about = card(name, overrides, recipe)
     if weights is not None:
@@ -49,7 +49,7 @@ def train(
             _start_from(system, start.state, weights)
     return run_engine(
         system,
-        _Loader(recipe),
+        RecipeLoader(recipe),
         recipe.engine,
         Path(out),
         resume=resume,
@@ -76,14 +76,14 @@ def _start_from(system: nn.Module, given: dict[str, Tensor], weights: Path) -> N
         print(said, flush=True)
 
 
-def _seed_before_building(recipe: Recipe) -> None:
+def seed_before_building(recipe: Recipe) -> None:
     """First weights follow from the engine's seed."""
     from humanquery.engine.state import seed_everything
 
     seed_everything(recipe.engine.seed)
 
 
-class _Loader:
+class RecipeLoader:
     """Opens the training data when the first batch is asked for: ranks are known only then."""
 
     def __init__(self, recipe: Recipe):
