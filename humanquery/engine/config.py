@@ -26,7 +26,8 @@ class EngineConfig:
     """auto (CUDA if there is one, else CPU), cpu, cuda, cuda:1"""
     seed: int = 0
     deterministic: bool = False
-    """only deterministic kernels, where torch has them; slower on CUDA"""
+    """the same run twice gives the same weights to the last bit: tested on the CPU, for one number of threads; on CUDA as far
+    as torch and the attention provider have deterministic kernels (it warns of those that are not)"""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """how several processes share the work; without effect in a single one"""
     fsdp_units: tuple[str, ...] = ()
