@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.core.errors import ConfigError, nearest
+from humanquery.core.transfer import sent
 from humanquery.ops import native
 from humanquery.ops.fused import attend
 
@@ -122,6 +123,7 @@ def _widened(*inputs: Tensor) -> list[Tensor]:
 def indexed(value: Value, shapes: Shapes, locations: Locations, weights: Weights) -> Float[Tensor, "b q c"]:
     """`gather` in plain indexing, multiplying and adding, which every runtime of exported graphs has; level by level, since
     the rows of all samples at once would be the largest array of the network."""
+    dtype, (value, locations, weights) = value.dtype, _widened(value, locations, weights)
     b, s, heads, d = value.shape
     q, points = locations.shape[1], locations.shape[-2]
     rows, shares = _corners(shapes, locations, s)
@@ -131,7 +133,7 @@ def indexed(value: Value, shapes: Shapes, locations: Locations, weights: Weights
         for row, share in zip(rows, shares, strict=True):
             seen = table[row[:, :, :, level].reshape(-1)].reshape(b * q * heads, points, d)
             out = out + (share * weights)[:, :, :, level].reshape(b * q * heads, 1, points) @ seen
-    return out.reshape(b, q, heads * d)
+    return out.reshape(b, q, heads * d).to(dtype)
 
 
 def _corners(shapes: Shapes, locations: Locations, s: int) -> tuple[list[Tensor], list[Weights]]:
@@ -139,9 +141,9 @@ def _corners(shapes: Shapes, locations: Locations, s: int) -> tuple[list[Tensor]
     0 where outside."""
     b, _, heads = locations.shape[:3]
     index = {"device": locations.device, "dtype": torch.int32}
-    width = torch.tensor([w for _, w in shapes], **index)[:, None]
-    height = torch.tensor([h for h, _ in shapes], **index)[:, None]
-    starts = torch.tensor([0, *[h * w for h, w in shapes[:-1]]], **index).cumsum(0, dtype=torch.int32)[:, None]
+    sizes = [[w for _, w in shapes], [h for h, _ in shapes], [0, *[h * w for h, w in shapes[:-1]]]]
+    width, height, starts = sent(torch.tensor(sizes, dtype=torch.int32), locations.device)[..., None]
+    starts = starts.cumsum(0, dtype=torch.int32)
     first = torch.arange(b, **index).view(b, 1, 1, 1, 1) * s + starts
     head = torch.arange(heads, **index).view(heads, 1, 1)
     columns, x_shares = _axis(locations[..., 0], width)
