@@ -30,6 +30,7 @@ from humanquery.data.video import open_video
 from humanquery.data.video_write import VideoWriter
 from humanquery.draw import draw
 from humanquery.engine.report import machine
+from humanquery.predict.pictures import Looker
 from humanquery.predict.video import track_config, track_frames, track_video
 from humanquery.tracking import TrackBook
 
@@ -37,12 +38,11 @@ PERIOD = 200
 """frames after which the walkers of the stand-in start again"""
 
 
-class StandIn:
+class StandIn(Looker):
     """Finds made-up walkers in any picture, and notes the resident memory after every hundredth."""
 
-    default_score = 0.5
-
     def __init__(self, people: int = 12):
+        self.card = {"score_threshold": 0.5}
         self._walkers = [persons for persons, _ in walk(people, PERIOD)]
         self.pictures = 0
         self.memory: dict[int, float] = {}

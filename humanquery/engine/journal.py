@@ -30,7 +30,7 @@ def flat_numbers(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
         if isinstance(value, dict):
             flat |= flat_numbers(value, f"{prefix}{name}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            flat[f"{prefix}{name}"] = value
+            flat[f"{prefix}{name}"] = float(value)
     return flat
 
 

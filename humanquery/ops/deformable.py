@@ -131,7 +131,7 @@ def indexed(value: Value, shapes: Shapes, locations: Locations, weights: Weights
     out = value.new_zeros(b * q * heads, 1, d)
     for level in range(len(shapes)):
         for row, share in zip(rows, shares, strict=True):
-            seen = table[row[:, :, :, level].reshape(-1)].reshape(b * q * heads, points, d)
+            seen = table[row[:, :, :, level].reshape(-1).long()].reshape(b * q * heads, points, d)
             out = out + (share * weights)[:, :, :, level].reshape(b * q * heads, 1, points) @ seen
     return out.reshape(b, q, heads * d).to(dtype)
 
