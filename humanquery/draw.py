@@ -32,12 +32,13 @@ def draw(
     keypoints: bool = True,
     labels: bool = True,
     attributes: bool = True,
-    keypoint_threshold: float = 0.0,
+    keypoint_threshold: float = 0.2,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A copy of the picture (RGB array or path) with these people painted on.
 
     Large people are painted first, so that small ones stay visible; lines and letters grow with the picture and with each
-    person. Left joints are blue, right ones orange. Labels say apparent gender and age (unless `attributes` is off) and the
+    person. Left joints are blue, right ones orange; joints that score up to `keypoint_threshold` are left out (they cannot be
+    seen, or nobody knows where they are). Labels say apparent gender and age (unless `attributes` is off) and the
     score; where there is no room they are left out.
     """
     if isinstance(image, str | Path):
