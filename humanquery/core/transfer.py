@@ -15,7 +15,8 @@ def sent(tensor: Tensor, device: Any) -> Tensor:
 
 
 def numbers(values: list | tuple, like: Tensor) -> Tensor:
-    """A few numbers of the host as a tensor beside `like`, of its type."""
-    if like.device.type == "cpu":
-        return like.new_tensor(values)
+    """A few numbers of the host as a tensor beside `like`, of its type.
+
+    In a trace they may be sides of an array: `torch.tensor` keeps them open, `Tensor.new_tensor` would write the example's.
+    """
     return sent(torch.tensor(values, dtype=like.dtype), like.device)
