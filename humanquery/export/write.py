@@ -168,4 +168,5 @@ _WRITERS: dict[str, Callable[[ExportedProgram, Path, Facts], None]] = {
 
 def _files(path: Path) -> Sequence[Path]:
     """The file and what stands beside it: OpenVINO's weights, or an ONNX file on the way there."""
-    return [file for file in (path, path.with_suffix(".bin"), path.with_suffix(".onnx")) if file.exists()]
+    files = {path, path.with_suffix(".bin"), path.with_suffix(".onnx")}  # `path` may be the ONNX file itself
+    return [file for file in files if file.exists()]
