@@ -77,7 +77,7 @@ class Comparison:
 
 
 def compare(
-    network: nn.Module, exported: ExportedPredictor, pictures: Sequence[UInt8[np.ndarray, "h w 3"]]
+    network: nn.Module, exported: ExportedPredictor, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]
 ) -> Comparison:
     """Both look at the same canvases, `BATCH` pictures at a time. `network` is `export.graph.Graph` of the system."""
     found = Comparison()
@@ -112,19 +112,19 @@ def _compare_picture(found: Comparison, one: Outputs, two: Outputs, side: float)
         if name in CHOICES:
             continue
         a, b = one[name], two[name]
-        apart = np.abs(a[mine] - b[its]).max(initial=0.0) if a.shape == b.shape else np.inf
+        apart = float(np.abs(a[mine] - b[its]).max(initial=0.0)) if a.shape == b.shape else np.inf
         found.apart[name] = _worst(found.apart.get(name, 0.0), apart)
         reach = 1.0 if name in UNIT_RANGE else side if name in CANVAS_RANGE else float(np.abs(a).max(initial=0.0))
         found.ranges[name] = max(found.ranges.get(name, 0.0), reach)
     for rows, shared, others in ((one, mine, two), (two, its, one)):
         alone = np.delete(rows["scores"], shared)
-        apart = np.abs(alone - others["scores"].min(initial=1.0)).max(initial=0.0)
+        apart = float(np.abs(alone - others["scores"].min(initial=1.0)).max(initial=0.0))
         found.apart["scores"] = _worst(found.apart["scores"], apart)
 
 
 def _worst(a: float, b: float) -> float:
     """The larger one; NaN counts as infinite."""
-    return max(a, float(b)) if np.isfinite(b) else float("inf")
+    return max(a, b) if np.isfinite(b) else float("inf")
 
 
 def compare_ap(

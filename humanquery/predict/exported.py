@@ -121,7 +121,7 @@ class ExportedPredictor(Looker):
         )
 
 
-def collate(canvases: list[UInt8[np.ndarray, "h w 3"]], step: int) -> UInt8[np.ndarray, "b 3 H W"]:
+def collate(canvases: list[UInt8[np.ndarray, "_ _ 3"]], step: int) -> UInt8[np.ndarray, "b 3 H W"]:
     """Pictures at the top left of one canvas size, zeros around them; the pixels of `Batch.collate`."""
     height, width = (-(-max(canvas.shape[axis] for canvas in canvases) // step) * step for axis in (0, 1))
     images = np.zeros((len(canvases), 3, height, width), np.uint8)

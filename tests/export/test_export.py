@@ -124,6 +124,7 @@ def test_a_file_with_a_broken_weight_is_refused_and_not_left(tiny, onnx_file, tm
     monkeypatch.setattr(write, "trace", lambda system: None)
     monkeypatch.setattr(write, "labelled_pictures", lambda: iter(()))
     monkeypatch.setattr(write, "default_pictures", lambda: iter(pictures(2)))
+    monkeypatch.setattr(write, "compare_ap", lambda *_: {})  # the numbers alone must tell
     (tmp_path / "bad.onnx").write_text("an older file stays as it was")
     with pytest.raises(
         ExportError, match=r"(?s)bad.onnx: not written.*(differ by .* of their range|other memory tokens)"
