@@ -125,7 +125,7 @@ class KeypointsTask(Task):
     def _losses(
         self, found: Tensor, matches: Matches, truths: Truths, l1_weight: float, oks_weight: float
     ) -> dict[str, Tensor]:
-        """L1 over counted coordinates and -log OKS over people that have any."""
+        """L1 over counted coordinates, and the loss of OKS (`KeypointsConfig.oks_form`) over people that have any."""
         target, rows = truths.target, truths.rows(matches)
         if target.keypoints is None:
             return {name: nothing(found) / count_over_ranks(0, found) for name in ("l1", "oks")}

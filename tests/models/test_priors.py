@@ -140,3 +140,11 @@ def test_fewer_tokens_than_queries_are_all_taken():
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2]] * 3])
     chosen, doubled = distinct_tokens(torch.tensor([[0.0, 2.0, 1.0]]), boxes, 5, 0.7)
     assert chosen.tolist() == [[1, 2, 0]] and doubled.tolist() == [[False, True, True]]
+
+
+def test_joints_cannot_look_again_where_nobody_looked_before():
+    without = replace(config(), priors=("person", "gender", "age"))
+    with pytest.raises(
+        ConfigError, match='evidence: got true without a prior on joints; name "keypoints" in model.priors'
+    ):
+        HQNet(without, backbone=Knowing())

@@ -83,6 +83,13 @@ class HQNet(nn.Module):
                 f"{', '.join(getattr(self.backbone, 'gives', ())) or 'features only'}; take them out or choose a backbone "
                 "that was trained on people (RtmdetBackbone, MoveNetBackbone with heads, StackedBackbone)"
             )
+        keypoints = self.config.tasks.keypoints
+        looks_again = keypoints is not None and keypoints.refinement is not None and keypoints.refinement.evidence
+        if looks_again and "keypoints" not in self.config.priors:
+            raise ConfigError(
+                'tasks.keypoints.refinement.evidence: got true without a prior on joints; name "keypoints" in model.priors '
+                "or set it to false"
+            )
 
     def _reset_trunk(self) -> None:
         """Xavier for the trunk's matrices, except what sets the first sampling points."""
