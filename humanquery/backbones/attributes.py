@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.backbones.parts import Backbone, fill, freeze, read_tensors
 from humanquery.backbones.sight import Sight
 from humanquery.backbones.timm_features import TimmBackbone, TimmFeatures
-from humanquery.nn.regions import RegionAttributes, RegionConfig
+from humanquery.nn.regions import RegionAttributes, RegionConfig, read_people
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class AttributesBackbone:
 
 class AttributesFeatures(Backbone):
     """Frozen, always in eval mode. Its maps have no channels: whoever stacks it hears what it says about boxes and nothing
-    else."""
+    else. It does not look at a picture before somebody asks about boxes."""
 
     channels = (0, 0, 0, 0)
     gives = ("gender", "age")
@@ -30,7 +31,7 @@ class AttributesFeatures(Backbone):
     def __init__(self, config: AttributesBackbone):
         super().__init__()
         self.backbone = TimmFeatures(config.backbone)
-        self.regions = RegionAttributes(tuple(self.backbone.channels)[1:], config.regions)
+        self.regions = RegionAttributes(self.backbone.channels[-1], config.regions)
         self.mean, self.std = self.backbone.mean, self.backbone.std
         if config.weights:
             fill(self, read_tensors(config.weights), config.weights)
@@ -43,19 +44,26 @@ class AttributesFeatures(Backbone):
         return self.see(images).features
 
     def see(self, images: Float[Tensor, "b 3 h w"]) -> Sight:
-        features = self.backbone(images)
-        return Sight([f[:, :0] for f in features], attributes=Looks(self.regions, features[1:]))
+        height, width = images.shape[-2:]
+        empty = [images.new_zeros(len(images), 0, -(-height // s), -(-width // s)) for s in self.strides]
+        return Sight(empty, attributes=Looks(self.backbone, self.regions, images))
 
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """Maps of strides 8, 16, 32 and what reads them."""
+    """Normalised pictures, and what looks at people cut out of them."""
 
+    backbone: TimmFeatures
     regions: RegionAttributes
-    features: list[Float[Tensor, "b _c _h _w"]]
+    images: Float[Tensor, "b 3 h w"]
 
+    def of(self, picture: int) -> "Looks":
+        """The picture alone, as a batch of one."""
+        return Looks(self.backbone, self.regions, self.images[picture : picture + 1])
+
+    @torch.no_grad()
     def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
         """Logit of label 1 (female) and logits of whole years from 0, for boxes xyxy px of the padded canvas."""
-        reading = self.regions(self.features, boxes)
+        reading = read_people(self.images, boxes, self.backbone, self.regions)
         shape = boxes.shape[:2]
         return reading.gender_logit.unflatten(0, shape), reading.age_logits.unflatten(0, shape)

@@ -50,6 +50,9 @@ class AttributeMaps(Protocol):
     def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
         """Logit of label 1 (female), and logits of whole years from 0."""
 
+    def of(self, picture: int) -> "AttributeMaps":
+        """What there is of one picture, as a batch of one."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sight:
@@ -61,8 +64,9 @@ class Sight:
     attributes: AttributeMaps | None = None
 
     def of(self, picture: int) -> "Sight":
-        """What is said about the joints of one picture, as a batch of one."""
-        return Sight([], poses=None if self.poses is None else self.poses.of(picture))
+        """What is said about the joints, gender and age of people in one picture, as a batch of one."""
+        poses, attributes = (None if part is None else part.of(picture) for part in (self.poses, self.attributes))
+        return Sight([], poses=poses, attributes=attributes)
 
     def without_features(self) -> "Sight":
         return replace(self, features=[])

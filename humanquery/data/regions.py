@@ -1,4 +1,4 @@
-"""Person regions: pictures of which one labelled person at a time fills the canvas, to learn apparent gender and age."""
+"""Person regions: one labelled person at a time, large on a small canvas, to learn apparent gender and age."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.batch import Meta, Sample
-from humanquery.core.boxes import areas, clip, cxcywh_to_xyxy, xyxy_to_cxcywh
+from humanquery.core.boxes import clip, cxcywh_to_xyxy, xyxy_to_cxcywh
 from humanquery.core.errors import ConfigError
 from humanquery.core.target import Target
 from humanquery.data.canvas import GREY
@@ -35,8 +35,7 @@ class RegionsConfig:
 class RegionSource:
     """One sample per labelled person: its whole picture, with that person in row 0 of the target.
 
-    The other people keep their rows: their labels count too where the augmented canvas shows them. Only boxes, ignore
-    flags and the two labels are kept. Pictures are decoded once and stay in memory (in each worker).
+    Only boxes, ignore flags and the two labels are kept. Pictures are decoded once and stay in memory (in each worker).
     """
 
     def __init__(self, config: RegionsConfig):
@@ -105,11 +104,11 @@ def _shrunk(sample: Sample, longest: int) -> Sample:
 
 @dataclass(frozen=True)
 class RegionAugmentConfig:
-    """How the meant person is laid on a canvas of fixed size; its neighbours come along."""
+    """How the meant person is laid on a canvas of fixed size; of its neighbours only the pixels come along."""
 
-    canvas: tuple[int, int] = (192, 128)
+    canvas: tuple[int, int] = (224, 160)
     """(height, width)"""
-    scale: tuple[float, float] = (0.32, 1.0)
+    scale: tuple[float, float] = (0.4, 1.0)
     """size of the person's box relative to the largest that fits on the canvas, drawn evenly in its logarithm"""
     close: float = 0.15
     """chance of a close view instead: the box is larger than the canvas, which shows its upper part"""
@@ -119,10 +118,6 @@ class RegionAugmentConfig:
     """degrees at most, to either side"""
     jitter: float = 0.08
     """of a box's sides, by which each of its edges is moved at most: detected boxes are not exact"""
-    visible: float = 0.5
-    """a person of whose box less is on the canvas is unknown there"""
-    smallest: float = 20.0
-    """px on the canvas: a person whose box has no side as long is unknown"""
     colours: PhotometricConfig = PhotometricConfig(swap_channels=0.0)
     grey: float = 0.05
     """chance of a picture without colours"""
@@ -148,7 +143,7 @@ def augment_region(sample: Sample, config: RegionAugmentConfig, rng: np.random.G
         raise ValueError("augment_region: the sample has no person; expected the meant one in row 0 of its target")
     matrix = draw_place(sample.target.boxes[0], config, rng)
     fill = GREY if rng.random() < 0.5 else tuple(int(v) for v in rng.integers(0, 256, 3))
-    target = place_people(sample.target, matrix, config, rng)
+    target = place_person(sample.target[:1], matrix, config, rng)
     image = matrix.image(sample.image, config.canvas, fill)
     image = _degraded(distort_colours(image, config.colours, rng), config, rng)
     if len(target) and rng.random() < config.erase:
@@ -174,27 +169,22 @@ def draw_place(box: Float[Tensor, "4"], config: RegionAugmentConfig, rng: np.ran
     return Affine2D.translation(x, y) @ turn @ flip @ Affine2D.scaling(scale) @ Affine2D.translation(-cx, -cy)
 
 
-def place_people(target: Target, matrix: Affine2D, config: RegionAugmentConfig, rng: np.random.Generator) -> Target:
-    """The people on the canvas with jittered boxes, row 0 first; who is hardly seen is left out.
+def place_person(target: Target, matrix: Affine2D, config: RegionAugmentConfig, rng: np.random.Generator) -> Target:
+    """The one person of `target` on the canvas, with a jittered box; nobody if the box came to lie outside.
 
-    A box keeps its sides under rotation (scaled, about its moved centre): the hull of a turned box would be far too wide
+    The box keeps its sides under rotation (scaled, about its moved centre): the hull of a turned box would be far too wide
     for a standing person.
     """
     size: Size = config.canvas
     scale = abs(matrix.determinant) ** 0.5
-    people = target[labelled(target).logical_or(torch.arange(len(target)) == 0)]
-    parts = xyxy_to_cxcywh(people.boxes)
+    parts = xyxy_to_cxcywh(target.boxes)
     sides = parts[:, 2:] * scale
     shift = torch.from_numpy(rng.uniform(-config.jitter, config.jitter, (len(parts), 4))).float() * sides.repeat(1, 2)
     whole = cxcywh_to_xyxy(torch.cat([matrix.points(parts[:, :2]), sides], 1)) + shift
     boxes = clip(whole, size)
-    share = areas(boxes) / areas(whole).clamp(min=1e-6)
-    left = boxes[:, 2:] - boxes[:, :2]
-    seen = (share >= config.visible) & (left.amax(-1) >= config.smallest)
-    seen[0] = True  # the meant person counts in a close view too
     # not Target.warp: of all fields only boxes, areas and labels are here, and this runs for every sample
-    placed = replace(people, image_size=size, boxes=boxes, areas=people.areas * scale**2)
-    return placed[seen & (left.amin(-1) > 1)]
+    placed = replace(target, image_size=size, boxes=boxes, areas=target.areas * scale**2)
+    return placed[(boxes[:, 2:] - boxes[:, :2]).amin(-1) > 1]
 
 
 def _degraded(image: UInt8[np.ndarray, "h w 3"], config: RegionAugmentConfig, rng: np.random.Generator) -> np.ndarray:

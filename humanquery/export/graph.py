@@ -41,6 +41,7 @@ class Graph(nn.Module):
         last = outputs.layers[-1]
         count = min(net.config.num_persons, net.config.num_queries)
         chosen = last["person"].logit.float().sigmoid().topk(count).indices
+        last = net.look_closer(last, scene, chosen)
         found: dict[str, Tensor] = {}
         for name, task in net.tasks.items():
             found |= task.tensors(last[name], chosen, scene, prepared[name])

@@ -37,7 +37,7 @@ def attributes_small() -> Recipe:
     root = data_root()
     people = {"depicted": "ignore", "fragments": "ignore"}
     # crops have no surroundings to show: what is not person would be grey
-    crops = RegionAugmentConfig(scale=(0.45, 1.0), close=0.08)
+    crops = RegionAugmentConfig(scale=(0.5, 1.0), close=0.08)
     return Recipe(
         model=AttributesConfig(
             backbone=TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=2, frozen_norm=False)
@@ -60,7 +60,7 @@ def attributes_small() -> Recipe:
             ),
         ),
         engine=EngineConfig(
-            steps=1500,
+            steps=8000,
             batch_size=32,
             num_workers=1,
             optim=OptimConfig(
@@ -70,8 +70,8 @@ def attributes_small() -> Recipe:
                 clip=5.0,
                 exempt_norms_and_biases=True,
                 schedule="cosine",
-                warmup_steps=100,
-                ema=0.996,
+                warmup_steps=200,
+                ema=0.998,
             ),
             precision="bf16",
             channels_last=True,

@@ -155,8 +155,9 @@ def hqnet_small() -> Recipe:
                     heatmap=None,
                 ),
                 mask=MaskConfig(num_points=1024, in_boxes=True),
-                gender=GenderConfig(hidden_layers=1),
-                age=AgeConfig(loss=0.3, hidden_layers=1),
+                # the attribute network's answers as they are: photos that train this model are the same that trained it
+                gender=GenderConfig(loss=0.0),
+                age=AgeConfig(loss=0.0),
             ),
             denoising=None,
             priors=("person", "keypoints", "gender", "age"),

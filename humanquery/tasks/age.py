@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from humanquery.losses.people import age_loss, expected_age
@@ -66,6 +66,12 @@ class AgeTask(Task):
     ) -> AgePrediction:
         logits = self.heads[stage](queries)
         return AgePrediction(logits if prior.age is None else logits + prior.age)
+
+    def corrected(
+        self, prediction: AgePrediction, said: Float[Tensor, "b k ages"], chosen: Int[Tensor, "b k"]
+    ) -> AgePrediction:
+        """With a prior that came later, for some queries."""
+        return AgePrediction(prediction.logits.float().scatter_add(1, chosen[..., None].expand_as(said), said))
 
     def losses(
         self, prediction: AgePrediction, matches: Matches, truths: Truths, draws: Draws, tag: str

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from humanquery.losses.scores import binary
@@ -56,6 +56,12 @@ class GenderTask(Task):
     ) -> GenderPrediction:
         logit = self.heads[stage](queries).squeeze(-1)
         return GenderPrediction(logit if prior.gender is None else logit + prior.gender)
+
+    def corrected(
+        self, prediction: GenderPrediction, said: Float[Tensor, "b k"], chosen: Int[Tensor, "b k"]
+    ) -> GenderPrediction:
+        """With a prior that came later, for some queries."""
+        return GenderPrediction(prediction.logit.float().scatter_add(1, chosen, said))
 
     def losses(
         self, prediction: GenderPrediction, matches: Matches, truths: Truths, draws: Draws, tag: str

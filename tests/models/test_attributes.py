@@ -22,7 +22,7 @@ SIZE = (64, 48)
 TINY = TimmBackbone(
     "test_resnet", frozen_stages=0, frozen_norm=False, options={"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 )
-CONFIG = AttributesConfig(TINY, RegionConfig(widths=(8, 8, 8), dim=32, dropout=0.0))
+CONFIG = AttributesConfig(TINY, RegionConfig(whole=(64, 32), upper=(64, 64), channels=16, whole_grid=(2, 1), upper_grid=(2, 2), dim=32, dropout=0.0))
 
 
 def model(config: AttributesConfig = CONFIG) -> Attributes:
@@ -111,7 +111,7 @@ def test_a_tiny_set_is_learned_by_heart():
         for person, (x1, _, x2, _) in enumerate(target.boxes.int().tolist()):
             batch.images[picture, :, :, x1:x2] *= torch.tensor([picture, person, 0.5])[:, None, None]
     optimizer = torch.optim.AdamW(system.parameters(), lr=3e-3)
-    for _ in range(60):
+    for _ in range(120):
         optimizer.zero_grad()
         sum(system(batch).values()).backward()
         optimizer.step()

@@ -1,84 +1,125 @@
-"""Region attributes: gender and age logits of the people in given boxes."""
+"""Region attributes: views of the people in given boxes, and gender and age logits from them."""
+
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from humanquery.nn.regions import RegionAttributes, RegionConfig
+from humanquery.nn.regions import RegionAttributes, RegionConfig, cut_views, read_people
 
-CHANNELS = (4, 6, 8)
-CONFIG = RegionConfig(widths=(3, 3, 3), dim=16, dropout=0.0)
-
-
-def head() -> RegionAttributes:
-    torch.manual_seed(0)
-    return RegionAttributes(CHANNELS, CONFIG).eval()
-
-
-def maps(pictures: int = 1, height: int = 96, width: int = 64) -> list[torch.Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    return [
-        torch.randn(pictures, c, height // stride, width // stride, generator=draw, requires_grad=True)
-        for c, stride in zip(CHANNELS, (8, 16, 32), strict=True)
-    ]
-
-
+CONFIG = RegionConfig(whole=(64, 32), upper=(32, 32), channels=6, whole_grid=(2, 1), upper_grid=(1, 1), dim=16, dropout=0.0)
 BOX = torch.tensor([[8.0, 10.0, 40.0, 80.0]])
 
 
-def test_one_box_in_one_picture_gives_one_row_and_gradients_to_all_maps_and_weights():
-    features, regions = maps(), head()
-    reading = regions(features, [BOX])
+class Strided(nn.Module):
+    """A backbone of one convolution of stride 32."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 32, stride=32)
+
+    def forward(self, images):
+        return [self.conv(images)]
+
+
+def parts() -> tuple[Strided, RegionAttributes]:
+    torch.manual_seed(0)
+    return Strided(), RegionAttributes(8, CONFIG).eval()
+
+
+def pictures(count: int = 1, height: int = 96, width: int = 64) -> torch.Tensor:
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def ramps(height: int = 96, width: int = 64) -> torch.Tensor:
+    """A picture whose channels are x, y and 1 at the pixels' centres."""
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    return torch.stack([x, y, torch.ones_like(x)])[None]
+
+
+def test_one_box_in_one_picture_gives_one_row_and_gradients_to_all_weights():
+    backbone, regions = parts()
+    reading = read_people(pictures(), [BOX], backbone, regions)
     assert reading.vectors.shape == (1, 16) and reading.gender_logit.shape == (1,)
     assert reading.age_logits.shape == (1, 85) and regions.ages.tolist() == list(range(85))
     (reading.gender_logit.sum() + reading.age_logits[:, 3].sum()).backward()
-    assert all(f.grad.abs().sum() > 0 for f in features)
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in regions.parameters())
+    weights = [*backbone.parameters(), *regions.parameters()]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in weights)
 
 
 def test_nobody_anywhere_gives_no_rows_and_keeps_the_graph():
-    features, regions = maps(2), head()
-    reading = regions(features, [torch.zeros(0, 4), torch.zeros(0, 4)])
+    backbone, regions = parts()
+    reading = read_people(pictures(2), [torch.zeros(0, 4), torch.zeros(0, 4)], backbone, regions)
     assert reading.gender_logit.shape == (0,) and reading.age_logits.shape == (0, 85)
     reading.gender_logit.sum().backward()
     assert regions.gender.weight.grad.abs().sum() == 0
 
 
+def test_the_views_show_the_box_and_the_square_at_its_top():
+    views = cut_views(ramps(), [BOX], replace(CONFIG, margin=0.0))
+    whole, upper = views.whole[0], views.upper[0]
+    # x runs over 8 .. 40 in 32 columns, y over 10 .. 80 in 64 rows
+    torch.testing.assert_close(whole[0, 0], torch.arange(8.0, 40.0) + 0.5)
+    torch.testing.assert_close(whole[1, :, 0], 10 + (torch.arange(64) + 0.5) * 70 / 64)
+    # the square is as wide as the box and as high as wide
+    torch.testing.assert_close(upper[0, 0], torch.arange(8.0, 40.0) + 0.5)
+    torch.testing.assert_close(upper[1, :, 0], torch.arange(10.0, 42.0) + 0.5)
+    assert views.aspect.item() == pytest.approx(torch.tensor(70 / 32).log().item())
+
+
+def test_the_square_of_a_wide_box_is_in_its_middle():
+    upper = cut_views(ramps(), [torch.tensor([[4.0, 20.0, 60.0, 36.0]])], replace(CONFIG, margin=0.0)).upper[0]
+    assert upper[0, 0, 0] > 24 and upper[0, 0, -1] < 40 and upper[0, 0].mean() == pytest.approx(32)
+
+
+def test_a_margin_shows_more_and_what_is_outside_the_canvas_is_the_mean_colour():
+    box = torch.tensor([[0.0, 0.0, 64.0, 96.0]])
+    whole = cut_views(ramps(), [box], replace(CONFIG, margin=0.25)).whole[0]
+    inside = whole[2] == 1
+    assert not inside[0].any() and not inside[:, 0].any() and inside[32, 16]
+    assert inside.float().mean() == pytest.approx(1 / 1.5**2, abs=0.05)
+
+
+def test_small_and_large_people_of_one_look_give_nearly_the_same_view():
+    large = torch.nn.functional.interpolate(ramps(), scale_factor=2, mode="bilinear")
+    one = cut_views(ramps(), [BOX], CONFIG).whole
+    other = cut_views(large, [BOX * 2], CONFIG).whole
+    assert (one - other).abs().max() < 0.5
+
+
 def test_rows_follow_the_boxes_picture_after_picture_and_do_not_depend_on_each_other():
-    features, regions = maps(3), head()
-    others = BOX + torch.tensor([[4.0, 2.0, 8.0, 6.0]])
-    together = regions(features, [torch.cat([BOX, others]), torch.zeros(0, 4), others])
+    backbone, regions = parts()
+    images, others = pictures(3), BOX + torch.tensor([[4.0, 2.0, 8.0, 6.0]])
+    together = read_people(images, [torch.cat([BOX, others]), torch.zeros(0, 4), others], backbone, regions)
     for row, picture, box in [(0, 0, BOX), (1, 0, others), (2, 2, others)]:
-        alone = regions([f[picture : picture + 1] for f in features], [box])
+        alone = read_people(images[picture : picture + 1], [box], backbone, regions)
         assert torch.allclose(together.vectors[row], alone.vectors[0], atol=1e-6)
 
 
+def test_as_many_boxes_in_each_picture_may_come_as_one_tensor():
+    backbone, regions = parts()
+    images, boxes = pictures(2), torch.stack([BOX, BOX + 3.0])
+    one = read_people(images, boxes, backbone, regions).vectors
+    assert torch.allclose(one, read_people(images, list(boxes), backbone, regions).vectors)
+
+
 def test_what_lies_outside_the_canvas_is_cut_off_and_every_box_gives_finite_numbers():
-    features, regions = maps(), head()
-    wide = regions(features, [torch.tensor([[-30.0, -5.0, 200.0, 300.0]])])
-    whole = regions(features, [torch.tensor([[0.0, 0.0, 64.0, 96.0]])])
+    backbone, regions = parts()
+    wide = read_people(pictures(), [torch.tensor([[-30.0, -5.0, 200.0, 300.0]])], backbone, regions)
+    whole = read_people(pictures(), [torch.tensor([[0.0, 0.0, 64.0, 96.0]])], backbone, regions)
     assert torch.equal(wide.vectors, whole.vectors)
     odd = torch.tensor([[500.0, 500, 600, 600], [-90, -90, -50, -50], [5, 5, 5, 5], [40, 60, 10, 20]])
-    assert all(
-        t.isfinite().all() for t in (lambda r: (r.vectors, r.gender_logit, r.age_logits))(regions(features, [odd]))
-    )
-
-
-def test_a_constant_map_reads_the_same_wherever_a_box_of_that_shape_lies():
-    features = [torch.ones_like(f) for f in maps()]
-    regions = head()
-    here = regions(features, [BOX]).vectors
-    assert torch.allclose(here, regions(features, [BOX + 6.0]).vectors, atol=1e-6)
+    reading = read_people(pictures(), [odd], backbone, regions)
+    assert all(t.isfinite().all() for t in (reading.vectors, reading.gender_logit, reading.age_logits))
 
 
 def test_the_first_guess_of_an_age_is_in_the_middle_of_life():
-    probabilities = head().age.bias.detach().softmax(-1)
+    probabilities = parts()[1].age.bias.detach().softmax(-1)
     assert 28 < float((probabilities * torch.arange(85)).sum()) < 34
 
 
-def test_wrong_numbers_of_maps_channels_and_boxes_say_what_was_expected():
-    with pytest.raises(ValueError, match=r"got 4 channels .* strides \(8, 16, 32\)"):
-        RegionAttributes((1, 2, 3, 4))
-    with pytest.raises(ValueError, match="got 2 maps of 1 pictures and boxes of 1"):
-        head()(maps()[:2], [BOX])
-    with pytest.raises(ValueError, match="one tensor of boxes per picture"):
-        head()(maps(2), [BOX])
+def test_another_number_of_pictures_than_of_boxes_says_what_was_expected():
+    with pytest.raises(ValueError, match="2 pictures and boxes of 1; expected one tensor of boxes each"):
+        cut_views(pictures(2), [BOX], CONFIG)

@@ -1,4 +1,4 @@
-"""A backbone with `RegionAttributes` on true boxes."""
+"""A backbone and `RegionAttributes`: gender and age of people in true boxes."""
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from humanquery.core.transfer import sent
 from humanquery.losses.people import age_loss, expected_age
 from humanquery.losses.scores import binary
 from humanquery.models.attributes.config import AttributesConfig
-from humanquery.nn.regions import RegionAttributes, RegionReading
+from humanquery.nn.regions import RegionAttributes, RegionReading, read_people
 from humanquery.tasks.base import count_over_ranks, nothing
 
 
@@ -27,7 +27,7 @@ class Attributes(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone)
-        self.regions = RegionAttributes(tuple(self.backbone.channels)[1:], config.regions)
+        self.regions = RegionAttributes(self.backbone.channels[-1], config.regions)
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1), persistent=False)
 
@@ -46,8 +46,8 @@ class Attributes(nn.Module):
                 "HQNet finds people in pictures without truth"
             )
         normed = (batch.images - self.mean) / self.std
-        features = self.backbone(normed.masked_fill(batch.padding[:, None], 0.0))
-        return self.regions(features[1:], [target.boxes for target in batch.targets])
+        normed = normed.masked_fill(batch.padding[:, None], 0.0)
+        return read_people(normed, [target.boxes for target in batch.targets], self.backbone, self.regions)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Losses `gender` and `age`, each the mean over the people of all ranks who have the label."""

@@ -34,6 +34,7 @@ from humanquery.tasks.keypoints import KeypointsTask
 from humanquery.tasks.mask import MaskTask
 from humanquery.tasks.person import PersonTask
 
+ATTRIBUTES = ("gender", "age")
 NOBODY = -8.0
 """logit of a place of which the backbone's detector says nothing, or that is no part of the picture"""
 
@@ -136,7 +137,7 @@ class HQNet(nn.Module):
         heads = {name: task for name, task in self.tasks.items() if tasks is None or name in tasks}
         selected, chosen, reference_logit, person = self._select(scene)
         first = self.tasks["box"].read(PROPOSALS, chosen, reference_logit, None).boxes_unit
-        prior = self._prior(scene, first.detach(), person)
+        prior = self._prior(scene, first.detach(), person, attributes=every_stage and self._learns_attributes())
 
         content = self.content.weight[: selected.shape[1]].expand(selected.shape[0], -1, -1)
         if self.config.priors:
@@ -185,18 +186,45 @@ class HQNet(nn.Module):
         chosen, reference_logit = gather_rows(features, selected), gather_rows(proposals_logit, selected)
         return selected, chosen, reference_logit.masked_fill(~reference_logit.isfinite(), 0.0), person
 
-    def _prior(self, scene: Scene, boxes_unit: Float[Tensor, "b q 4"], person: Tensor | None) -> Prior:
+    def _learns_attributes(self) -> bool:
+        return any(name in self.tasks and self.tasks[name].config.loss > 0 for name in ATTRIBUTES)
+
+    def _prior(
+        self, scene: Scene, boxes_unit: Float[Tensor, "b q 4"], person: Tensor | None, *, attributes: bool
+    ) -> Prior:
         """What the backbone says about whoever fills the boxes (cxcywh of the valid canvas)."""
-        named, sight = self.config.priors, scene.sight
-        boxes = cxcywh_to_xyxy(boxes_unit * scene.sides().repeat(1, 2)[:, None])
-        joints = scores = gender = age = None
-        with torch.no_grad():
-            if "keypoints" in named:
-                joints, scores = sight.poses.in_boxes(boxes)
+        joints = scores = None
+        boxes = _canvas_boxes(boxes_unit, scene)
+        if "keypoints" in self.config.priors:
+            with torch.no_grad():
+                joints, scores = scene.sight.poses.in_boxes(boxes)
                 joints = joints / scene.sides()[:, None, None]
-        if "gender" in named or "age" in named:
-            gender, age = sight.attributes.in_boxes(boxes)
-        return Prior(person, joints, scores, gender if "gender" in named else None, age if "age" in named else None)
+        asked = self._attributes(scene, boxes) if attributes else {}
+        return Prior(person, joints, scores, **asked)
+
+    def _attributes(self, scene: Scene, boxes: Float[Tensor, "b n 4"]) -> dict[str, Tensor]:
+        """The backbone's logits of those of gender and age that are priors, for boxes xyxy px of the canvas."""
+        wanted = [name for name in ATTRIBUTES if name in self.config.priors]
+        if not wanted:
+            return {}
+        said = dict(zip(ATTRIBUTES, scene.sight.attributes.in_boxes(boxes), strict=True))
+        return {name: said[name] for name in wanted}
+
+    def look_closer(self, read: Predictions, scene: Scene, chosen: Int[Tensor, "b k"]) -> Predictions:
+        """What `read_queries` said without `every_stage`, and with it what the backbone says about gender and age in the
+        boxes of the chosen queries. That costs time for each of them, so that nobody else is looked at."""
+        names = [name for name in ATTRIBUTES if name in read and name in self.config.priors]
+        if not names:
+            return read
+        said = self._attributes(scene, _canvas_boxes(gather_rows(read["box"].boxes_unit, chosen), scene))
+        return {**read, **{name: self.tasks[name].corrected(read[name], said[name], chosen) for name in names}}
+
+    def look_at_best(self, outputs: Outputs, scene: Scene, *, score: float, max_persons: int | None = None) -> None:
+        """`look_closer` at whoever `persons` will keep, in `outputs`."""
+        scores = outputs.layers[-1]["person"].logit.float().sigmoid()
+        best = scores.topk(min(max_persons or self.config.num_persons, scores.shape[1]))
+        most = int((best.values >= score).sum(-1).max())
+        outputs.layers[-1] = self.look_closer(outputs.layers[-1], scene, best.indices[:, :most])
 
     def _read_noised(self, decoded, front: int, prepared: dict[str, Any]) -> list[Predictions]:
         denoised = {name: task for name, task in self.tasks.items() if task.denoises}
@@ -243,6 +271,7 @@ class HQNet(nn.Module):
         wanted = self._wanted(tasks)
         prepared = {name: task.prepare(scene) if name in wanted else None for name, task in self.tasks.items()}
         outputs = self.read_queries(scene, prepared, every_stage=False, tasks=wanted)
+        self.look_at_best(outputs, scene, score=score, max_persons=max_persons)
         return [
             self.persons(i, batch, outputs, scene, prepared, score=score, max_persons=max_persons, tasks=tasks)
             for i in range(len(batch))
@@ -287,6 +316,11 @@ class HQNet(nn.Module):
             embeddings=outputs.queries[-1][picture, reading.queries].float(),
             **fields,
         )
+
+
+def _canvas_boxes(boxes_unit: Float[Tensor, "b n 4"], scene: Scene) -> Float[Tensor, "b n 4"]:
+    """cxcywh of the valid canvas to xyxy px, in float32 and without a gradient."""
+    return cxcywh_to_xyxy(boxes_unit.detach().float() * scene.sides().float().repeat(1, 2)[:, None])
 
 
 def _pose_in_box(prior: Prior, boxes_unit: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q n"]:
