@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from humanquery.cli_data import Out, data_app
 from humanquery.core.errors import HumanQueryError
 
 app = typer.Typer(
@@ -17,7 +18,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Check, count, draw and make data.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure where the time goes.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
@@ -29,7 +29,6 @@ Weights = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Sets = Annotated[
     list[str], typer.Option("--set", help="Change one number: model.tasks.mask=none, engine.steps=500. Repeatable.")
 ]
@@ -382,72 +381,6 @@ def bench_train(
     typer.echo(found.table())
     if out is not None:
         out.write_text(json.dumps(found.plain(), indent=1) + "\n")
-
-
-@data_app.command()
-def check(
-    annotations: Annotated[Path, typer.Argument(help="COCO-like annotation file.")],
-    images: Annotated[Path | None, typer.Option(help="Its pictures, to be looked at too.")] = None,
-    read_pictures: Annotated[
-        bool, typer.Option("--read-pictures", help="Decode every picture, not only its header.")
-    ] = False,
-) -> None:
-    """Name what is wrong with labels and pictures.
-
-    Example: humanquery data check people/train.json --images people/images
-    """
-    from humanquery.data.doctor import check as examine
-    from humanquery.data.doctor import print_report
-
-    found = examine(annotations, images, read_pictures=read_pictures)
-    print_report(found)
-    raise typer.Exit(0 if found.ok else 1)
-
-
-@data_app.command()
-def stats(annotations: Annotated[Path, typer.Argument()], out: Out = Path("stats")) -> None:
-    """Tables and plots of gender, age, sizes and visibility.
-
-    Example: humanquery data stats people/train.json --out stats
-    """
-    from humanquery.data.stats import measure, print_stats, write
-
-    found = measure(annotations)
-    print_stats(found)
-    for path in write(found, out, annotations.name):
-        typer.echo(path)
-
-
-@data_app.command()
-def generate(
-    out: Out,
-    count: Annotated[int, typer.Option(min=1)] = 100,
-    seed: int = 0,
-    kind: Annotated[str, typer.Option(help="easy, mixed or street")] = "mixed",
-) -> None:
-    """Draw scenes of people with exact labels, as pictures and a COCO file.
-
-    Example: humanquery data generate --count 1000 --out scenes
-    """
-    from humanquery.data.scenes import preset, write_scenes
-
-    path = write_scenes(preset(kind, seed=seed, count=count), out)
-    typer.echo(f"{count} scenes; {path}")
-
-
-@data_app.command("aggregate-votes")
-def aggregate_votes(
-    votes: Annotated[Path, typer.Argument(help="JSON or CSV of votes.")], out: Out = Path("ages.json")
-) -> None:
-    """Ten group votes and ten age votes per person to one apparent age, and how consistent they are.
-
-    Example: humanquery data aggregate-votes votes.json --out ages.json
-    """
-    from humanquery.data.votes import aggregate
-
-    result = aggregate(votes, out)
-    typer.echo(json.dumps({name: value for name, value in result.items() if name != "people"}, indent=1))
-    typer.echo(out)
 
 
 def _names(text: str) -> list[str] | None:

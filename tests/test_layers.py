@@ -18,6 +18,7 @@ RANKS |= {
     "show": 7,
     "demo": 7,
     "cli": 7,
+    "cli_data": 7,
     "serve": 7,
     "__main__": 8,
 }
@@ -26,6 +27,7 @@ SIBLINGS = [
     ("export", "predict"),
     ("losses", "nn"),
     ("nn", "ops"),
+    ("cli", "cli_data"),
     ("cli", "show"),
     ("cli", "demo"),
     ("cli", "serve"),

@@ -66,14 +66,18 @@ def cut_views(images: Float[Tensor, "b 3 h w"], boxes: Boxes, config: RegionConf
     """
     pictures = boxes.shape[0] if isinstance(boxes, Tensor) else len(boxes)  # len would close an exported batch
     if pictures != images.shape[0]:
-        raise ValueError(f"cut_views: {images.shape[0]} pictures and boxes of {pictures}; expected one tensor of boxes each")
+        raise ValueError(
+            f"cut_views: {images.shape[0]} pictures and boxes of {pictures}; expected one tensor of boxes each"
+        )
     which, inside = _in_canvas(images, boxes)
     sides = inside[:, 2:] - inside[:, :2]
     short = sides.amin(-1)
     middle = (inside[:, 0] + inside[:, 2]) / 2
     square = torch.stack([middle - short / 2, inside[:, 1], middle + short / 2, inside[:, 1] + short], 1)
     views = [
-        roi_align(images.float(), torch.cat([which, _widened(part, config.margin)], 1), size, sampling_ratio=-1, aligned=True)
+        roi_align(
+            images.float(), torch.cat([which, _widened(part, config.margin)], 1), size, sampling_ratio=-1, aligned=True
+        )
         for part, size in ((inside, config.whole), (square, config.upper))
     ]
     return RegionViews(*views, (sides[:, 1:] / sides[:, :1]).log().clamp(-1.5, 1.5))

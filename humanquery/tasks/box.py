@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from humanquery.core.boxes import clip, cxcywh_to_xyxy, giou, unit_to_canvas
 from humanquery.losses.shapes import giou_loss, l1
@@ -23,6 +23,7 @@ from humanquery.tasks.base import (
     at_queries,
     copies,
     count_over_ranks,
+    silent,
 )
 
 
@@ -51,7 +52,8 @@ class BoxTask(Task):
     def __init__(self, config: BoxConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        self.heads = copies(lambda: _zero_last(MLP(sizes.dim, sizes.dim, sizes.dim, 4)), sizes.stages)
+        # starts at delta 0: the first box is the reference itself
+        self.heads = copies(lambda: silent(MLP(sizes.dim, sizes.dim, sizes.dim, 4)), sizes.stages)
 
     def read(
         self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
@@ -94,13 +96,6 @@ class BoxTask(Task):
         sides = scene.sides().repeat(1, 2)[:, None]
         boxes = cxcywh_to_xyxy(at_queries(prediction.boxes_unit, chosen) * sides)
         return {"boxes": boxes.clamp(min=0).minimum(sides)}
-
-
-def _zero_last(mlp: MLP) -> MLP:
-    """Starts at delta 0: the first box is the reference itself."""
-    nn.init.zeros_(mlp[-1].weight)
-    nn.init.zeros_(mlp[-1].bias)
-    return mlp
 
 
 def in_ignore_region(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from humanquery.core.oks import joint_similarity, oks
 from humanquery.losses.people import oks_loss
@@ -28,6 +28,7 @@ from humanquery.tasks.base import (
     count_over_ranks,
     mean_over_known,
     nothing,
+    silent,
 )
 from humanquery.tasks.keypoint_heatmap import HeatmapConfig, KeypointHeatmap
 from humanquery.tasks.keypoint_refinement import KeypointRefinement, RefinementConfig
@@ -78,16 +79,10 @@ class KeypointsTask(Task):
         self.config = config
         self.num_joints = len(sizes.skeleton)
         self.register_buffer("sigmas", torch.tensor(sizes.skeleton.sigmas), persistent=False)
-        self.heads = copies(lambda: self._head(sizes.dim), sizes.stages)
+        hidden = [config.hidden] * 3
+        self.heads = copies(lambda: silent(MLP(sizes.dim, *hidden, 2 * self.num_joints)), sizes.stages)
         self.refinement = KeypointRefinement(config.refinement, sizes) if config.refinement else None
         self.heatmap = KeypointHeatmap(config.heatmap, sizes) if config.heatmap else None
-
-    def _head(self, dim: int) -> MLP:
-        hidden = self.config.hidden
-        head = MLP(dim, hidden, hidden, hidden, 2 * self.num_joints)
-        nn.init.zeros_(head[-1].weight)
-        nn.init.zeros_(head[-1].bias)
-        return head
 
     def read(
         self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR

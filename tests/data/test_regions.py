@@ -132,7 +132,10 @@ def test_neighbours_are_seen_and_not_learned_from(tmp_path):
     sample = photos(tmp_path).build()[0]
     both = sample.target.replace(gender=Labelled(torch.tensor([1.0, 0.0]), torch.tensor([True, True])))
     small = replace(STILL, scale=(0.35, 0.35))
-    assert len(both) == 2 and len(augment_region(replace(sample, target=both), small, np.random.default_rng(0)).target) == 1
+    assert (
+        len(both) == 2
+        and len(augment_region(replace(sample, target=both), small, np.random.default_rng(0)).target) == 1
+    )
 
 
 def test_a_sample_without_anybody_and_an_impossible_canvas_say_what_is_wrong(tmp_path):

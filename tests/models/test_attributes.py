@@ -22,7 +22,12 @@ SIZE = (64, 48)
 TINY = TimmBackbone(
     "test_resnet", frozen_stages=0, frozen_norm=False, options={"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 )
-CONFIG = AttributesConfig(TINY, RegionConfig(whole=(64, 32), upper=(64, 64), channels=16, whole_grid=(2, 1), upper_grid=(2, 2), dim=32, dropout=0.0))
+CONFIG = AttributesConfig(
+    TINY,
+    RegionConfig(
+        whole=(64, 32), upper=(64, 64), channels=16, whole_grid=(2, 1), upper_grid=(2, 2), dim=32, dropout=0.0
+    ),
+)
 
 
 def model(config: AttributesConfig = CONFIG) -> Attributes:

@@ -8,7 +8,9 @@ from torch import nn
 
 from humanquery.nn.regions import RegionAttributes, RegionConfig, cut_views, read_people
 
-CONFIG = RegionConfig(whole=(64, 32), upper=(32, 32), channels=6, whole_grid=(2, 1), upper_grid=(1, 1), dim=16, dropout=0.0)
+CONFIG = RegionConfig(
+    whole=(64, 32), upper=(32, 32), channels=6, whole_grid=(2, 1), upper_grid=(1, 1), dim=16, dropout=0.0
+)
 BOX = torch.tensor([[8.0, 10.0, 40.0, 80.0]])
 
 
