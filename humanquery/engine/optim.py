@@ -19,6 +19,8 @@ class OptimConfig:
     weight_decay: float = 1e-4
     backbone_multiplier: float = 0.1
     """factor on `lr` of parameters whose name begins with `backbone.`; 0 freezes them at their first values"""
+    only: tuple[str, ...] = ()
+    """if given, only parameters whose name begins with one of these learn, e.g. ("tasks.mask.refinement",)"""
     betas: tuple[float, ...] = (0.9, 0.999)
     clip: float = 0.1
     """largest L2 norm of all gradients together; 0: no clipping"""
@@ -55,6 +57,22 @@ def lr_factor(config: OptimConfig, step: int, steps: int) -> float:
         return warmup * 0.5 * (1 + math.cos(math.pi * begun))
     passed = sum(step >= (m * steps if m <= 1 else m) for m in config.milestones)
     return warmup * config.gamma**passed
+
+
+def freeze_others(module: nn.Module, only: tuple[str, ...]) -> None:
+    """Only parameters whose name begins with one of `only` learn on; an empty `only` changes nothing. A name that none has
+    raises ConfigError."""
+    if not only:
+        return
+    names = [name for name, _ in module.named_parameters()]
+    for start in only:
+        if not any(name.startswith(start) for name in names):
+            raise ConfigError(
+                f"optim.only: no parameter's name begins with {start!r}; there are {names[0]}, {names[-1]} ..."
+            )
+    for name, parameter in module.named_parameters():
+        if not name.startswith(tuple(only)):
+            parameter.requires_grad_(False)
 
 
 def param_groups(module: nn.Module, config: OptimConfig) -> list[dict]:

@@ -18,6 +18,7 @@ from humanquery.data.sources import SourceConfig, open_source
 from humanquery.engine.checkpoint import read_weights
 from humanquery.engine.loop import TrainingResult
 from humanquery.engine.loop import train as run_engine
+from humanquery.engine.optim import freeze_others
 from humanquery.evaluation.regions import RegionReport
 from humanquery.evaluation.report import EvaluationReport
 from humanquery.evaluation.run import evaluate as run_evaluation
@@ -41,6 +42,7 @@ def train(
     recipe = override(find(recipe) if isinstance(recipe, str) else recipe, overrides)
     seed_before_building(recipe)
     system = build(recipe.model)
+    freeze_others(system, recipe.engine.optim.only)
     about = card(name, overrides, recipe)
     if weights is not None:
         start = read_weights(weights)

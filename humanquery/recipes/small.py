@@ -28,6 +28,7 @@ from humanquery.tasks.gender import GenderConfig
 from humanquery.tasks.keypoint_refinement import RefinementConfig
 from humanquery.tasks.keypoints import KeypointsConfig
 from humanquery.tasks.mask import MaskConfig
+from humanquery.tasks.mask_refinement import MaskRefinementConfig
 from humanquery.tasks.person import PersonConfig
 
 
@@ -154,7 +155,7 @@ def hqnet_small() -> Recipe:
                     refinement=RefinementConfig(2, 512, 0.0, in_boxes=True, scores=True, evidence=True),
                     heatmap=None,
                 ),
-                mask=MaskConfig(num_points=1024, in_boxes=True),
+                mask=MaskConfig(num_points=1024, in_boxes=True, refinement=MaskRefinementConfig()),
                 # the attribute network's answers as they are: photos that train this model are the same that trained it
                 gender=GenderConfig(loss=0.0),
                 age=AgeConfig(loss=0.0),

@@ -189,8 +189,8 @@ def copies(make: Callable[[], nn.Module], stages: int) -> nn.ModuleList:
     return nn.ModuleList(heads)
 
 
-def silent(layer: nn.Linear | nn.Sequential) -> nn.Linear | nn.Sequential:
-    """A linear layer or an MLP that starts at 0 whatever it is given."""
+def silent(layer: nn.Module) -> nn.Module:
+    """A linear layer, a convolution or an MLP that starts at 0 whatever it is given."""
     last = layer[-1] if isinstance(layer, nn.Sequential) else layer
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)

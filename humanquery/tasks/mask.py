@@ -1,6 +1,7 @@
 """Which pixels are the person: a dot product of the query's mask embedding with a pixel map of stride 4."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from humanquery.core.affine import Affine2D, Size
+from humanquery.core.errors import ConfigError
 from humanquery.core.transfer import numbers
 from humanquery.losses.shapes import (
     dice,
@@ -35,6 +37,7 @@ from humanquery.tasks.base import (
     count_over_ranks,
     nothing,
 )
+from humanquery.tasks.mask_refinement import MaskRefinement, MaskRefinementConfig
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class MaskConfig:
     in_boxes: bool = False
     """logits fall off outside of the reference box (see `_fall`): who is meant is then settled by the box, and the product of
     embedding and map only learns what is body, which a short training notices"""
+    refinement: MaskRefinementConfig | None = None
+    """needs `in_boxes`"""
+
+    def __post_init__(self):
+        if self.refinement is not None and not self.in_boxes:
+            raise ConfigError(
+                "tasks.mask.refinement looks at people's boxes: set tasks.mask.in_boxes=true, or refinement=none"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +81,19 @@ class MaskPrediction:
     boxes: Float[Tensor, "b q 4"] | None = None
     """cxcywh in 0..1 of the padded canvas, outside of which logits fall off"""
 
-    def logits(self, picture: int, queries: Tensor | slice = slice(None)) -> Float[Tensor, "n h w"]:
-        """Mask logits of some queries of one picture, stride 4 of the padded canvas."""
-        logits = torch.einsum("qc,chw->qhw", self.embeddings[picture, queries], self.pixel_map.cells[picture])
-        return logits if self.boxes is None else logits + _fall_on_cells(self.boxes[picture, queries], logits.shape[1:])
+    def of(self, picture: int) -> "MaskPrediction":
+        """One picture, as a batch of one."""
+        here = slice(picture, picture + 1)
+        pixel_map = PixelMap(self.pixel_map.cells[here], self.pixel_map.padded_size, self.pixel_map.valid[here])
+        return MaskPrediction(self.embeddings[here], pixel_map, None if self.boxes is None else self.boxes[here])
+
+    def logits(self, chosen: Int[Tensor, "b k"]) -> Float[Tensor, "b k h w"]:
+        """Mask logits of some queries of each picture, stride 4 of the padded canvas."""
+        cells = self.pixel_map.cells
+        logits = (at_queries(self.embeddings, chosen) @ cells.flatten(2)).unflatten(2, cells.shape[-2:]).float()
+        return (
+            logits if self.boxes is None else logits + _fall_on_cells(at_queries(self.boxes, chosen), cells.shape[-2:])
+        )
 
 
 class MaskTask(Task):
@@ -91,6 +111,7 @@ class MaskTask(Task):
         for conv in (self.lateral[0], self.output[0], self.pixel_map):
             nn.init.xavier_uniform_(conv.weight)
         self.heads = copies(lambda: MLP(dim, dim, dim, dim), sizes.stages)
+        self.refinement = None if config.refinement is None else MaskRefinement(config.refinement, dim)
 
     def prepare(self, scene: Scene) -> PixelMap:
         coarse = F.interpolate(scene.finest_memory(), scene.fine.shape[-2:], mode="bilinear", align_corners=False)
@@ -150,7 +171,7 @@ class MaskTask(Task):
         if prediction.boxes is not None:
             boxes = maps.new_zeros(len(cells), width, 4)
             boxes = boxes.index_put((matches.pictures, place), matches.predicted(prediction.boxes))
-            maps = maps + _fall_on_cells(boxes.flatten(0, 1), cells.shape[-2:])
+            maps = maps + _fall_on_cells(boxes, cells.shape[-2:]).flatten(0, 1)
         rows = matches.pictures * width + place
         points = self._points(maps, rows, draws, tag)
         found, true = sample_points(maps, points, rows), _drawn_at(truths, points, size, truths.rows(matches))
@@ -160,6 +181,44 @@ class MaskTask(Task):
             "mask_bce": self.config.bce * torch.where(drawn, mask_bce(found, true), 0.0).sum() / count,
             "mask_dice": self.config.dice * torch.where(drawn, dice(found, true), 0.0).sum() / count,
         }
+
+    def finish(
+        self, prediction: MaskPrediction, matches: Matches, truths: Truths, scene: Scene, prepared: PixelMap
+    ) -> dict[str, Tensor]:
+        """Losses of the second look, on people whose mask was drawn."""
+        c, people = self.config.refinement, truths.host
+        if c is None:
+            return {}
+        drawn = people.ignore & False if people.masks is None else people.masks.valid
+        shown = truths.matches_of(drawn, matches)
+        count = count_over_ranks(len(shown), prediction.embeddings)
+        if not len(shown):
+            zero = nothing(*self.refinement.parameters()) / count
+            return {"refined_mask_bce": zero, "refined_mask_dice": zero}
+        # people of a picture side by side; empty places hold the first query and are never read
+        place, width = shown.side_by_side()
+        chosen = torch.zeros(len(truths.counts), width, dtype=torch.long, device=place.device)
+        chosen[shown.pictures, place] = shown.queries
+        logits, windows = self.refined(prediction, chosen, scene)
+        found, where = logits[shown.pictures, place].flatten(1), windows[shown.pictures, place]
+        points = where[:, None, :2] + (where[:, None, 2:] - where[:, None, :2]) * self._grid_points().to(where)
+        true = _drawn_at(truths, points, scene.padded_size, truths.rows(shown))
+        return {
+            "refined_mask_bce": c.bce * mask_bce(found, true).sum() / count,
+            "refined_mask_dice": c.dice * dice(found, true).sum() / count,
+        }
+
+    def _grid_points(self) -> Float[Tensor, "p 2"]:
+        """(x, y) of the grid's cells in 0..1 of the window, line by line."""
+        return (self.refinement.places.flatten(1).T + 1) / 2
+
+    def refined(
+        self, prediction: MaskPrediction, chosen: Int[Tensor, "b k"], scene: Scene
+    ) -> tuple[Float[Tensor, "b k g g"], Float[Tensor, "b k 4"]]:
+        """Logits on the grid of each person's window, and the windows, xyxy in 0..1 of the padded canvas."""
+        windows = self.refinement.windows(at_queries(prediction.boxes, chosen))
+        logits = prediction.logits(chosen).detach()
+        return self.refinement(prediction.pixel_map.cells, scene.fine, logits, windows), windows
 
     def _points(
         self, logits: Float[Tensor, "k h w"], rows: Int[Tensor, " n"], draws: Draws, tag: str
@@ -173,29 +232,33 @@ class MaskTask(Task):
         self, prediction: MaskPrediction, reading: Reading, scene: Scene, prepared: PixelMap
     ) -> dict[str, Tensor]:
         """Logits interpolated straight at the picture's pixels, from the valid part of the canvas only; per person only
-        where a positive cell is near, since elsewhere nothing can be positive."""
-        logits = prediction.logits(reading.picture, reading.queries).float()
-        stride = scene.padded_size[0] / logits.shape[1], scene.padded_size[1] / logits.shape[2]
-        down, right = _sampling_places(reading.to_canvas, reading.image_size, reading.canvas_size, stride)
-        positive = logits > 0
-        lines, columns = _near(positive.any(2), down), _near(positive.any(1), right)
-        windows = torch.cat([lines, columns], 1).tolist()  # host sync: the sizes of what is interpolated
+        where a positive cell is near, since elsewhere nothing can be positive. Refined masks are read from their windows."""
+        here, chosen = prediction.of(reading.picture), reading.queries[None]
+        if self.refinement is None:
+            logits = here.logits(chosen)[0]
+            patches = _near_patches(logits, reading, scene.padded_size)
+        else:
+            fine = replace(scene, fine=scene.fine[reading.picture : reading.picture + 1])
+            logits, windows = (found[0] for found in self.refined(here, chosen, fine))
+            patches = _window_patches(windows, logits.shape[-1], reading, scene.padded_size)
         masks = _no_masks(len(logits), reading.image_size, logits.device)
         inside = logits.new_zeros(len(logits))
-        for i, (top, bottom, left, end) in enumerate(windows):
-            if top < bottom and left < end:
-                values = _interpolated(logits[i], down[top:bottom], right[left:end])
+        for i, (lines, columns, down, right) in enumerate(patches):
+            if len(down) and len(right):
+                values = _interpolated(logits[i], down, right)
                 found = values > 0
-                masks[i, top:bottom, left:end] = found
+                masks[i, lines, columns] = found
                 inside[i] = torch.where(found, values.sigmoid(), 0.0).sum() / (found.sum() + 1e-6)
         return {"masks": masks, "mask_scores": reading.scores * inside}
 
     def tensors(
         self, prediction: MaskPrediction, chosen: Tensor, scene: Scene, prepared: PixelMap
     ) -> dict[str, Tensor]:
-        embeddings = at_queries(prediction.embeddings, chosen)
-        cells = prediction.pixel_map.cells
-        return {"mask_logits": (embeddings @ cells.flatten(2)).unflatten(2, cells.shape[-2:]).float()}
+        if self.refinement is None:
+            return {"mask_logits": prediction.logits(chosen)}
+        logits, windows = self.refined(prediction, chosen, scene)
+        height, width = scene.padded_size
+        return {"mask_logits": logits, "mask_windows": windows * numbers([width, height, width, height], windows)}
 
 
 FALL, MARGIN = 30.0, 0.1
@@ -215,10 +278,47 @@ def _fall(
     return -FALL * (_beyond(boxes, x, 0) + _beyond(boxes, y, 1))
 
 
-def _fall_on_cells(boxes: Float[Tensor, "n 4"], size: tuple[int, int]) -> Float[Tensor, "n h w"]:
+def _fall_on_cells(boxes: Float[Tensor, "*b n 4"], size: tuple[int, int]) -> Float[Tensor, "*b n h w"]:
     """`_fall` at the centres of the cells of a map."""
-    y, x = ((torch.arange(n, device=boxes.device) + 0.5) / n for n in size)
-    return -FALL * (_beyond(boxes, y, 1)[:, :, None] + _beyond(boxes, x, 0)[:, None])
+    y, x = (((torch.arange(n, device=boxes.device) + 0.5) / n).expand(*boxes.shape[:-2], n) for n in size)
+    return -FALL * (_beyond(boxes, y, 1)[..., :, None] + _beyond(boxes, x, 0)[..., None, :])
+
+
+Patch = tuple[slice, slice, Float[Tensor, " lines"], Float[Tensor, " columns"]]
+"""lines and columns of the picture, and where their centres lie on a map, as indices of its cells (the first's centre is 0.0)"""
+
+
+def _near_patches(logits: Float[Tensor, "n h w"], reading: Reading, padded_size: Size) -> Iterator[Patch]:
+    """Per person the patch of the picture where a positive cell of the stride-4 map is near."""
+    stride = padded_size[0] / logits.shape[1], padded_size[1] / logits.shape[2]
+    down, right = _sampling_places(reading.to_canvas, reading.image_size, reading.canvas_size, stride)
+    positive = logits > 0
+    lines, columns = _near(positive.any(2), down), _near(positive.any(1), right)
+    for top, bottom, left, end in torch.cat(
+        [lines, columns], 1
+    ).tolist():  # host sync: the sizes of what is interpolated
+        yield slice(top, bottom), slice(left, end), down[top:bottom], right[left:end]
+
+
+def _window_patches(windows: Float[Tensor, "n 4"], grid: int, reading: Reading, padded_size: Size) -> Iterator[Patch]:
+    """Per person the patch of the picture whose pixels' centres lie in the person's window (xyxy in 0..1 of the padded canvas)
+    and on the valid canvas, with their places on the window's grid. A rotated canvas raises ValueError."""
+    c = reading.to_canvas
+    _check_upright(c)
+    for window in windows.tolist():  # host sync
+        axes = []
+        for scale, offset, length, valid, padded, low, high in (
+            (c.e, c.f, reading.image_size[0], reading.canvas_size[0], padded_size[0], window[1], window[3]),
+            (c.a, c.c, reading.image_size[1], reading.canvas_size[1], padded_size[1], window[0], window[2]),
+        ):
+            low, high = low * padded, high * padded
+            centers = scale * (np.arange(length) + 0.5) + offset
+            inside = np.flatnonzero((centers >= max(low, 0.0)) & (centers < min(high, valid)))
+            here = slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0)
+            at = (centers[here] - low) / max(high - low, 1e-6) * grid - 0.5
+            axes.append((here, torch.from_numpy(at.clip(0, grid - 1)).float()))
+        (lines, down), (columns, right) = axes
+        yield lines, columns, down, right
 
 
 def _drawn_at(
@@ -235,8 +335,7 @@ def _sampling_places(
 ) -> tuple[Float[Tensor, " h"], Float[Tensor, " w"]]:
     """Where the centres of a picture's lines and columns lie on the stride-4 map, as indices of cells (the first cell's
     centre is 0.0), kept inside the valid canvas. A rotated canvas raises ValueError: its lines are no lines of the map."""
-    if to_canvas.b or to_canvas.d:
-        raise ValueError(f"masks are read from upright canvases only, not through {to_canvas}; use a letterbox")
+    _check_upright(to_canvas)
     places = []
     for scale, offset, length, valid, cell in (
         (to_canvas.e, to_canvas.f, image_size[0], canvas_size[0], stride[0]),
@@ -246,6 +345,11 @@ def _sampling_places(
         # at the last valid cell's centre nothing of the padding is blended in
         places.append(at.clamp(min=0, max=max(valid / cell - 1, 0)).float())
     return places[0], places[1]
+
+
+def _check_upright(to_canvas: Affine2D) -> None:
+    if to_canvas.b or to_canvas.d:
+        raise ValueError(f"masks are read from upright canvases only, not through {to_canvas}; use a letterbox")
 
 
 def _near(positive: Bool[Tensor, "n cells"], places: Float[Tensor, " p"]) -> Int[Tensor, "n 2"]:

@@ -23,10 +23,10 @@ def test_cells_fall_off_as_their_centres_do():
 
 def test_a_mask_stays_near_its_box_whatever_the_map_says():
     pixel_map = PixelMap(torch.ones(1, 1, 20, 20), (80, 80), torch.ones(1, 2))
-    logits = MaskPrediction(torch.full((1, 1, 1), 5.0), pixel_map, BOX[None]).logits(0)
+    logits = MaskPrediction(torch.full((1, 1, 1), 5.0), pixel_map, BOX[None]).logits(torch.tensor([[0]]))[0]
     rows, columns = (logits[0] > 0).nonzero().unbind(1)
     assert (rows.min(), rows.max()) == (7, 12) and (columns.min(), columns.max()) == (5, 14)
-    assert (MaskPrediction(torch.full((1, 1, 1), 5.0), pixel_map).logits(0) > 0).all()
+    assert (MaskPrediction(torch.full((1, 1, 1), 5.0), pixel_map).logits(torch.tensor([[0]])) > 0).all()
 
 
 def test_boxes_count_on_the_padded_canvas():

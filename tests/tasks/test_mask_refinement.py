@@ -1,0 +1,144 @@
+"""The second look at masks on a grid over each person's box."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from humanquery.core.affine import Affine2D
+from humanquery.core.errors import ConfigError
+from humanquery.core.target import empty_target
+from humanquery.tasks.base import Draws, Reading
+from humanquery.tasks.mask import MaskConfig, MaskPrediction, PixelMap, _window_patches
+from humanquery.tasks.mask_refinement import MaskRefinement, MaskRefinementConfig
+from tests.models.small import batch, crowd, person, small_config, small_model
+
+SMALL = MaskRefinementConfig(grid=8, width=8, layers=2)
+CONFIG = MaskConfig(num_points=64, in_boxes=True, refinement=SMALL)
+NAMES = ("refined_mask_bce", "refined_mask_dice")
+
+
+def net(config: MaskConfig = CONFIG):
+    return small_model(small_config(mask=config))
+
+
+def test_it_needs_masks_in_boxes():
+    with pytest.raises(ConfigError, match="set tasks.mask.in_boxes=true, or refinement=none"):
+        MaskConfig(refinement=SMALL)
+
+
+def test_an_untrained_second_look_reads_the_logits_on_the_grid():
+    torch.manual_seed(0)
+    refinement = MaskRefinement(replace(SMALL, margin=0.0), 4)
+    cells, fine = torch.randn(2, 1, 4, 16, 16)
+    x = (torch.arange(16) + 0.5).expand(1, 1, 16, 16)  # logits that tell the column
+    windows = refinement.windows(torch.tensor([[[0.5, 0.5, 0.5, 0.25]]]))
+    assert windows.tolist() == [[[0.25, 0.375, 0.75, 0.625]]]
+    found = refinement(cells, fine, x, windows)
+    assert found.shape == (1, 1, 8, 8)
+    torch.testing.assert_close(found[0, 0], (4.5 + torch.arange(8.0)).expand(8, 8))
+
+
+def test_windows_have_a_margin_on_each_side():
+    refinement = MaskRefinement(replace(SMALL, margin=0.1), 4)
+    found = refinement.windows(torch.tensor([0.5, 0.5, 0.2, 0.4]))
+    torch.testing.assert_close(found, torch.tensor([0.38, 0.26, 0.62, 0.74]))
+
+
+def test_an_untrained_second_look_gives_nearly_the_same_masks():
+    model = net(replace(CONFIG, refinement=replace(SMALL, grid=64, margin=0.8))).eval()
+    scene, task = model.scene(batch([crowd()])), model.tasks["mask"]
+    cells = torch.ones(1, 32, *scene.fine.shape[-2:])
+    prepared = PixelMap(cells, scene.padded_size, torch.ones(1, 2))
+    prediction = MaskPrediction(torch.full((1, 1, 32), 0.2), prepared, torch.tensor([[[0.5, 0.5, 0.5, 0.5]]]))
+    place = reading(size=(64, 80), canvas=(64, 80))
+    with torch.no_grad():
+        refined = task.decode(prediction, place, scene, prepared)
+        task.refinement = None
+        coarse = task.decode(prediction, place, scene, prepared)
+    both, either = ((refined["masks"] & coarse["masks"]).sum(), (refined["masks"] | coarse["masks"]).sum())
+    assert either > 1000 and both / either > 0.95
+    torch.testing.assert_close(refined["mask_scores"], coarse["mask_scores"], atol=0.02, rtol=0)
+
+
+def test_its_losses_reach_all_its_weights_and_are_zero_where_nobody_drew_a_mask():
+    model = net()
+    losses = model(batch([crowd(), person((64, 80), (5.0, 4.0, 30.0, 60.0))]), Draws())
+    assert all(losses[name] > 0 for name in NAMES)
+    sum(losses[name] for name in NAMES).backward()
+    refinement = model.tasks["mask"].refinement
+    assert refinement.correct.weight.grad.abs().sum() > 0
+    assert all(p.grad is not None for p in refinement.parameters())
+    bare = crowd().replace(masks=None)
+    for targets in ([bare], [empty_target((64, 80))]):
+        losses = model(batch(targets), Draws())
+        assert [float(losses[name].detach()) for name in NAMES] == [0.0, 0.0]
+        sum(losses.values()).backward()
+
+
+def test_it_learns_a_mask_by_heart():
+    model = net()
+    refinement = model.tasks["mask"].refinement
+    optimizer = torch.optim.Adam(refinement.parameters(), 1e-2)
+    truth = batch([crowd()])
+    first = None
+    for _ in range(80):
+        optimizer.zero_grad()
+        losses = model(truth, Draws(torch.Generator().manual_seed(0)))
+        loss = sum(losses[name] for name in NAMES)
+        first = first or loss.item()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.5 * first
+
+
+def reading(to_canvas: Affine2D = Affine2D(), size=(40, 60), canvas=(40, 60)) -> Reading:
+    return Reading(0, torch.tensor([0]), torch.ones(1), canvas, size, to_canvas)
+
+
+def patch_of(window, place: Reading, padded=(64, 64), grid=8):
+    return next(_window_patches(torch.tensor([window]), grid, place, padded))
+
+
+def test_a_patch_holds_the_pixels_of_the_window_and_their_places_on_the_grid():
+    lines, columns, down, right = patch_of((0.25, 0.125, 0.5, 0.375), reading())
+    assert (lines, columns) == (slice(8, 24), slice(16, 32))
+    torch.testing.assert_close(down, ((torch.arange(16) + 0.5) / 2 - 0.5).clamp(0, 7))
+    torch.testing.assert_close(right, down)
+
+
+def test_a_patch_ends_where_the_picture_or_the_valid_canvas_ends():
+    lines, columns, *_ = patch_of((-0.5, 0.5, 2.0, 2.0), reading())
+    assert (lines, columns) == (slice(32, 40), slice(0, 60))
+    lines, *_ = patch_of((0.0, 0.9, 0.1, 1.0), reading())
+    assert lines == slice(0, 0)
+
+
+def test_a_mirrored_picture_is_read_backwards_and_a_turned_one_is_refused():
+    mirrored = Affine2D.translation(60.0, 0.0) @ Affine2D.scaling(-1.0, 1.0)
+    _, columns, _, right = patch_of((0.0, 0.0, 0.25, 0.25), reading(mirrored))
+    assert columns == slice(44, 60) and right[0] == 7 and right[-1] == 0
+    with pytest.raises(ValueError, match="upright canvases only"):
+        patch_of((0.0, 0.0, 0.25, 0.25), reading(Affine2D.rotation(10.0)))
+
+
+def test_the_graph_gives_logits_on_windows_in_canvas_px():
+    model = net().eval()
+    with torch.no_grad():
+        scene = model.scene(batch([crowd()]))
+        prepared = model.prepare(scene)
+        task, mask = model.tasks["mask"], model.read_queries(scene, prepared, every_stage=False).layers[-1]["mask"]
+        chosen = torch.tensor([[0, 3]])
+        found = task.tensors(mask, chosen, scene, prepared["mask"])
+        logits, windows = task.refined(mask, chosen, scene)
+    assert torch.equal(found["mask_logits"], logits) and logits.shape == (1, 2, 8, 8)
+    height, width = scene.padded_size
+    torch.testing.assert_close(found["mask_windows"], windows * torch.tensor([width, height, width, height]))
+
+
+def test_one_picture_of_a_prediction_stands_alone():
+    cells = torch.arange(2.0)[:, None, None, None].expand(2, 1, 4, 4)
+    prediction = MaskPrediction(torch.ones(2, 3, 1), PixelMap(cells, (16, 16), torch.ones(2, 2)), torch.ones(2, 3, 4))
+    alone = prediction.of(1)
+    assert alone.pixel_map.cells.shape == (1, 1, 4, 4) and (alone.pixel_map.cells == 1).all()
+    assert alone.embeddings.shape == (1, 3, 1) and alone.boxes.shape == (1, 3, 4)
