@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 from torchvision.ops import roi_align
 
 from humanquery.tasks.base import silent
@@ -15,10 +16,10 @@ class MaskRefinementConfig:
     """Convolutions over the person's box, as in the mask head of Mask R-CNN, that correct the product of query and pixel map."""
 
     grid: int = 32
-    """cells along each side of the box"""
+    """cells of a mask along each side of the box, even; features are read on half as many"""
     margin: float = 0.1
     """of the box's sides, added on each side"""
-    width: int = 64
+    width: int = 128
     layers: int = 4
     bce: float = 8.0
     dice: float = 5.0
@@ -30,14 +31,19 @@ class MaskRefinement(nn.Module):
     def __init__(self, config: MaskRefinementConfig, dim: int):
         super().__init__()
         self.config = c = config
-        self.reduce = nn.Conv2d(2 * dim, c.width, 1)
         layers: list[nn.Module] = []
         for i in range(c.layers):
-            layers += [nn.Conv2d(c.width + (0 if i else 4), c.width, 3, padding=1), nn.GroupNorm(8, c.width), nn.ReLU()]
-        self.look = nn.Sequential(*layers)
-        self.correct = silent(nn.Conv2d(c.width, 1, 1))
-        line = (torch.arange(c.grid) + 0.5) / c.grid * 2 - 1
-        self.register_buffer("places", torch.stack(torch.meshgrid(line, line, indexing="xy")), persistent=False)
+            width = c.width if i else 2 * dim + 4
+            layers += [nn.Conv2d(width, c.width, 3, padding=1), nn.GroupNorm(8, c.width), nn.ReLU()]
+        self.look = nn.Sequential(*layers, nn.ConvTranspose2d(c.width, c.width // 2, 2, stride=2), nn.ReLU())
+        self.correct = nn.Sequential(
+            nn.Conv2d(c.width // 2 + 2, c.width // 4, 3, padding=1), nn.ReLU(), nn.Conv2d(c.width // 4, 1, 1)
+        )
+        silent(self.correct)
+        for cells in (c.grid // 2, c.grid):
+            line = (torch.arange(cells) + 0.5) / cells * 2 - 1
+            name = "places" if cells == c.grid else "coarse_places"
+            self.register_buffer(name, torch.stack(torch.meshgrid(line, line, indexing="xy")), persistent=False)
 
     def windows(self, boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
         """What the grids cover: cxcywh boxes with the margin, as xyxy in the same unit."""
@@ -55,14 +61,14 @@ class MaskRefinement(nn.Module):
         be corrected; windows are xyxy in 0..1 of the maps."""
         b, k, height, width = logits.shape
         where = windows.detach().float().flatten(0, 1) * windows.new_tensor([width, height, width, height])
-        features = self.reduce(torch.cat([cells, fine], 1)).relu()
         picture = torch.arange(b, device=where.device, dtype=where.dtype)[:, None].expand(b, k).reshape(-1, 1)
         person = torch.arange(b * k, device=where.device, dtype=where.dtype)[:, None]
-        seen = self._on_grid(features, torch.cat([picture, where], 1))
-        start = self._on_grid(logits.flatten(0, 1)[:, None], torch.cat([person, where], 1))
-        places = self.places.expand(b * k, -1, -1, -1)
-        known = torch.cat([seen, start.clamp(-12, 12) / 4, start.sigmoid(), places], 1)
-        return (start + self.correct(self.look(known)).float()).squeeze(1).unflatten(0, (b, k))
-
-    def _on_grid(self, maps: Tensor, rois: Float[Tensor, "n 5"]) -> Float[Tensor, "n c g g"]:
-        return roi_align(maps.float(), rois, self.config.grid, sampling_ratio=2, aligned=True)
+        here, coarse, grid = torch.cat([picture, where], 1), self.config.grid // 2, self.config.grid
+        maps = [roi_align(m.float(), here, coarse, sampling_ratio=2, aligned=True) for m in (cells, fine)]
+        start = roi_align(
+            logits.flatten(0, 1)[:, None].float(), torch.cat([person, where], 1), grid, sampling_ratio=2, aligned=True
+        )
+        known = torch.cat([start.clamp(-12, 12) / 4, start.sigmoid()], 1)
+        places = self.coarse_places.expand(b * k, -1, -1, -1)
+        seen = self.look(torch.cat([*maps, avg_pool2d(known, 2), places], 1))
+        return (start + self.correct(torch.cat([seen, known.to(seen)], 1)).float()).squeeze(1).unflatten(0, (b, k))
