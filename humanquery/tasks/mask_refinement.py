@@ -59,6 +59,12 @@ class MaskRefinement(nn.Module):
     ) -> Float[Tensor, "b k g g"]:
         """Refined logits on the grids. `cells` is the pixel map and `fine` the neck's map of stride 4; `logits` the masks to
         be corrected; windows are xyxy in 0..1 of the maps."""
+        return self.refined(*self.cut(cells, fine, logits, windows)).unflatten(0, logits.shape[:2])
+
+    def cut(
+        self, cells: Tensor, fine: Tensor, logits: Tensor, windows: Tensor
+    ) -> tuple[Float[Tensor, "n d r r"], Float[Tensor, "n 1 g g"]]:
+        """Both maps, one above the other, on half the grid, and logits on the grid, of all n = b · k people."""
         b, k, height, width = logits.shape
         where = windows.detach().float().flatten(0, 1) * windows.new_tensor([width, height, width, height])
         picture = torch.arange(b, device=where.device, dtype=where.dtype)[:, None].expand(b, k).reshape(-1, 1)
@@ -68,7 +74,11 @@ class MaskRefinement(nn.Module):
         start = roi_align(
             logits.flatten(0, 1)[:, None].float(), torch.cat([person, where], 1), grid, sampling_ratio=2, aligned=True
         )
+        return torch.cat(maps, 1), start
+
+    def refined(self, maps: Float[Tensor, "n d r r"], start: Float[Tensor, "n 1 g g"]) -> Float[Tensor, "n g g"]:
+        """Logits of people of whom `cut` was given."""
         known = torch.cat([start.clamp(-12, 12) / 4, start.sigmoid()], 1)
-        places = self.coarse_places.expand(b * k, -1, -1, -1)
-        seen = self.look(torch.cat([*maps, avg_pool2d(known, 2), places], 1))
-        return (start + self.correct(torch.cat([seen, known.to(seen)], 1)).float()).squeeze(1).unflatten(0, (b, k))
+        places = self.coarse_places.expand(len(start), -1, -1, -1)
+        seen = self.look(torch.cat([maps, avg_pool2d(known, 2), places], 1))
+        return (start + self.correct(torch.cat([seen, known.to(seen)], 1)).float()).squeeze(1)
