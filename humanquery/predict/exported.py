@@ -110,6 +110,8 @@ class ExportedPredictor(Looker):
             confidence = found.get("keypoint_confidence", found["scores"])
             alike = np.repeat(confidence[:, None], len(self.skeleton), 1)
             fields["keypoint_scores"] = found.get("keypoint_scores", alike)
+            if "keypoint_scores" in found:
+                fields["pose_scores"] = found["scores"] * _sureness(found["keypoint_scores"])
         fields |= {name: found[name] for name in ("gender", "age") if name in tasks and name in found}
         if "mask" in tasks and "mask_logits" in found:
             masks, inside = picture_masks(found["mask_logits"], meta, padded)
@@ -128,6 +130,11 @@ def collate(canvases: list[UInt8[np.ndarray, "_ _ 3"]], step: int) -> UInt8[np.n
     for image, canvas in zip(images, canvases, strict=True):
         image[:, : canvas.shape[0], : canvas.shape[1]] = canvas.transpose(2, 0, 1)
     return images
+
+
+def _sureness(joints: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
+    """Of a pose: the mean of its joints' scores, weighed by themselves, as `KeypointsTask.decode`."""
+    return (joints**2).sum(1) / np.maximum(joints.sum(1), 1e-6)
 
 
 def _moved(points: Float[np.ndarray, "n k 2"], to_picture: Affine2D, size: Size) -> Float[np.ndarray, "n k 2"]:
