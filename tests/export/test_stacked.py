@@ -20,6 +20,8 @@ from humanquery.predict import load
 from humanquery.predict.exported import ExportedPredictor, open_exported
 from humanquery.tasks.keypoint_refinement import RefinementConfig
 from humanquery.tasks.keypoints import KeypointsConfig
+from humanquery.tasks.mask import MaskConfig
+from humanquery.tasks.mask_refinement import MaskRefinementConfig
 from tests.models.small import small_config
 
 onnx = pytest.importorskip("onnx", reason="needs humanquery[export]")
@@ -40,12 +42,13 @@ JOINTS = KeypointsConfig(
     refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, scores=True, evidence=True),
     heatmap=None,
 )
+MASKS = MaskConfig(num_points=64, in_boxes=True, refinement=MaskRefinementConfig(grid=8, width=8, layers=1))
 
 
 @pytest.fixture(scope="module")
 def stacked_weights(tmp_path_factory) -> Path:
     config = replace(
-        small_config(keypoints=JOINTS),
+        small_config(keypoints=JOINTS, mask=MASKS),
         backbone=StackedBackbone(PARTS),
         denoising=None,
         priors=("person", "keypoints", "gender", "age"),
@@ -84,7 +87,7 @@ def test_a_stack_of_backbones_says_the_same_from_its_file_whatever_the_canvas(
     with torch.inference_mode():
         network = Graph(load(stacked_weights, "cpu").system)(images, sizes)
     file = exported.run(images.numpy(), sizes.numpy())
-    assert network.keys() == file.keys() and {"keypoint_scores", "gender", "age", "mask_logits"} <= file.keys()
+    assert network.keys() == file.keys() and {"keypoint_scores", "gender", "age", "mask_windows"} <= file.keys()
     for name, said in network.items():
         reach = max(1.0, float(said.abs().max()))
         np.testing.assert_allclose(file[name], said.numpy(), rtol=0, atol=1e-4 * reach, err_msg=name)
