@@ -182,17 +182,17 @@ def window_masks(
     return masks, inside
 
 
-Taps = tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"], Float[np.ndarray, " p"]]
+Taps = tuple[Int[np.ndarray, "_"], Int[np.ndarray, "_"], Float[np.ndarray, "_"]]
 """for each pixel of one axis of the picture: the two cells around its centre, and the share of the second"""
 
 
-def _blended(cells: Float[np.ndarray, "h w"], down: Taps, across: Taps) -> Float[np.ndarray, "lines columns"]:
+def _blended(cells: Float[np.ndarray, "h w"], down: Taps, across: Taps) -> Float[np.ndarray, "_ _"]:
     (top, bottom, y), (left, right, x) = down, across
     lines = cells[:, left] * (1 - x) + cells[:, right] * x
     return lines[top] * (1 - y[:, None]) + lines[bottom] * y[:, None]
 
 
-def _mean_inside(full: Float[np.ndarray, "lines columns"]) -> float:
+def _mean_inside(full: Float[np.ndarray, "_ _"]) -> float:
     """Mean probability where it is over a half; 0 where nothing is."""
     positive = full[full > 0]
     return float((1 / (1 + np.exp(-positive))).sum() / (len(positive) + 1e-6))
@@ -218,7 +218,7 @@ def _window_taps(
     return here, _two_cells((centers[here] - low) / max(high - low, 1e-6) * cells - 0.5, cells)
 
 
-def _two_cells(place: Float[np.ndarray, " p"], cells: int) -> Taps:
+def _two_cells(place: Float[np.ndarray, "_"], cells: int) -> Taps:
     """Places as indices of cells, 0.0 the first one's centre."""
     place = place.clip(0, cells - 1).astype(np.float32)
     low = np.floor(place).astype(np.int64)
