@@ -47,8 +47,10 @@ MASKS = MaskConfig(num_points=64, in_boxes=True, refinement=MaskRefinementConfig
 
 @pytest.fixture(scope="module")
 def stacked_weights(tmp_path_factory) -> Path:
+    small = small_config(keypoints=JOINTS, mask=MASKS)
     config = replace(
-        small_config(keypoints=JOINTS, mask=MASKS),
+        small,
+        transformer=replace(small.transformer, decoder_layers=1),
         backbone=StackedBackbone(PARTS),
         denoising=None,
         priors=("person", "keypoints", "gender", "age"),
@@ -77,6 +79,7 @@ def exported(stacked_weights, tmp_path_factory) -> ExportedPredictor:
     return open_exported(out, "cpu", threads=1)
 
 
+@pytest.mark.slow  # most of it is the trace and its translation
 @pytest.mark.parametrize(("count", "height", "width"), [(2, 128, 160), (1, 96, 224)])
 def test_a_stack_of_backbones_says_the_same_from_its_file_whatever_the_canvas(
     stacked_weights, exported, count, height, width
