@@ -45,7 +45,7 @@ class AttributesFeatures(Backbone):
 
     def see(self, images: Float[Tensor, "b 3 h w"]) -> Sight:
         height, width = images.shape[-2:]
-        empty = [images.new_zeros(len(images), 0, -(-height // s), -(-width // s)) for s in self.strides]
+        empty = [images.new_zeros(images.shape[0], 0, -(-height // s), -(-width // s)) for s in self.strides]
         return Sight(empty, attributes=Looks(self.backbone, self.regions, images))
 
 

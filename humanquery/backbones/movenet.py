@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from humanquery.backbones.parts import Backbone, fill, freeze, read_tensors
 from humanquery.backbones.sight import WINDOW, Sight
 from humanquery.core.errors import ConfigError
 from humanquery.core.transfer import numbers
+from humanquery.losses.shapes import sample_points
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,23 @@ class MoveNetFeatures(Backbone):
                 features.append(x)
         return [*features, self.head(x)]
 
-    def _poses(self, images: Tensor, told: "Told", scale: float) -> tuple["MoveNetPoses", tuple[float, float]]:
+    def _poses(self, images: Tensor, told: "Told", scale: float) -> tuple["MoveNetPoses", Float[Tensor, "2"]]:
         """Joints at one size of the picture, its sides rounded to multiples of 32; and the true scales (x, y)."""
+        poses = told.poses()
         if scale == 1.0:
-            return told.poses(), (1.0, 1.0)
+            return poses, numbers([1.0, 1.0], poses.joints)
         height, width = images.shape[-2:]
-        size = [max(1, round(side * scale / 32)) * 32 for side in (height, width)]
-        resized = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=scale < 1)
-        return self.people.told(self._maps(resized)).poses(), (size[1] / width, size[0] / height)
+        tall, wide = _scaled(height, scale), _scaled(width, scale)
+        resized = F.interpolate(images, (tall, wide), mode="bilinear", align_corners=False, antialias=scale < 1)
+        poses = self.people.told(self._maps(resized)).poses()
+        return poses, numbers([wide, tall], poses.joints) / numbers([width, height], poses.joints)
+
+
+def _scaled(side: int, scale: float) -> int:
+    """The multiple of 32 nearest to `side` · `scale`, at least 32. In whole numbers, so that a side may be a symbol."""
+    share = Fraction(scale).limit_denominator(1000)
+    steps = (side * share.numerator + 16 * share.denominator) // (32 * share.denominator)
+    return 32 * torch.sym_max(steps, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +142,7 @@ class MoveNetPoses:
         height, width = self.joints.shape[-2:]
         cell = self._centers(boxes.float() / self.STRIDE)
         votes = _at(self.votes, cell).unflatten(-1, (17, 2)).flip(-1)
-        votes = votes + torch.stack([cell % width, cell // width], -1)[:, :, None]
+        votes = votes + self._places(cell)[:, :, None]
         steps = torch.arange(-self.REACH, self.REACH + 1, device=boxes.device)
         around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).flatten(0, 1)
         cells = votes.round()[..., None, :].long() + around
@@ -142,7 +153,7 @@ class MoveNetPoses:
         heat = self.joints.flatten(2).gather(2, places.transpose(1, 2).reshape(b, 17, -1)).view(b, 17, q, len(around))
         best = (heat.transpose(1, 2) / (apart + self.DISTANCE)).argmax(-1, keepdim=True)
         place = places.gather(-1, best).squeeze(-1)
-        found = torch.stack([place % width, place // width], -1) + self._inside(place)
+        found = self._places(place) + self._inside(place)
         return found * self.STRIDE + 0.5, heat.transpose(1, 2).gather(-1, best).squeeze(-1)
 
     def around(
@@ -159,9 +170,9 @@ class MoveNetPoses:
         wide = (sides.float().amax(-1) / self.STRIDE / (4 * WINDOW)).clamp(min=1)[..., None, None, None]
         windows = torch.cat([steps.expand(b, n, 1, -1, 2), steps * wide], 3) * (2 / size)
         places = (middle[..., None, :] + windows).transpose(1, 2).flatten(0, 1)
-        own = F.grid_sample(heat.flatten(0, 1)[:, None], places, align_corners=False)
+        own = _sampled(heat.flatten(0, 1)[:, None], places)
         own = own.view(b, k, n, windows.shape[3]).transpose(1, 2)
-        every = F.grid_sample(heat, middle.flatten(1, 2)[:, None], align_corners=False)
+        every = _sampled(heat, middle.flatten(1, 2)[:, None])
         return torch.cat([own, every[:, :, 0].transpose(1, 2).reshape(b, n, k, k)], -1)
 
     def of(self, picture: int) -> "MoveNetPoses":
@@ -178,6 +189,11 @@ class MoveNetPoses:
         log_centers = self.centers[:, 0].clamp(min=1e-9).log()
         return (from_y[..., :, None] + from_x[..., None, :] + log_centers[:, None]).flatten(2).argmax(-1)
 
+    def _places(self, cells: Int[Tensor, "*n"]) -> Int[Tensor, "*n 2"]:
+        """Column and line of cells that are counted line by line."""
+        width = numbers([self.joints.shape[-1]], cells)  # a tensor: the remainder by a symbol has no form in ONNX
+        return torch.stack([cells % width, cells // width], -1)
+
     def _inside(self, place: Int[Tensor, "b q 17"]) -> Float[Tensor, "b q 17 2"]:
         b, q, k = place.shape
         index = place.transpose(1, 2)[:, :, None].expand(b, k, 2, q)
@@ -188,20 +204,29 @@ def _at(maps: Float[Tensor, "b c h w"], cells: Int[Tensor, "b q"]) -> Float[Tens
     return maps.flatten(2).transpose(1, 2).gather(1, cells[..., None].expand(-1, -1, maps.shape[1]))
 
 
+def _sampled(maps: Float[Tensor, "m c h w"], places: Float[Tensor, "m i j 2"]) -> Float[Tensor, "m c i j"]:
+    """`grid_sample` with zeros beyond the edge; in a traced graph the same by indexing, which every runtime has."""
+    if not torch.compiler.is_compiling():
+        return F.grid_sample(maps, places, align_corners=False)
+    points = (places.flatten(1, 2) + 1) / 2
+    values = sample_points(maps.flatten(0, 1), points.repeat_interleave(maps.shape[1], 0))
+    return values.reshape(*maps.shape[:2], *places.shape[1:3])
+
+
 class MoveNetPyramid:
     """`MoveNetPoses` of several sizes of the same pictures; every person is read at one of them."""
 
     BEST = 130.0
     """px, the root of a person's box area at which MoveNet finds joints best (measured on photos of the training part)"""
 
-    def __init__(self, levels: list[tuple[MoveNetPoses, tuple[float, float]]]):
+    def __init__(self, levels: list[tuple[MoveNetPoses, Float[Tensor, "2"]]]):
+        """Each size's maps with its scales (x, y)."""
         self.levels = levels
 
     def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q 17 2"], Float[Tensor, "b q 17"]]:
         """See `MoveNetPoses.in_boxes`."""
         answers = []
         for poses, scale in self.levels:
-            scale = numbers(scale, boxes)
             joints, scores = poses.in_boxes(boxes * scale.repeat(2))
             answers.append((joints / scale, scores))
         level = self._level(boxes[..., 2:] - boxes[..., :2])
@@ -211,10 +236,7 @@ class MoveNetPyramid:
         self, joints: Float[Tensor, "b n 17 2"], sides: Float[Tensor, "b n 2"]
     ) -> Float[Tensor, "b n 17 evidence"]:
         """See `MoveNetPoses.around`."""
-        seen = []
-        for poses, scale in self.levels:
-            scale = numbers(scale, joints)
-            seen.append(poses.around(joints * scale, sides * scale))
+        seen = [poses.around(joints * scale, sides * scale) for poses, scale in self.levels]
         return _chosen(seen, self._level(sides))
 
     def of(self, picture: int) -> "MoveNetPyramid":
@@ -223,7 +245,7 @@ class MoveNetPyramid:
     def _level(self, sides: Float[Tensor, "b q 2"]) -> Int[Tensor, "b q"]:
         """The size of picture in which each person is nearest to `BEST`."""
         root = sides.float().clamp(min=1).log().mean(-1, keepdim=True)
-        scales = numbers([math.log(x * y) / 2 for _, (x, y) in self.levels], root)
+        scales = torch.stack([scale for _, scale in self.levels]).log().mean(-1)
         return (root + scales - math.log(self.BEST)).abs().argmin(-1)
 
 

@@ -23,7 +23,7 @@ TIED_SHARE = 0.2
 """of the pictures may hold a tie in the choice of queries; their numbers are not compared one by one, their AP is"""
 BATCH = 2
 UNIT_RANGE = ("scores", "gender", "keypoint_confidence", "keypoint_scores")
-CANVAS_RANGE = ("boxes", "keypoints")
+CANVAS_RANGE = ("boxes", "keypoints", "mask_windows")
 CHOICES = ("queries", "tokens")
 
 Outputs = dict[str, np.ndarray]

@@ -76,7 +76,7 @@ def cut_views(images: Float[Tensor, "b 3 h w"], boxes: Boxes, config: RegionConf
     square = torch.stack([middle - short / 2, inside[:, 1], middle + short / 2, inside[:, 1] + short], 1)
     views = [
         roi_align(
-            images.float(), torch.cat([which, _widened(part, config.margin)], 1), size, sampling_ratio=-1, aligned=True
+            images.float(), torch.cat([which, _widened(part, config.margin)], 1), size, sampling_ratio=0, aligned=True
         )
         for part, size in ((inside, config.whole), (square, config.upper))
     ]
@@ -148,7 +148,7 @@ def read_people(
 ) -> RegionReading:
     """Everybody in the boxes of normalised pictures: both views through the backbone, their coarsest maps to the head."""
     views = cut_views(images, boxes, regions.config)
-    if not len(views.aspect):  # some layers refuse an empty batch; one blank person keeps the graph
+    if views.aspect.shape[0] == 0:  # some layers refuse an empty batch; one blank person keeps the graph
         blank = [view.new_zeros(1, *view.shape[1:]) for view in (views.whole, views.upper)]
         found = regions(*(backbone(view)[-1] for view in blank), views.aspect.new_zeros(1, 1))
         return RegionReading(found.vectors[:0], found.gender_logit[:0], found.age_logits[:0])

@@ -19,7 +19,8 @@ from humanquery.data.canvas import letterbox
 from humanquery.predict.pictures import Looker, Picture, as_array
 
 FORMAT = "humanquery-export"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: masks of the whole canvas only; 2: also masks in windows"""
 FACTS = "humanquery.json"
 """name of the facts inside an exported file"""
 
@@ -110,9 +111,14 @@ class ExportedPredictor(Looker):
             confidence = found.get("keypoint_confidence", found["scores"])
             alike = np.repeat(confidence[:, None], len(self.skeleton), 1)
             fields["keypoint_scores"] = found.get("keypoint_scores", alike)
+            if "keypoint_scores" in found:
+                fields["pose_scores"] = found["scores"] * _sureness(found["keypoint_scores"])
         fields |= {name: found[name] for name in ("gender", "age") if name in tasks and name in found}
         if "mask" in tasks and "mask_logits" in found:
-            masks, inside = picture_masks(found["mask_logits"], meta, padded)
+            if "mask_windows" in found:
+                masks, inside = window_masks(found["mask_logits"], found["mask_windows"], meta)
+            else:
+                masks, inside = picture_masks(found["mask_logits"], meta, padded)
             fields |= {"masks": masks, "mask_scores": found["scores"] * inside}
         return Persons(
             image_size=meta.image_size,
@@ -128,6 +134,11 @@ def collate(canvases: list[UInt8[np.ndarray, "_ _ 3"]], step: int) -> UInt8[np.n
     for image, canvas in zip(images, canvases, strict=True):
         image[:, : canvas.shape[0], : canvas.shape[1]] = canvas.transpose(2, 0, 1)
     return images
+
+
+def _sureness(joints: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
+    """Of a pose: the mean of its joints' scores, weighed by themselves, as `KeypointsTask.decode`."""
+    return (joints**2).sum(1) / np.maximum(joints.sum(1), 1e-6)
 
 
 def _moved(points: Float[np.ndarray, "n k 2"], to_picture: Affine2D, size: Size) -> Float[np.ndarray, "n k 2"]:
@@ -151,21 +162,64 @@ def picture_masks(
     masks = np.zeros((len(logits), height, width), bool)
     inside = np.zeros(len(logits), np.float32)
     for i, cells in enumerate(logits):
-        lines = cells[:, left] * (1 - x) + cells[:, right] * x
-        full = lines[top] * (1 - y[:, None]) + lines[bottom] * y[:, None]
-        masks[i] = full > 0
-        inside[i] = (1 / (1 + np.exp(-full[masks[i]]))).sum() / (masks[i].sum() + 1e-6)
+        full = _blended(cells, (top, bottom, y), (left, right, x))
+        masks[i], inside[i] = full > 0, _mean_inside(full)
     return masks, inside
 
 
-def _taps(
-    pixels: int, scale: float, shift: float, padded: int, cells: int, canvas: int
-) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-    """For each pixel of one axis of the picture: the two cells around its centre, and the share of the second."""
+def window_masks(
+    logits: Float[np.ndarray, "n g g"], windows: Float[np.ndarray, "n 4"], meta: Meta
+) -> tuple[Bool[np.ndarray, "n H W"], Float[np.ndarray, " n"]]:
+    """`picture_masks` from logits on grids over windows (xyxy px of the canvas); nothing is inside beyond a window."""
+    (height, width), move = meta.image_size, meta.to_canvas
+    masks = np.zeros((len(logits), height, width), bool)
+    inside = np.zeros(len(logits), np.float32)
+    for i, (cells, (x1, y1, x2, y2)) in enumerate(zip(logits, windows.tolist(), strict=True)):
+        lines, down = _window_taps(height, move.e, move.f, (y1, y2), len(cells), meta.canvas_size[0])
+        columns, across = _window_taps(width, move.a, move.c, (x1, x2), len(cells), meta.canvas_size[1])
+        full = _blended(cells, down, across)
+        masks[i, lines, columns], inside[i] = full > 0, _mean_inside(full)
+    return masks, inside
+
+
+Taps = tuple[Int[np.ndarray, "_"], Int[np.ndarray, "_"], Float[np.ndarray, "_"]]
+"""for each pixel of one axis of the picture: the two cells around its centre, and the share of the second"""
+
+
+def _blended(cells: Float[np.ndarray, "h w"], down: Taps, across: Taps) -> Float[np.ndarray, "_ _"]:
+    (top, bottom, y), (left, right, x) = down, across
+    lines = cells[:, left] * (1 - x) + cells[:, right] * x
+    return lines[top] * (1 - y[:, None]) + lines[bottom] * y[:, None]
+
+
+def _mean_inside(full: Float[np.ndarray, "_ _"]) -> float:
+    """Mean probability where it is over a half; 0 where nothing is."""
+    positive = full[full > 0]
+    return float((1 / (1 + np.exp(-positive))).sum() / (len(positive) + 1e-6))
+
+
+def _taps(pixels: int, scale: float, shift: float, padded: int, cells: int, canvas: int) -> Taps:
+    """Of all pixels of the picture on a map of the padded canvas."""
     stride = padded / cells
     place = (np.arange(pixels, dtype=np.float32) + 0.5) * scale + shift
     # half a cell from the edge of the valid part nothing of the padding is blended in
     place = np.minimum(place / stride, max(canvas / stride - 0.5, 0.5)) - 0.5
+    return _two_cells(place, cells)
+
+
+def _window_taps(
+    pixels: int, scale: float, shift: float, window: tuple[float, float], cells: int, canvas: int
+) -> tuple[slice, Taps]:
+    """Which pixels of the picture have their centre in the window and on the canvas, and where on the window's grid."""
+    low, high = window
+    centers = (np.arange(pixels) + 0.5) * scale + shift
+    inside = np.flatnonzero((centers >= max(low, 0.0)) & (centers < min(high, canvas)))
+    here = slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0)
+    return here, _two_cells((centers[here] - low) / max(high - low, 1e-6) * cells - 0.5, cells)
+
+
+def _two_cells(place: Float[np.ndarray, "_"], cells: int) -> Taps:
+    """Places as indices of cells, 0.0 the first one's centre."""
     place = place.clip(0, cells - 1).astype(np.float32)
     low = np.floor(place).astype(np.int64)
     return low, np.minimum(low + 1, cells - 1), place - low

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from torchvision.ops import roi_align
 
+from humanquery.core.transfer import numbers
 from humanquery.tasks.base import silent
 
 
@@ -66,7 +67,8 @@ class MaskRefinement(nn.Module):
     ) -> tuple[Float[Tensor, "n d r r"], Float[Tensor, "n 1 g g"]]:
         """Both maps, one above the other, on half the grid, and logits on the grid, of all n = b · k people."""
         b, k, height, width = logits.shape
-        where = windows.detach().float().flatten(0, 1) * windows.new_tensor([width, height, width, height])
+        where = windows.detach().float().flatten(0, 1)
+        where = where * numbers([width, height, width, height], where)
         picture = torch.arange(b, device=where.device, dtype=where.dtype)[:, None].expand(b, k).reshape(-1, 1)
         person = torch.arange(b * k, device=where.device, dtype=where.dtype)[:, None]
         here, coarse, grid = torch.cat([picture, where], 1), self.config.grid // 2, self.config.grid

@@ -14,7 +14,7 @@ from humanquery.backbones import (
     TimmBackbone,
     build,
 )
-from humanquery.backbones.movenet import MoveNetPoses, MoveNetPyramid
+from humanquery.backbones.movenet import MoveNetPoses, MoveNetPyramid, _sampled, _scaled
 from humanquery.core.errors import ConfigError
 from humanquery.models.attributes.attributes import Attributes
 from humanquery.models.attributes.config import AttributesConfig
@@ -82,6 +82,14 @@ def test_around_a_joint_its_own_map_is_seen_finely_and_widely_and_every_map_in_t
     assert torch.equal(maps.of(0).around(joints, torch.ones(1, 2, 2)), maps.around(joints, torch.ones(1, 2, 2)))
 
 
+def test_in_a_trace_places_are_sampled_the_same_by_indexing(monkeypatch):
+    torch.manual_seed(0)
+    maps, places = torch.rand(2, 3, 8, 12), torch.rand(2, 4, 5, 2) * 2.6 - 1.3
+    sampled = _sampled(maps, places)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(_sampled(maps, places), sampled)
+
+
 def everywhere(column: float, size: int) -> MoveNetPoses:
     """Says that all joints are in one column."""
     maps = poses(size)
@@ -92,7 +100,7 @@ def everywhere(column: float, size: int) -> MoveNetPoses:
 
 def test_every_person_is_read_in_the_size_of_picture_that_suits_it():
     pyramid = MoveNetPyramid(
-        [(everywhere(2, 16), (0.5, 0.5)), (everywhere(6, 32), (1.0, 1.0)), (everywhere(9, 64), (2.0, 2.0))]
+        [(everywhere(column, size), torch.full((2,), size / 32)) for column, size in ((2, 16), (6, 32), (9, 64))]
     )
     boxes = torch.tensor(
         [[[0.0, 0.0, 260.0, 260.0], [0.0, 0.0, 130.0, 130.0], [0.0, 0.0, 130.0, 32.5], [0.0, 0.0, 0.0, 0.0]]]
@@ -120,6 +128,13 @@ def test_more_sizes_of_the_picture_change_joints_and_no_maps():
     plain, smaller, larger = (sight.poses.in_boxes(boxes)[0] for sight in sights)
     assert torch.equal(plain, smaller)  # nobody is larger than suits the picture itself
     assert not torch.equal(plain, larger)
+
+
+def test_a_scaled_side_is_the_nearest_multiple_of_32():
+    sides = (32, 64, 96, 128, 160, 416, 320, 500)
+    for scale in (0.6, 1.6, 0.3):
+        assert [_scaled(side, scale) for side in sides] == [max(1, round(side * scale / 32)) * 32 for side in sides]
+    assert _scaled(96, 0.5) == 64 and _scaled(160, 0.5) == 96  # half a step is rounded up
 
 
 def test_pose_scales_without_the_picture_itself_are_refused():

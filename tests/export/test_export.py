@@ -17,7 +17,7 @@ from humanquery.export import export
 from humanquery.export.graph import Graph, example
 from humanquery.export.verify import Comparison, compare
 from humanquery.export.write import refuse
-from humanquery.predict.exported import FACTS, collate, open_exported, picture_masks
+from humanquery.predict.exported import FACTS, collate, open_exported, picture_masks, window_masks
 
 onnx = pytest.importorskip("onnx", reason="needs humanquery[export]")
 pytest.importorskip("onnxruntime", reason="needs humanquery[onnx]")
@@ -101,6 +101,32 @@ def test_masks_have_the_pixels_of_the_torch_path():
         np.testing.assert_allclose(inside, mean.numpy(), rtol=1e-4)
 
 
+def test_masks_in_windows_have_the_pixels_of_the_torch_path():
+    from humanquery.data.canvas import letterbox
+    from humanquery.tasks.base import Reading
+    from humanquery.tasks.mask import _interpolated, _window_patches
+
+    noise = np.random.default_rng(0)
+    logits = noise.normal(size=(4, 8, 8)).astype(np.float32)
+    windows = np.array([[-9, 5, 40, 50], [30.5, 20, 90, 99], [7, 7, 7, 7], [200, 200, 300, 300]], np.float32)
+    for size in ((40, 90), (200, 150)):
+        meta = letterbox(np.zeros((*size, 3), np.uint8), 64, 96)[1]
+        masks, inside = window_masks(logits, windows, meta)
+        rows = torch.arange(4)
+        reading = Reading(0, rows, rows.float(), meta.canvas_size, meta.image_size, meta.to_canvas)
+        unit = torch.from_numpy(windows) / torch.tensor([128, 96, 128, 96])
+        patches = _window_patches(unit, 8, reading, (96, 128))
+        for i, (lines, columns, down, right) in enumerate(patches):
+            expected = np.zeros(meta.image_size, bool)
+            if len(down) and len(right):
+                full = _interpolated(torch.from_numpy(logits[i]), down, right)
+                expected[lines, columns] = full > 0
+                mean = torch.where(full > 0, full.sigmoid(), 0.0).sum() / ((full > 0).sum() + 1e-6)
+                np.testing.assert_allclose(inside[i], float(mean), rtol=1e-4)
+            assert (masks[i] != expected).mean() < 1e-3, i
+        assert masks[:2].any((1, 2)).all() and not masks[2:].any() and not inside[2:].any()
+
+
 def test_pictures_of_different_size_share_a_canvas_of_whole_steps():
     canvas = collate([np.full((10, 40, 3), 7, np.uint8), np.full((33, 5, 3), 9, np.uint8)], 32)
     assert canvas.shape == (2, 3, 64, 64)
@@ -168,7 +194,7 @@ def test_files_that_export_did_not_write_are_told_apart(tmp_path, onnx_file):
     facts = json.loads({p.key: p.value for p in onnx.load(onnx_file).metadata_props}[FACTS])
     onnx.helper.set_model_props(model, {FACTS: json.dumps(facts | {"format_version": 99})})
     onnx.save(model, tmp_path / "new.onnx")
-    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads up to 1"):
+    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads up to 2"):
         load(tmp_path / "new.onnx")
     with pytest.raises(CheckpointError, match="give the weights it was made from"):
         _ = load(onnx_file, "cpu").system
