@@ -103,3 +103,63 @@ def test_without_a_library_masks_are_coded_all_the_same(monkeypatch):
     monkeypatch.setattr(native, "missing", lambda: "no C compiler found")
     monkeypatch.setattr(native_masks, "run_lengths", lambda bitmaps: pytest.fail("there is no library"))
     assert bitmaps_to_rles(bitmaps) == coded
+
+
+def lines_and_columns(height, width, cells):
+    """Places of a picture's pixels on a map, some on its border."""
+    return [
+        ((torch.arange(n) + 0.5) * c / n - 0.5).clamp(0, c - 1.2) for n, c in zip((height, width), cells, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "size"), [((1, 1), (3, 5)), ((6, 9), (23, 40)), ((40, 30), (19, 7)), ((8, 50), (33, 301))]
+)
+def test_painted_masks_are_where_interpolated_logits_are_positive(cells, size):
+    logits = torch.randn(9, *cells, generator=torch.Generator().manual_seed(0)) * 3
+    logits[0], logits[1], logits[2] = 500.0, -1.0, float("nan")
+    down, right = (places.clamp(min=0) for places in lines_and_columns(*size, cells))
+    values = bilinear(logits.double(), down.double(), right.double())
+    for name in known_capabilities():
+        masks = torch.zeros(9, *size, dtype=torch.bool)
+        inside = native_masks.painted(logits, down, right, masks, capability=name)
+        clear = ~(values.abs() < 1e-4)
+        assert torch.equal(masks[clear], (values > 0)[clear])
+        mean = torch.where(masks, values.sigmoid(), 0.0).sum((1, 2)) / (masks.sum((1, 2)) + 1e-6)
+        torch.testing.assert_close(inside, mean.float(), atol=1e-6, rtol=1e-6)
+        assert masks[0].all() and inside[1] == 0 and not masks[1:3].any()
+
+
+def bilinear(cells, down, right):
+    y, x = down.long(), right.long()
+    below, after = (y + 1).clamp(max=cells.shape[1] - 1), (x + 1).clamp(max=cells.shape[2] - 1)
+    v, u = (down - y)[:, None], right - x
+    upper = cells[:, y][:, :, x] * (1 - u) + cells[:, y][:, :, after] * u
+    lower = cells[:, below][:, :, x] * (1 - u) + cells[:, below][:, :, after] * u
+    return upper * (1 - v) + lower * v
+
+
+def test_the_number_of_threads_changes_no_bit_of_painted_masks(monkeypatch):
+    logits = torch.randn(5, 12, 20, generator=torch.Generator().manual_seed(1))
+    down, right = (places.clamp(min=0) for places in lines_and_columns(50, 70, (12, 20)))
+    results = []
+    for threads in (1, 2, 5, 100):
+        monkeypatch.setattr(native_masks, "_threads", lambda pixels, threads=threads: threads)
+        masks = torch.zeros(5, 50, 70, dtype=torch.bool)
+        results.append((native_masks.painted(logits, down, right, masks), masks))
+    for inside, masks in results[1:]:
+        assert torch.equal(inside, results[0][0]) and torch.equal(masks, results[0][1])
+
+
+def test_a_part_of_a_larger_mask_is_painted_and_nothing_beside_it():
+    logits, down, right = torch.ones(2, 3, 4), torch.tensor([0.0, 1.5]), torch.tensor([0.2, 1.0, 3.0])
+    masks = torch.zeros(2, 7, 9, dtype=torch.bool)
+    native_masks.painted(logits, down, right, masks[:, 2:4, 5:8])
+    assert masks[:, 2:4, 5:8].all() and masks.sum() == 12
+
+
+def test_nobody_is_painted_and_on_no_pixels():
+    none = native_masks.painted(torch.zeros(0, 3, 4), torch.zeros(5), torch.zeros(6), torch.zeros(0, 5, 6) > 0)
+    assert none.shape == (0,)
+    nowhere = native_masks.painted(torch.ones(2, 3, 4), torch.zeros(0), torch.zeros(6), torch.zeros(2, 0, 6) > 0)
+    assert nowhere.tolist() == [0, 0]

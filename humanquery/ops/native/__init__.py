@@ -42,7 +42,7 @@ def library(capability: str = "") -> ctypes.CDLL:
     loaded.humanquery_run_lengths.argtypes = [pointer] * 2 + [count] * 6
     loaded.humanquery_free_texts.argtypes = [pointer, count]
     loaded.humanquery_free_texts.restype = None
-    loaded.humanquery_paint_masks.argtypes = [pointer] * 5 + [count] * 6
+    loaded.humanquery_paint_masks.argtypes = [pointer] * 5 + [count] * 8
     return loaded
 
 

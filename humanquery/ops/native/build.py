@@ -32,10 +32,8 @@ def levels() -> list[str]:
 
 def file_name(level: str) -> str:
     """Library of the package or of the cache; its name changes with the sources, the flags and the processor's family."""
-    text = (
-        b"".join(path.read_bytes() for path in [*SOURCES, *HEADERS])
-        + " ".join([*FLAGS, *LEVELS[level], platform.system(), platform.machine()]).encode()
-    )
+    settings = [*FLAGS, *LEVELS[level], platform.system(), platform.machine()]
+    text = b"".join(path.read_bytes() for path in [*SOURCES, *HEADERS]) + " ".join(settings).encode()
     return f"kernels-{level.lower()}-{hashlib.sha256(text).hexdigest()[:16]}.so"
 
 

@@ -183,7 +183,7 @@ typedef struct {
     const float *logits, *down, *right; /* places: indices of cells, at least 0 */
     uint8_t *masks;                     /* zeros */
     float *inside;
-    int64_t cells_high, cells_wide, height, width;
+    int64_t cells_high, cells_wide, height, width, from_mask, from_line;
 } Maps;
 
 typedef struct {
@@ -300,7 +300,7 @@ static void paint(const Maps *maps, const Easel *easel, int64_t i)
                         easel->next + columns.from, easel->share + columns.from, count, k ? below : above);
             known = line;
         }
-        uint8_t *mask = maps->masks + (i * maps->height + y) * maps->width + columns.from;
+        uint8_t *mask = maps->masks + i * maps->from_mask + y * maps->from_line + columns.from;
         between(above, below, maps->down[y] - (float)line, count, mask, easel->probability);
         sum += total(easel->probability, count);
         for (int64_t x = 0; x < count; x++)
@@ -330,11 +330,11 @@ static int paint_some(const void *given, int64_t from, int64_t to)
 }
 
 /* `masks` count, height, width come as zeros and are 1 where a logit is positive; `inside` count is the mean probability
- * there, 0 where nothing is. All contiguous. 1 where memory ran out. */
+ * there, 0 where nothing is. All contiguous, but for masks, whose columns are side by side. 1 where memory ran out. */
 int humanquery_paint_masks(const float *logits, const float *down, const float *right, uint8_t *masks, float *inside,
                            int64_t count, int64_t cells_high, int64_t cells_wide, int64_t height, int64_t width,
-                           int64_t threads)
+                           int64_t from_mask, int64_t from_line, int64_t threads)
 {
-    const Maps maps = {logits, down, right, masks, inside, cells_high, cells_wide, height, width};
+    const Maps maps = {logits, down, right, masks, inside, cells_high, cells_wide, height, width, from_mask, from_line};
     return share_out(paint_some, &maps, count, threads);
 }

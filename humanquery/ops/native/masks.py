@@ -37,13 +37,14 @@ def painted(
     *,
     capability: str = "",
 ) -> Float[Tensor, " n"]:
-    """Sets `masks`, which come as zeros, where bilinear `logits` are positive, and gives the mean probability there (0 where
+    """Sets `masks`, which come as zeros and may be parts of larger ones,
+    where bilinear `logits` are positive, and gives the mean probability there (0 where
     nothing is). `down` and `right` are the places of lines and columns as indices of cells, 0 to the last one."""
     count, height, width = masks.shape
     logits, down, right = (x.float().contiguous() for x in (logits, down, right))
     inside = torch.empty(count)
     pointers = [x.data_ptr() for x in (logits, down, right, masks, inside)]
-    sizes = (count, *logits.shape[1:], height, width)
+    sizes = (count, *logits.shape[1:], height, width, masks.stride(0), masks.stride(1))
     if native.library(capability).humanquery_paint_masks(*pointers, *sizes, _threads(masks)):
         raise MemoryError(f"humanquery_paint_masks: no memory for lines of {width} pixels")
     return inside
