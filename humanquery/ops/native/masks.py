@@ -38,7 +38,7 @@ def painted(
     capability: str = "",
 ) -> Float[Tensor, " n"]:
     """Sets `masks`, which come as zeros and may be parts of larger ones, where bilinear `logits` are positive; gives the mean
-    probability there (0 where nothing is). `down` and `right` are the places of lines and columns as indices of cells, 0 to the last one."""
+    probability there (0 where nothing is). `down` and `right`: places of lines and columns as indices of cells, from 0 on."""
     count, height, width = masks.shape
     logits, down, right = (x.float().contiguous() for x in (logits, down, right))
     inside = torch.empty(count)
