@@ -53,10 +53,21 @@ def bitmap_to_rle(bitmap: Bool[Tensor, "h w"]) -> dict[str, Any]:
 
 
 def bitmaps_to_rles(bitmaps: Bool[Tensor, "n h w"]) -> list[dict[str, Any]]:
-    """COCO compressed RLE of each bitmap; all at once is faster than one by one."""
-    size = list(bitmaps.shape[1:])
-    counts, num_counts = _counts(bitmaps)
-    return [{"size": list(size), "counts": text} for text in _compress(counts, num_counts)]
+    """COCO compressed RLE of each bitmap; all at once is faster than one by one. In C where that can be had."""
+    texts = _native_texts(bitmaps)
+    if texts is None:
+        texts = _compress(*_counts(bitmaps))
+    return [{"size": list(bitmaps.shape[1:]), "counts": text} for text in texts]
+
+
+def _native_texts(bitmaps: Bool[Tensor, "n h w"]) -> list[str] | None:
+    """The counts as COCO strings, None where there is nothing in C to make them."""
+    if not HAS_TORCH or isinstance(bitmaps, np.ndarray):
+        return None
+    from humanquery.ops import native
+    from humanquery.ops.native.masks import run_lengths
+
+    return None if native.missing() else run_lengths(bitmaps)
 
 
 def bitmap_to_counts(bitmap: Bool[Tensor, "h w"]) -> list[int]:

@@ -193,6 +193,8 @@ def _found_segments(persons: Persons, scores: np.ndarray) -> tuple[list[Any] | N
     if persons.masks is None:
         return None, None
     ranks = scores if persons.mask_scores is None else _numbers(persons.mask_scores)
+    if len(ranks) <= MOST_MASKS:  # selecting would copy them all
+        return bitmaps_to_rles(persons.masks), ranks
     kept = np.sort(best_first(ranks)[:MOST_MASKS])  # in the given order, so that ties rank as they would uncut
     masks = persons.masks[torch.from_numpy(kept).to(persons.masks.device)]
     return bitmaps_to_rles(masks), ranks[kept]

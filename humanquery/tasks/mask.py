@@ -21,6 +21,8 @@ from humanquery.losses.shapes import (
     uncertain_points,
 )
 from humanquery.nn.transformer import MLP
+from humanquery.ops import native
+from humanquery.ops.native.masks import painted
 from humanquery.tasks.base import (
     NO_PRIOR,
     PROPOSALS,
@@ -234,21 +236,20 @@ class MaskTask(Task):
         """Logits interpolated straight at the picture's pixels, from the valid part of the canvas only; per person only
         where a positive cell is near, since elsewhere nothing can be positive. Refined masks are read from their windows."""
         here, chosen = prediction.of(reading.picture), reading.queries[None]
+        device = chosen.device
+        paint = painted if device.type == "cpu" and not native.missing() else _painted
+        masks = _no_masks(chosen.shape[1], reading.image_size, device)
         if self.refinement is None:
             logits = here.logits(chosen)[0]
-            patches = _near_patches(logits, reading, scene.padded_size)
-        else:
-            fine = replace(scene, fine=scene.fine[reading.picture : reading.picture + 1])
-            logits, windows = (found[0] for found in self.refined(here, chosen, fine))
-            patches = _window_patches(windows, logits.shape[-1], reading, scene.padded_size)
-        masks = _no_masks(len(logits), reading.image_size, logits.device)
+            inside = paint(logits, *_places_on_map(logits, reading, scene.padded_size), masks)
+            return {"masks": masks, "mask_scores": reading.scores * inside}
+        fine = replace(scene, fine=scene.fine[reading.picture : reading.picture + 1])
+        logits, windows = (found[0] for found in self.refined(here, chosen, fine))
         inside = logits.new_zeros(len(logits))
+        patches = _window_patches(windows, logits.shape[-1], reading, scene.padded_size)
         for i, (lines, columns, down, right) in enumerate(patches):
             if len(down) and len(right):
-                values = _interpolated(logits[i], down, right)
-                found = values > 0
-                masks[i, lines, columns] = found
-                inside[i] = torch.where(found, values.sigmoid(), 0.0).sum() / (found.sum() + 1e-6)
+                inside[i] = paint(logits[i : i + 1], down, right, masks[i : i + 1, lines, columns])[0]
         return {"masks": masks, "mask_scores": reading.scores * inside}
 
     def tensors(
@@ -288,16 +289,12 @@ Patch = tuple[slice, slice, Float[Tensor, " lines"], Float[Tensor, " columns"]]
 """lines and columns of the picture, and where their centres lie on a map, as indices of its cells (the first's centre is 0.0)"""
 
 
-def _near_patches(logits: Float[Tensor, "n h w"], reading: Reading, padded_size: Size) -> Iterator[Patch]:
-    """Per person the patch of the picture where a positive cell of the stride-4 map is near."""
+def _places_on_map(
+    logits: Float[Tensor, "n h w"], reading: Reading, padded_size: Size
+) -> tuple[Float[Tensor, " lines"], Float[Tensor, " columns"]]:
+    """Of the whole picture on the stride-4 map."""
     stride = padded_size[0] / logits.shape[1], padded_size[1] / logits.shape[2]
-    down, right = _sampling_places(reading.to_canvas, reading.image_size, reading.canvas_size, stride)
-    positive = logits > 0
-    lines, columns = _near(positive.any(2), down), _near(positive.any(1), right)
-    for top, bottom, left, end in torch.cat(
-        [lines, columns], 1
-    ).tolist():  # host sync: the sizes of what is interpolated
-        yield slice(top, bottom), slice(left, end), down[top:bottom], right[left:end]
+    return _sampling_places(reading.to_canvas, reading.image_size, reading.canvas_size, stride)
 
 
 def _window_patches(windows: Float[Tensor, "n 4"], grid: int, reading: Reading, padded_size: Size) -> Iterator[Patch]:
@@ -372,6 +369,26 @@ def _no_masks(count: int, size: Size, device: torch.device) -> Bool[Tensor, "n h
     ):  # numpy asks the system for zeroed memory, of which only the pages of people are ever touched
         return torch.from_numpy(np.zeros((count, *size), bool))
     return torch.zeros(count, *size, dtype=torch.bool, device=device)
+
+
+def _painted(
+    logits: Float[Tensor, "n cells_high cells_wide"],
+    down: Float[Tensor, " h"],
+    right: Float[Tensor, " w"],
+    masks: Bool[Tensor, "n h w"],
+) -> Float[Tensor, " n"]:
+    """`ops.native.masks.painted` in torch."""
+    positive = logits > 0
+    lines, columns = _near(positive.any(2), down), _near(positive.any(1), right)
+    windows = torch.cat([lines, columns], 1).tolist()  # host sync: the sizes of what is interpolated
+    inside = logits.new_zeros(len(logits))
+    for i, (top, bottom, left, end) in enumerate(windows):
+        if top < bottom and left < end:
+            values = _interpolated(logits[i], down[top:bottom], right[left:end])
+            found = values > 0
+            masks[i, top:bottom, left:end] = found
+            inside[i] = torch.where(found, values.sigmoid(), 0.0).sum() / (found.sum() + 1e-6)
+    return inside
 
 
 def _interpolated(

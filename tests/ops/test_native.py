@@ -1,4 +1,4 @@
-"""The CPU kernel: instruction sets, threads, building."""
+"""The CPU kernels: instruction sets, threads, building."""
 
 import os
 
@@ -73,15 +73,18 @@ def test_values_that_the_kernel_cannot_take_are_refused_by_name():
         native.forward(*inputs)
 
 
-def test_a_library_is_compiled_once_and_its_name_follows_the_source(tmp_path, monkeypatch):
+def test_a_library_is_compiled_once_and_its_name_follows_the_sources(tmp_path, monkeypatch):
     first = build.compile_library("DEFAULT", tmp_path / "new")
     written = first.stat().st_mtime_ns
     assert build.compile_library("DEFAULT", tmp_path / "new") == first and first.stat().st_mtime_ns == written
     assert [p.name for p in first.parent.iterdir()] == [first.name]
-    changed = tmp_path / "deformable.c"
-    changed.write_text(build.SOURCE.read_text() + "\n")
-    monkeypatch.setattr(build, "SOURCE", changed)
-    assert build.file_name("DEFAULT") != first.name
+    for kind in ("SOURCES", "HEADERS"):
+        changed = tmp_path / "changed"
+        files = getattr(build, kind)
+        changed.write_text(files[-1].read_text() + "\n")
+        with monkeypatch.context() as patch:
+            patch.setattr(build, kind, [*files[:-1], changed])
+            assert build.file_name("DEFAULT") != first.name
 
 
 def test_a_missing_or_failing_compiler_is_told(tmp_path, monkeypatch):
@@ -105,7 +108,7 @@ def test_without_compiler_or_cache_folder_the_answer_is_the_same_and_asking_for_
     if broken == "no compiler":
         monkeypatch.setenv("CC", "no-such-compiler")
     native.missing.cache_clear()
-    native._library.cache_clear()
+    native.library.cache_clear()
     try:
         inputs = case(dtype=torch.float32)
         assert deformable_attention(*inputs).shape == (2, 6, 6)
@@ -114,4 +117,4 @@ def test_without_compiler_or_cache_folder_the_answer_is_the_same_and_asking_for_
             deformable_attention(*inputs)
     finally:
         native.missing.cache_clear()
-        native._library.cache_clear()
+        native.library.cache_clear()

@@ -5,11 +5,22 @@ import torch
 import torch.nn.functional as F
 
 from humanquery.core.affine import Affine2D
+from humanquery.ops import native
 from humanquery.tasks.base import Reading
 from humanquery.tasks.mask import MaskPrediction, PixelMap
 from tests.models.small import batch, person, small_model
 
+pytestmark = pytest.mark.usefixtures("kernels")
 CANVAS, PADDED, IMAGE = (88, 110), (96, 120), (143, 201)
+
+
+@pytest.fixture(params=["C", "torch"])
+def kernels(request, monkeypatch):
+    """Everything here holds with and without the kernel in C."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "missing", lambda capability="": "no C compiler found")
+    elif native.missing():
+        pytest.skip(native.missing())
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""The CPU kernel in C, loaded through ctypes: of the wheel where it has one, else compiled at first use, else absent."""
+"""The CPU kernels in C, loaded through ctypes: of the wheel where it has them, else compiled at first use, else absent.
+
+Here deformable attention; masks are in `native.masks`.
+"""
 
 import ctypes
 import functools
@@ -15,27 +18,32 @@ LEAST_WORK = 1 << 15  # cells to add up by a further thread, some 10 µs
 
 @functools.cache
 def missing(capability: str = "") -> str:
-    """Why there is no native kernel, "" where there is one; the first call may compile it (about 2 s).
+    """Why there are no native kernels, "" where there are; the first call may compile it (about 2 s).
 
     `capability` names an instruction set of `build.LEVELS`; by default the best that torch finds.
     """
     try:
-        _library(capability)
+        library(capability)
     except OSError as error:
         return str(error)
     return ""
 
 
 @functools.cache
-def _library(capability: str = "") -> ctypes.CDLL:
+def library(capability: str = "") -> ctypes.CDLL:
+    """OSError where there is none."""
     level = build.level(capability or torch.backends.cpu.get_cpu_capability())
-    shipped = build.SOURCE.with_name(build.file_name(level))
+    shipped = build.FOLDER / build.file_name(level)
     path = shipped if shipped.exists() else build.compile_library(level, build.cache_folder())
-    library = ctypes.CDLL(str(path))
+    loaded = ctypes.CDLL(str(path))
     pointer, count = ctypes.c_void_p, ctypes.c_int64
-    library.humanquery_forward.argtypes = [pointer] * 5 + [count] * 9
-    library.humanquery_backward.argtypes = [pointer] * 8 + [count] * 9
-    return library
+    loaded.humanquery_forward.argtypes = [pointer] * 5 + [count] * 9
+    loaded.humanquery_backward.argtypes = [pointer] * 8 + [count] * 9
+    loaded.humanquery_run_lengths.argtypes = [pointer] * 2 + [count] * 6
+    loaded.humanquery_free_texts.argtypes = [pointer, count]
+    loaded.humanquery_free_texts.restype = None
+    loaded.humanquery_paint_masks.argtypes = [pointer] * 5 + [count] * 8
+    return loaded
 
 
 def forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, *, capability: str = "") -> Tensor:
@@ -66,7 +74,7 @@ def backward(
 
 def _call(name: str, capability: str, *arguments: Tensor | ctypes.Array | int) -> None:
     plain = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    if getattr(_library(capability), name)(*plain):
+    if getattr(library(capability), name)(*plain):
         raise MemoryError(f"{name}: no memory for one head's cells")
 
 

@@ -1,4 +1,4 @@
-"""Compiling the CPU kernel, once per instruction set; the standard library alone, so that the wheel's build can use it."""
+"""Compiling the CPU kernels, once per instruction set; the standard library alone, so that the wheel's build can use it."""
 
 import hashlib
 import os
@@ -8,7 +8,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("deformable.c")
+FOLDER = Path(__file__).parent
+SOURCES = [FOLDER / name for name in ("deformable.c", "masks.c")]
+HEADERS = [FOLDER / "threads.h"]
 FLAGS = ["-std=c11", "-O3", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 LEVELS = {
     "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
@@ -29,9 +31,10 @@ def levels() -> list[str]:
 
 
 def file_name(level: str) -> str:
-    """Library of the package or of the cache; its name changes with the source, the flags and the processor's family."""
-    text = SOURCE.read_bytes() + " ".join([*FLAGS, *LEVELS[level], platform.system(), platform.machine()]).encode()
-    return f"deformable-{level.lower()}-{hashlib.sha256(text).hexdigest()[:16]}.so"
+    """Library of the package or of the cache; its name changes with the sources, the flags and the processor's family."""
+    settings = [*FLAGS, *LEVELS[level], platform.system(), platform.machine()]
+    text = b"".join(path.read_bytes() for path in [*SOURCES, *HEADERS]) + " ".join(settings).encode()
+    return f"kernels-{level.lower()}-{hashlib.sha256(text).hexdigest()[:16]}.so"
 
 
 def cache_folder() -> Path:
@@ -54,7 +57,7 @@ def compile_library(level: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as draft:
         made = Path(draft) / path.name
-        command = [*compiler.split(), *FLAGS, *LEVELS[level], str(SOURCE), "-o", str(made)]
+        command = [*compiler.split(), *FLAGS, *LEVELS[level], *map(str, SOURCES), "-o", str(made)]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         except subprocess.CalledProcessError as error:

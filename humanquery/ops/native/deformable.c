@@ -14,10 +14,10 @@
  * read them. One thread at a time owns a (picture, head) in the backward pass, and walks its queries in order: sums do
  * not depend on the number of threads.
  */
-#include <pthread.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "threads.h"
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -32,7 +32,6 @@
 #else
 #define SEPARATE _Pragma("GCC ivdep")
 #endif /* arrays of the loop that follows do not overlap: it may be vectorised */
-#define LONGEST 64 /* threads */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
@@ -47,12 +46,6 @@ typedef struct {
     float *grad_locations, *grad_weights;
     int64_t batch, cells, heads, d, queries, levels, points, bf16;
 } Call;
-
-typedef struct {
-    const Call *call;
-    int64_t from, to; /* forward: (picture, head, query); backward: (picture, head) */
-    int backward, failed;
-} Slice;
 
 /* What one thread needs beside the tensors; arrays over the samples of a query. */
 typedef struct {
@@ -360,51 +353,36 @@ static void *furnish(const Call *call, Room *room, int backward)
     return block;
 }
 
-static void *work(void *given)
+/* Units are (picture, head, query). */
+static int forward_units(const void *given, int64_t from, int64_t to)
 {
-    Slice *slice = given;
-    const Call *call = slice->call;
+    const Call *call = given;
     Room room;
-    void *block = furnish(call, &room, slice->backward);
-    slice->failed = !block;
+    void *block = furnish(call, &room, 0);
     if (!block)
-        return NULL;
-    if (slice->backward)
-        for (int64_t unit = slice->from; unit < slice->to; unit++)
-            backward_some(call, &room, unit / call->heads, unit % call->heads);
-    else
-        for (int64_t unit = slice->from; unit < slice->to;) {
-            const int64_t head = unit / call->queries, from = unit % call->queries, left = slice->to - unit;
-            const int64_t to = from + left < call->queries ? from + left : call->queries;
-            forward_some(call, &room, head / call->heads, head % call->heads, from, to);
-            unit += to - from;
-        }
+        return 1;
+    for (int64_t unit = from; unit < to;) {
+        const int64_t head = unit / call->queries, first = unit % call->queries, left = to - unit;
+        const int64_t end = first + left < call->queries ? first + left : call->queries;
+        forward_some(call, &room, head / call->heads, head % call->heads, first, end);
+        unit += end - first;
+    }
     free(block);
-    return NULL;
+    return 0;
 }
 
-/* Threads live for one call: nothing survives that a forked process could miss. */
-static int share_out(const Call *call, int64_t units, int64_t threads, int backward)
+/* Units are (picture, head). */
+static int backward_units(const void *given, int64_t from, int64_t to)
 {
-    pthread_t started[LONGEST];
-    int alive[LONGEST] = {0}, failed = 0;
-    Slice slices[LONGEST];
-    threads = threads < LONGEST ? threads : LONGEST;
-    threads = threads < units ? threads : units;
-    threads = threads > 1 ? threads : 1;
-    for (int64_t t = 0; t < threads; t++)
-        slices[t] = (Slice){call, units * t / threads, units * (t + 1) / threads, backward, 0};
-    for (int64_t t = 1; t < threads; t++)
-        alive[t] = !pthread_create(&started[t], NULL, work, &slices[t]);
-    for (int64_t t = 0; t < threads; t++)
-        if (!alive[t])
-            work(&slices[t]);
-    for (int64_t t = 0; t < threads; t++) {
-        if (alive[t])
-            pthread_join(started[t], NULL);
-        failed |= slices[t].failed;
-    }
-    return failed;
+    const Call *call = given;
+    Room room;
+    void *block = furnish(call, &room, 1);
+    if (!block)
+        return 1;
+    for (int64_t unit = from; unit < to; unit++)
+        backward_some(call, &room, unit / call->heads, unit % call->heads);
+    free(block);
+    return 0;
 }
 
 int humanquery_forward(const void *value, const int32_t *shapes, const float *locations, const float *weights, void *out,
@@ -414,7 +392,7 @@ int humanquery_forward(const void *value, const int32_t *shapes, const float *lo
     const Call call = {.value = value, .shapes = shapes, .locations = locations, .weights = weights, .out = out,
                        .batch = batch, .cells = cells, .heads = heads, .d = d, .queries = queries, .levels = levels,
                        .points = points, .bf16 = bf16};
-    return share_out(&call, batch * heads * queries, threads, 0);
+    return share_out(forward_units, &call, batch * heads * queries, threads);
 }
 
 int humanquery_backward(const void *grad_out, const void *value, const int32_t *shapes, const float *locations,
@@ -426,5 +404,5 @@ int humanquery_backward(const void *grad_out, const void *value, const int32_t *
                        .weights = weights, .grad_value = grad_value, .grad_locations = grad_locations,
                        .grad_weights = grad_weights, .batch = batch, .cells = cells, .heads = heads, .d = d,
                        .queries = queries, .levels = levels, .points = points, .bf16 = bf16};
-    return share_out(&call, batch * heads, threads, 1);
+    return share_out(backward_units, &call, batch * heads, threads);
 }
