@@ -31,6 +31,7 @@ from humanquery.engine.checkpoint import load_state, read_weights, save_state_di
 from humanquery.losses.shapes import dice, mask_bce, sample_points
 from humanquery.models import rebuild
 from humanquery.models.hqnet.hqnet import HQNet
+from humanquery.tasks.base import at_queries
 from humanquery.tasks.mask_refinement import MaskRefinement
 
 PHOTOS = 100
@@ -39,7 +40,7 @@ PHOTOS = 100
 
 @dataclass(frozen=True)
 class SecondLookConfig:
-    epochs: float = 8.0
+    epochs: float | int = 8
     batch_size: int = 24
     lr: float = 1e-3
     weight_decay: float = 1e-2
@@ -77,11 +78,11 @@ def cut_people(model: HQNet, sample: Sample) -> Cut | None:
         if not seen.any():
             return None
         chosen = best[seen][None]
-        windows = task.windows(last["mask"], chosen)
+        windows = task.refinement.windows(at_queries(last["mask"].boxes, chosen))
         logits = last["mask"].logits(chosen)
         maps, start = task.refinement.cut(last["mask"].pixel_map.cells, scene.fine, logits, windows)
     height, width = scene.padded_size
-    points = task.grid_points(windows[0].float()) * torch.tensor([width, height])
+    points = task.refinement.points(windows[0].float()) * torch.tensor([width, height])
     points = meta.to_canvas.inverse().points(points.flatten(0, 1)).view(points.shape)
     size = torch.tensor([target.image_size[1], target.image_size[0]])
     masks = sample_points(target.masks.value[drawn][seen].float(), points / size)
@@ -156,7 +157,7 @@ def _loss(refinement: MaskRefinement, rows: Cut) -> Float[Tensor, ""]:
     return c.bce * mask_bce(found, true).mean() + c.dice * dice(found, true).mean()
 
 
-def run(weights: Path, data: Path, out: Path, config: SecondLookConfig) -> Path:
+def run(weights: Path, data: Path | str, out: Path, config: SecondLookConfig) -> Path:
     """Collects, learns, writes `out`/model.safetensors and returns its path."""
     read = read_weights(weights)
     model = rebuild(read.config)

@@ -203,16 +203,11 @@ class MaskTask(Task):
         chosen[shown.pictures, place] = shown.queries
         logits, windows = self.refined(prediction, chosen, scene)
         found, where = logits[shown.pictures, place].flatten(1), windows[shown.pictures, place]
-        points = where[:, None, :2] + (where[:, None, 2:] - where[:, None, :2]) * self._grid_points().to(where)
-        true = _drawn_at(truths, points, scene.padded_size, truths.rows(shown))
+        true = _drawn_at(truths, self.refinement.points(where), scene.padded_size, truths.rows(shown))
         return {
             "refined_mask_bce": c.bce * mask_bce(found, true).sum() / count,
             "refined_mask_dice": c.dice * dice(found, true).sum() / count,
         }
-
-    def _grid_points(self) -> Float[Tensor, "p 2"]:
-        """(x, y) of the grid's cells in 0..1 of the window, line by line."""
-        return (self.refinement.places.flatten(1).T + 1) / 2
 
     def refined(
         self, prediction: MaskPrediction, chosen: Int[Tensor, "b k"], scene: Scene

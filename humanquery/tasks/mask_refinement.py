@@ -41,15 +41,20 @@ class MaskRefinement(nn.Module):
             nn.Conv2d(c.width // 2 + 2, c.width // 4, 3, padding=1), nn.ReLU(), nn.Conv2d(c.width // 4, 1, 1)
         )
         silent(self.correct)
-        for cells in (c.grid // 2, c.grid):
-            line = (torch.arange(cells) + 0.5) / cells * 2 - 1
-            name = "places" if cells == c.grid else "coarse_places"
-            self.register_buffer(name, torch.stack(torch.meshgrid(line, line, indexing="xy")), persistent=False)
+        line = (torch.arange(c.grid) + 0.5) / c.grid
+        places = torch.stack(torch.meshgrid(line, line, indexing="xy"))
+        self.register_buffer("places", places.flatten(1).T.contiguous(), persistent=False)
+        self.register_buffer("coarse_places", avg_pool2d(places * 2 - 1, 2), persistent=False)
 
     def windows(self, boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
         """What the grids cover: cxcywh boxes with the margin, as xyxy in the same unit."""
         center, half = boxes[..., :2], boxes[..., 2:] * (0.5 + self.config.margin)
         return torch.cat([center - half, center + half], -1)
+
+    def points(self, windows: Float[Tensor, "n 4"]) -> Float[Tensor, "n p 2"]:
+        """(x, y) of the centres of the grid's cells, line by line, in the windows' unit."""
+        corner, sides = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
+        return corner + sides * self.places
 
     def forward(
         self,
