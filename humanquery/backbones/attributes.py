@@ -64,6 +64,6 @@ class Looks:
     @torch.no_grad()
     def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
         """Logit of label 1 (female) and logits of whole years from 0, for boxes xyxy px of the padded canvas."""
-        reading = read_people(self.images, boxes, self.backbone, self.regions)
+        reading = read_people(self.images, boxes, self.backbone, self.regions, mirrored=True)
         shape = boxes.shape[:2]
         return reading.gender_logit.unflatten(0, shape), reading.age_logits.unflatten(0, shape)

@@ -100,6 +100,17 @@ def test_rows_follow_the_boxes_picture_after_picture_and_do_not_depend_on_each_o
         assert torch.allclose(together.vectors[row], alone.vectors[0], atol=1e-6)
 
 
+def test_mirrored_views_are_heard_too_so_that_left_and_right_do_not_matter():
+    backbone, regions = parts()
+    images = pictures()
+    box = torch.tensor([[16.0, 10.0, 48.0, 80.0]])  # in the middle of the picture's width
+    there, back = (read_people(view, [box], backbone, regions, mirrored=True) for view in (images, images.flip(-1)))
+    torch.testing.assert_close(there.gender_logit, back.gender_logit, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(there.age_logits, back.age_logits, atol=1e-4, rtol=1e-4)
+    plain = read_people(images, [box], backbone, regions)
+    assert not torch.allclose(plain.gender_logit, there.gender_logit, atol=1e-3)
+
+
 def test_as_many_boxes_in_each_picture_may_come_as_one_tensor():
     backbone, regions = parts()
     images, boxes = pictures(2), torch.stack([BOX, BOX + 3.0])

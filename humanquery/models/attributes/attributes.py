@@ -47,7 +47,8 @@ class Attributes(nn.Module):
             )
         normed = (batch.images - self.mean) / self.std
         normed = normed.masked_fill(batch.padding[:, None], 0.0)
-        return read_people(normed, [target.boxes for target in batch.targets], self.backbone, self.regions)
+        boxes = [target.boxes for target in batch.targets]
+        return read_people(normed, boxes, self.backbone, self.regions, mirrored=not self.training)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Losses `gender` and `age`, each the mean over the people of all ranks who have the label."""
