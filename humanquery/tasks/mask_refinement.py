@@ -86,6 +86,6 @@ class MaskRefinement(nn.Module):
     def refined(self, maps: Float[Tensor, "n d r r"], start: Float[Tensor, "n 1 g g"]) -> Float[Tensor, "n g g"]:
         """Logits of people of whom `cut` was given."""
         known = torch.cat([start.clamp(-12, 12) / 4, start.sigmoid()], 1)
-        places = self.coarse_places.expand(len(start), -1, -1, -1)
+        places = self.coarse_places.expand(start.shape[0], -1, -1, -1)
         seen = self.look(torch.cat([maps, avg_pool2d(known, 2), places], 1))
         return (start + self.correct(torch.cat([seen, known.to(seen)], 1)).float()).squeeze(1)

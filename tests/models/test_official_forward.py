@@ -55,7 +55,7 @@ def found() -> dict[str, np.ndarray]:
         return torch.stack([read(layer) for layer in outputs.layers])
 
     def masks(prediction):
-        return prediction.logits(0)[None]
+        return prediction.logits(torch.arange(prediction.embeddings.shape[1])[None])
 
     top = outputs.proposals
     arrays = {f"backbone_c{i + 2}": level for i, level in enumerate(kept["backbone"][0])}

@@ -54,7 +54,7 @@ def test_what_is_no_exported_file_is_told(tmp_path):
         load(tmp_path / "text.onnx")
     with pytest.raises(CheckpointError, match="bare.onnx: no facts of humanquery in this file"):
         load(write_handmade(tmp_path / "bare.onnx", metadata=False))
-    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads up to 1"):
+    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads up to 2"):
         load(write_handmade(tmp_path / "new.onnx", format_version=99))
 
 
