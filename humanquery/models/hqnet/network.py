@@ -185,7 +185,7 @@ def distinct_tokens(
     kept = torch.ones_like(best, dtype=torch.bool)
     for _ in range(CHAIN):
         kept = ~(overlaps & kept[:, :, None]).any(1)
-    places = torch.arange(best.shape[1], device=best.device) + best.shape[1] * ~kept
+    places = torch.arange(best.shape[1], device=best.device) + 4 * count * ~kept
     order = places.topk(min(count, best.shape[1]), dim=1, largest=False, sorted=True).indices
     return best.gather(1, order), ~kept.gather(1, order)
 
