@@ -140,6 +140,7 @@ def _write_onnx(program: ExportedProgram, path: Path, facts: Facts) -> None:
         opset_version=OPSET,
         external_data=False,
         verbose=False,
+        optimize=False,  # folding thousands of nodes takes longer than all the rest; runtimes do it when they open the file
     )
     model = made.model_proto
     onnx.helper.set_model_props(model, {FACTS: facts.to_json()})
