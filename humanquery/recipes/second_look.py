@@ -8,6 +8,7 @@ the trained part in place. Killed while collecting, it goes on where it was; the
 """
 
 import argparse
+import hashlib
 import math
 import sys
 import time
@@ -97,12 +98,12 @@ def mirrored(sample: Sample) -> Sample:
     return replace(sample, image=image, target=target.warp(flip, image.shape[:2]))
 
 
-def collect(model: HQNet, source, out: Path) -> list[Path]:
-    """Files of `PHOTOS` photos and their mirror images each; those that are there already are kept."""
+def collect(model: HQNet, source, out: Path, stamp: str) -> list[Path]:
+    """Files of `PHOTOS` photos and their mirror images each; those with this `stamp` that are there already are kept."""
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for start in range(0, len(source), PHOTOS):
-        path = out / f"people-{start:06d}.safetensors"
+        path = out / f"people-{stamp}-{start:06d}.safetensors"
         paths.append(path)
         if path.exists():
             continue
@@ -157,7 +158,7 @@ def _loss(refinement: MaskRefinement, rows: Cut) -> Float[Tensor, ""]:
     return c.bce * mask_bce(found, true).mean() + c.dice * dice(found, true).mean()
 
 
-def run(weights: Path, data: Path | str, out: Path, config: SecondLookConfig) -> Path:
+def run(weights: Path, data: Path, out: Path, config: SecondLookConfig) -> Path:
     """Collects, learns, writes `out`/model.safetensors and returns its path."""
     read = read_weights(weights)
     model = rebuild(read.config)
@@ -167,7 +168,10 @@ def run(weights: Path, data: Path | str, out: Path, config: SecondLookConfig) ->
     load_state(model, read.state)
     model.eval().to(memory_format=torch.channels_last)
     source = CocoSourceConfig(str(data), fields=("masks",)).build()
-    files = [load_file(path) for path in collect(model, source, out)]
+    stamp = hashlib.sha256(weights.read_bytes() + data.read_bytes()).hexdigest()[
+        :12
+    ]  # other weights cut out other things
+    files = [load_file(path) for path in collect(model, source, out, stamp)]
     files = [file for file in files if "masks" in file]
     if not files:
         raise ConfigError(f"{data}: nobody with a drawn mask was found; expected masks of people that {weights} finds")

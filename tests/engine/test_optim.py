@@ -11,6 +11,7 @@ from humanquery.engine.optim import (
     WeightAverage,
     build_optimizer,
     clip_gradients,
+    freeze_others,
     lr_factor,
     param_groups,
     set_lr,
@@ -120,3 +121,13 @@ def test_the_average_copies_counters_and_averages_norm_statistics():
         average.update(norm)
     assert average.state["running_mean"].item() == pytest.approx((0.5 * 1 + 4) / 1.5)
     assert average.state["num_batches_tracked"].item() == 2
+
+
+def test_only_the_named_parameters_learn_and_a_name_that_none_has_is_refused():
+    module = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)})
+    freeze_others(module, ())
+    assert all(p.requires_grad for p in module.parameters())
+    with pytest.raises(ConfigError, match="optim.only: no parameter's name begins with 'c'"):
+        freeze_others(module, ("a", "c"))
+    freeze_others(module, ("a.weight",))
+    assert [name for name, p in module.named_parameters() if p.requires_grad] == ["a.weight"]

@@ -12,6 +12,8 @@ from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.core.errors import ConfigError
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.models.hqnet.network import distinct_tokens
+from humanquery.tasks.age import AgeConfig
+from humanquery.tasks.gender import GenderConfig
 from humanquery.tasks.keypoint_refinement import RefinementConfig
 from humanquery.tasks.keypoints import KeypointsConfig
 from tests.models.official_resnet import OfficialResNet
@@ -151,3 +153,41 @@ def test_joints_cannot_look_again_where_nobody_looked_before():
         ConfigError, match='evidence: got true without a prior on joints; name "keypoints" in model.priors'
     ):
         HQNet(without, backbone=Knowing())
+
+
+class Asked(Knowing):
+    """Notes how many people it is asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked: list[int] = []
+
+    def see(self, images):
+        sight, asked = super().see(images), self.asked
+
+        class Counting(Looks):
+            def in_boxes(self, boxes):
+                asked.append(boxes.shape[0] * boxes.shape[1])
+                return super().in_boxes(boxes)
+
+        return replace(sight, attributes=Counting())
+
+
+def asked_of(run, **tasks) -> list[int]:
+    torch.manual_seed(0)
+    given = config()
+    net = HQNet(replace(given, tasks=replace(given.tasks, **tasks)), backbone=Asked())
+    run(net)
+    return net.backbone.asked
+
+
+def test_gender_and_age_are_asked_of_the_kept_people_only(batch):
+    assert asked_of(lambda net: net.eval().predict(batch, score=0.9)) == [2]  # one in each picture
+    assert asked_of(lambda net: net.eval().predict(batch, score=0.0, max_persons=3)) == [6]
+    assert asked_of(lambda net: net.eval().predict(batch, score=0.9, tasks=("mask",))) == []
+    assert asked_of(lambda net: net.eval().predict(batch, score=1.0)) == []
+
+
+def test_training_asks_of_every_query_and_of_none_where_both_losses_are_0(batch):
+    assert asked_of(lambda net: net(batch)) == [2 * config().num_queries]
+    assert asked_of(lambda net: net(batch), gender=GenderConfig(loss=0.0), age=AgeConfig(loss=0.0)) == []

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def model(refinement: MaskRefinementConfig | None = SMALL) -> HQNet:
     return HQNet(replace(config, backbone=backbone, input=InputConfig(96, 96))).eval()
 
 
-def photos(folder, box=(20, 10, 40, 70)) -> str:
+def photos(folder, box=(20, 10, 40, 70)) -> Path:
     """Two photos of one person each, drawn as a filled box."""
     rng = np.random.default_rng(0)
     images, annotations = [], []
@@ -54,18 +55,22 @@ def photos(folder, box=(20, 10, 40, 70)) -> str:
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
     path = folder / "people.json"
     path.write_text(json.dumps(content))
-    return str(path)
+    return path
+
+
+def annotations_of(*given) -> str:
+    return str(photos(*given))
 
 
 def a_box_it_finds(folder) -> tuple[int, int, int, int]:
     """What the untrained model says is a person, so that somebody is found."""
-    source = CocoSourceConfig(photos(folder)).build()
+    source = CocoSourceConfig(annotations_of(folder)).build()
     x1, y1, x2, y2 = Predictor(model()).predict(source[0].image, score=0.0).boxes[0].round().int().tolist()
     return x1, y1, max(x2 - x1, 8), max(y2 - y1, 8)
 
 
 def test_people_are_cut_out_with_their_true_masks_and_mirrored_photos_likewise(tmp_path):
-    source = CocoSourceConfig(photos(tmp_path, a_box_it_finds(tmp_path)), fields=("masks",)).build()
+    source = CocoSourceConfig(annotations_of(tmp_path, a_box_it_finds(tmp_path)), fields=("masks",)).build()
     cut = cut_people(model(), source[0])
     assert cut["maps"].shape == (1, 64, 4, 4) and cut["logits"].shape == (1, 1, 8, 8) and cut["masks"].shape == (1, 64)
     assert 0.3 < float(cut["masks"].float().mean()) / 255 <= 1  # a box that fills most of its window
@@ -75,7 +80,7 @@ def test_people_are_cut_out_with_their_true_masks_and_mirrored_photos_likewise(t
 
 
 def test_nobody_drawn_or_found_gives_nothing(tmp_path):
-    sample = CocoSourceConfig(photos(tmp_path, (0, 0, 3, 3))).build()[0]
+    sample = CocoSourceConfig(annotations_of(tmp_path, (0, 0, 3, 3))).build()[0]
     assert cut_people(model(), sample) is None
     assert cut_people(model(), replace(sample, target=sample.target.replace(masks=None))) is None
 
@@ -111,6 +116,8 @@ def test_a_run_changes_the_second_look_only_and_goes_on_where_it_was(tmp_path, c
     assert "photo 2/2: " in capsys.readouterr().out
     run(weights, data, out, SecondLookConfig(epochs=4, batch_size=2))
     assert "photo" not in capsys.readouterr().out
+    run(written, data, out, SecondLookConfig(epochs=4, batch_size=2))
+    assert "photo 2/2: " in capsys.readouterr().out  # other weights: nothing of the first is taken
 
 
 def test_a_model_without_a_second_look_and_data_without_masks_say_so(tmp_path):

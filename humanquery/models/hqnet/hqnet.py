@@ -220,11 +220,15 @@ class HQNet(nn.Module):
         return {**read, **{name: self.tasks[name].corrected(read[name], said[name], chosen) for name in names}}
 
     def look_at_best(self, outputs: Outputs, scene: Scene, *, score: float, max_persons: int | None = None) -> None:
-        """`look_closer` at whoever `persons` will keep, in `outputs`."""
-        scores = outputs.layers[-1]["person"].logit.float().sigmoid()
+        """`look_closer` at whoever `persons` will keep, in `outputs`; nothing where nobody is kept or nothing can be asked."""
+        last = outputs.layers[-1]
+        if not any(name in last and name in self.config.priors for name in ATTRIBUTES):
+            return
+        scores = last["person"].logit.float().sigmoid()
         best = scores.topk(min(max_persons or self.config.num_persons, scores.shape[1]))
-        most = int((best.values >= score).sum(-1).max())
-        outputs.layers[-1] = self.look_closer(outputs.layers[-1], scene, best.indices[:, :most])
+        most = int((best.values >= score).sum(-1).max())  # host sync: how many are looked at
+        if most:
+            outputs.layers[-1] = self.look_closer(last, scene, best.indices[:, :most])
 
     def _read_noised(self, decoded, front: int, prepared: dict[str, Any]) -> list[Predictions]:
         denoised = {name: task for name, task in self.tasks.items() if task.denoises}
