@@ -32,7 +32,7 @@ def attributes_small() -> Recipe:
     humanquery train --recipe attributes_small --set model.backbone.weights=PATH/mobilenetv2.safetensors --out runs/attributes
 
     Without `--set` timm fetches the first weights. Data: people/, peta/ and faces/ (docs/datasets.md) under
-    HUMANQUERY_DATA. Hardware: one CPU core with bf16 for about an hour. The scores it reached stand in EXPERIMENTS.md.
+    HUMANQUERY_DATA. Hardware: one CPU core with bf16 for about two hours. The scores it reached stand in EXPERIMENTS.md.
     """
     root = data_root()
     people = {"depicted": "ignore", "fragments": "ignore"}
