@@ -12,6 +12,7 @@ from humanquery.core.affine import Affine2D, Size
 from humanquery.core.batch import Meta, Sample
 from humanquery.core.boxes import clip, cxcywh_to_xyxy, xyxy_to_cxcywh
 from humanquery.core.errors import ConfigError
+from humanquery.core.rows import Labelled
 from humanquery.core.target import Target
 from humanquery.data.canvas import GREY
 from humanquery.data.coco import CocoSource, CocoSourceConfig
@@ -35,13 +36,14 @@ class RegionsConfig:
 class RegionSource:
     """One sample per labelled person: its whole picture, with that person in row 0 of the target.
 
-    Only boxes, ignore flags and the two labels are kept. Pictures are decoded once and stay in memory (in each worker).
+    Only boxes, ignore flags, the two labels and `head_squares` (as `face_boxes`) are kept. Pictures
+    are decoded once and stay in memory (in each worker).
     """
 
     def __init__(self, config: RegionsConfig):
         self.config = config
         people = config.people
-        only = {"fields": ("gender", "age")} if isinstance(people, CocoSourceConfig) else {}
+        only = {"fields": ("gender", "age", "keypoints")} if isinstance(people, CocoSourceConfig) else {}
         self.pictures = replace(people, **only).build()
         self._decoded: dict[int, Sample] = {}
         self.persons: list[tuple[int, int]] = []
@@ -83,6 +85,32 @@ def labelled(target: Target) -> Bool[Tensor, " n"]:
     return known & ~target.ignore
 
 
+def head_squares(target: Target) -> Labelled | None:
+    """Squares about the heads, xyxy px, with some air, from the joints; None without joints.
+
+    Each stands about the middle of the nose, eyes and ears that are labelled, at least two of them; twice as wide
+    as the ears are apart, 3.6 times the eyes, or 1.3 times as wide as it is from there to between the shoulders, whichever
+    is most, for whoever turns away has ears and eyes close together. Not valid where none of the three is known.
+    """
+    if target.keypoints is None or target.skeleton is None:
+        return None
+    pairs = [
+        (target.skeleton.index(f"left_{part}"), target.skeleton.index(f"right_{part}"), factor)
+        for part, factor in (("ear", 2.0), ("eye", 3.6), ("shoulder", 1.3))
+    ]
+    points, seen = target.keypoints.value, target.counted_joints
+    face = [target.skeleton.index("nose"), *(i for left, right, _ in pairs[:2] for i in (left, right))]
+    weights = seen[:, face].float()[..., None]
+    middle = (points[:, face] * weights).sum(1) / weights.sum(1).clamp(min=1)
+    sides = torch.zeros(len(points))
+    for left, right, factor in pairs:
+        both = seen[:, left] & seen[:, right]
+        ends = ((points[:, left] + points[:, right]) / 2, middle) if factor < 2 else (points[:, left], points[:, right])
+        sides = torch.maximum(sides, torch.where(both, (ends[0] - ends[1]).norm(dim=-1) * factor, 0.0))
+    half = sides[:, None] / 2
+    return Labelled(torch.cat([middle - half, middle + half], 1), (weights.sum((1, 2)) >= 2) & (sides > 2))
+
+
 def _shrunk(sample: Sample, longest: int) -> Sample:
     plain = Target(
         image_size=sample.target.image_size,
@@ -91,6 +119,7 @@ def _shrunk(sample: Sample, longest: int) -> Sample:
         areas=sample.target.areas,
         gender=sample.target.gender,
         age=sample.target.age,
+        face_boxes=head_squares(sample.target),
     )
     size = sample.image.shape[:2]
     scale = longest / max(size)
@@ -183,7 +212,12 @@ def place_person(target: Target, matrix: Affine2D, config: RegionAugmentConfig, 
     whole = cxcywh_to_xyxy(torch.cat([matrix.points(parts[:, :2]), sides], 1)) + shift
     boxes = clip(whole, size)
     # not Target.warp: of all fields only boxes, areas and labels are here, and this runs for every sample
-    placed = replace(target, image_size=size, boxes=boxes, areas=target.areas * scale**2)
+    heads = target.face_boxes
+    if heads is not None:
+        centre_and_sides = xyxy_to_cxcywh(heads.value)
+        there = torch.cat([matrix.points(centre_and_sides[:, :2]), centre_and_sides[:, 2:] * scale], 1)
+        heads = Labelled(cxcywh_to_xyxy(there), heads.valid)
+    placed = replace(target, image_size=size, boxes=boxes, areas=target.areas * scale**2, face_boxes=heads)
     return placed[(boxes[:, 2:] - boxes[:, :2]).amin(-1) > 1]
 
 

@@ -36,6 +36,7 @@ from humanquery.engine.state import (
     set_random_state,
     undisturbed,
 )
+from humanquery.ops.depthwise import quicken
 
 Evaluate = Callable[[nn.Module], dict]
 """the weights as they would be shipped (averaged if averaging is on), in eval mode -> numbers, nested as they like"""
@@ -157,6 +158,7 @@ class _Run:
         gathered(None)  # all have looked into the folder before rank 0 writes there
         if rank() == 0:
             self._prepare_folder(state)
+        quicken(self.system)
         layout = {"memory_format": torch.channels_last} if self.config.channels_last else {}
         self.system.to(self.device, **layout).train()
         wants_copy = rank() == 0 and (self.evaluate or self.illustrate)

@@ -22,6 +22,7 @@ from humanquery.evaluation.regions import RegionReport, RegionScores, score_regi
 from humanquery.models import rebuild
 from humanquery.models.attributes.attributes import Attributes
 from humanquery.models.attributes.config import AttributesConfig
+from humanquery.nn.regions import RegionConfig
 from humanquery.recipes.recipe import DataConfig, Recipe, ValPart
 from humanquery.recipes.small import data_root
 
@@ -37,22 +38,24 @@ def attributes_small() -> Recipe:
     root = data_root()
     people = {"depicted": "ignore", "fragments": "ignore"}
     # crops have no surroundings to show: what is not person would be grey
-    crops = RegionAugmentConfig(scale=(0.5, 1.0), close=0.08)
+    photos = RegionAugmentConfig(canvas=(320, 240), scale=(0.3, 1.0), erase=0.25)
+    crops = RegionAugmentConfig(scale=(0.5, 1.0), close=0.08, erase=0.25)
     return Recipe(
         model=AttributesConfig(
-            backbone=TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=2, frozen_norm=False)
+            backbone=TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=2, frozen_norm=False),
+            regions=RegionConfig(head=96, view_dropout=0.15),
         ),
         data=DataConfig(
             train=MixConfig(
                 (
-                    MixPart(RegionsConfig(CocoSourceConfig(f"{root}/people/train.json", **people)), 0.33),
-                    MixPart(RegionsConfig(CocoSourceConfig(f"{root}/people/train_more.json", **people)), 0.22),
-                    MixPart(RegionsConfig(PetaConfig(f"{root}/peta")), 0.28, crops),
-                    MixPart(RegionsConfig(FacesConfig(f"{root}/faces")), 0.17, crops),
+                    MixPart(RegionsConfig(CocoSourceConfig(f"{root}/people/train.json", **people)), 0.36),
+                    MixPart(RegionsConfig(CocoSourceConfig(f"{root}/people/train_more.json", **people)), 0.24),
+                    MixPart(RegionsConfig(PetaConfig(f"{root}/peta")), 0.25, crops),
+                    MixPart(RegionsConfig(FacesConfig(f"{root}/faces")), 0.15, crops),
                 )
             ),
             val=CocoSourceConfig(f"{root}/people/val.json", fields=("gender", "age")),
-            augment=RegionAugmentConfig(),
+            augment=photos,
             letterbox=LetterboxConfig(416, 416),
             also_val=(
                 ValPart("peta", PetaConfig(f"{root}/peta", "val"), LetterboxConfig(128, 192)),
@@ -65,7 +68,7 @@ def attributes_small() -> Recipe:
             num_workers=1,
             optim=OptimConfig(
                 lr=1e-3,
-                weight_decay=2e-2,
+                weight_decay=5e-2,
                 backbone_multiplier=0.5,
                 clip=5.0,
                 exempt_norms_and_biases=True,

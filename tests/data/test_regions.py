@@ -9,11 +9,13 @@ import torch
 from humanquery.core.config import from_plain, to_plain
 from humanquery.core.errors import ConfigError
 from humanquery.core.rows import Labelled
+from humanquery.core.skeleton import COCO17
+from humanquery.core.target import Target
 from humanquery.data.coco import CocoSourceConfig
 from humanquery.data.crops import PetaConfig
 from humanquery.data.loader import MixConfig, MixPart, TrainLoader
 from humanquery.data.photometric import PhotometricConfig
-from humanquery.data.regions import RegionAugmentConfig, RegionsConfig, augment_region, labelled
+from humanquery.data.regions import RegionAugmentConfig, RegionsConfig, augment_region, head_squares, labelled
 from humanquery.data.sources import SourceConfig, open_source
 from tests.data.coco_files import person, write_file
 from tests.data.test_crops import crop_folder
@@ -157,3 +159,78 @@ def test_the_loader_mixes_regions_each_with_its_own_augmentation(tmp_path):
     heights = {round(float(t.boxes[0, 3] - t.boxes[0, 1])) for t in batch.targets}
     assert 48 in heights and max(heights) > 60
     assert torch.equal(batch.images, next(TrainLoader(MixConfig(parts), STILL, 24, seed=1).batches(3)).images)
+
+
+def joints(**places: tuple[float, float]) -> Target:
+    """One person of whom these joints are labelled."""
+    coco = COCO17
+    points, seen = torch.zeros(1, 17, 2), torch.zeros(1, 17, dtype=torch.long)
+    for name, place in places.items():
+        points[0, coco.index(name)], seen[0, coco.index(name)] = torch.tensor(place), 2
+    return Target(
+        image_size=(200, 200),
+        boxes=torch.tensor([[10.0, 10.0, 110.0, 190.0]]),
+        ignore=torch.zeros(1, dtype=torch.bool),
+        areas=torch.ones(1),
+        keypoints=Labelled(points, torch.ones(1, dtype=torch.bool)),
+        visibility=seen,
+        skeleton=coco,
+    )
+
+
+FACE = {"nose": (50.0, 42.0), "left_eye": (55.0, 36.0), "right_eye": (45.0, 36.0)}
+EARS = {"left_ear": (60.0, 38.0), "right_ear": (40.0, 38.0)}
+SHOULDERS = {"left_shoulder": (80.0, 88.0), "right_shoulder": (20.0, 88.0)}
+
+
+@pytest.mark.parametrize(
+    ("places", "middle", "side"),
+    [
+        (FACE | EARS, (50.0, 38.0), 40.0),
+        (FACE, (50.0, 38.0), 36.0),
+        (FACE | EARS | SHOULDERS, (50.0, 38.0), 65.0),
+        (EARS | SHOULDERS, (50.0, 38.0), 65.0),
+        ({"nose": (50.0, 38.0), "left_ear": (50.0, 38.0)} | SHOULDERS, (50.0, 38.0), 65.0),
+    ],
+    ids=["ears and eyes", "eyes", "shoulders", "from behind", "from the side"],
+)
+def test_a_heads_square_comes_from_ears_eyes_or_shoulders_whichever_is_widest(places, middle, side):
+    squares = head_squares(joints(**places))
+    x, y = middle
+    assert squares.valid.tolist() == [True]
+    expected = [x - side / 2, y - side / 2, x + side / 2, y + side / 2]
+    torch.testing.assert_close(squares.value[0], torch.tensor(expected), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "places", [{}, SHOULDERS, {"nose": (50.0, 38.0)} | SHOULDERS, {"nose": (5.0, 3.0), "left_eye": (6.0, 2.0)}]
+)
+def test_a_head_of_which_too_little_is_known_is_not_valid(places):
+    assert head_squares(joints(**places)).valid.tolist() == [False]
+
+
+def test_without_joints_there_are_no_squares():
+    target = joints(**FACE)
+    assert head_squares(replace(target, keypoints=None, visibility=None, skeleton=None)) is None
+
+
+def test_the_known_head_moves_with_the_person(tmp_path):
+    face = {"nose": (20, 15), "left_eye": (24, 12), "right_eye": (16, 12)}
+    coco = COCO17
+    flat = [0] * 51
+    for name, (x, y) in face.items():
+        flat[3 * coco.index(name) : 3 * coco.index(name) + 3] = [x, y, 2]
+    people = [person(1, box=(10, 5, 20, 30), gender=1, age=30, keypoints=flat)]
+    source = RegionsConfig(CocoSourceConfig(write_file(tmp_path, people, pictures=1))).build()
+    square = source[0].target.face_boxes
+    assert square.valid.tolist() == [True]
+    turned = replace(STILL, mirror=1.0)
+    sample = augment_region(source[0], turned, np.random.default_rng(0))
+    moved = sample.target.face_boxes.value[0]
+    matrix = sample.meta.to_canvas
+    middle = (square.value[0, :2] + square.value[0, 2:]) / 2
+    torch.testing.assert_close((moved[:2] + moved[2:]) / 2, matrix.points(middle[None])[0], atol=1e-3, rtol=1e-4)
+    scale = abs(matrix.determinant) ** 0.5
+    torch.testing.assert_close(
+        moved[2:] - moved[:2], (square.value[0, 2:] - square.value[0, :2]) * scale, atol=1e-3, rtol=1e-4
+    )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from humanquery.core.config import from_plain, override
 from humanquery.core.errors import ConfigError, TrainingError
@@ -27,6 +28,7 @@ from humanquery.engine.state import (
     seed_everything,
     set_random_state,
 )
+from humanquery.ops.depthwise import StridedDepthwise
 from tests.engine.toy import LONG, LONG_TOY, Toy, ToyConfig, ToyLoader, toy_config
 
 
@@ -387,3 +389,10 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     totals = [(e.step, e.value) for e in events.Scalars("total")]
     assert totals == [(r["step"], pytest.approx(r["total"])) for r in lines if "total" in r]
     assert [e.value for e in events.Scalars("evaluation/AP")] == [0.25]
+
+
+def test_training_quickens_strided_depthwise_convolutions(tmp_path):
+    system = Toy()
+    system.backbone.append(nn.Conv2d(system.config.width, system.config.width, 1, stride=2, groups=system.config.width))
+    train(system, ToyLoader(), toy_config(steps=1), tmp_path)
+    assert type(system.backbone[-1]) is StridedDepthwise

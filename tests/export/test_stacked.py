@@ -33,7 +33,7 @@ PARTS = (
     MoveNetBackbone(width=0.35, frozen_blocks=7, heads=True, pose_scales=(0.6, 1.0)),
     AttributesBackbone(
         backbone=TimmBackbone("test_resnet", pretrained=False),
-        regions=RegionConfig(whole=(64, 32), upper=(64, 64), whole_grid=(2, 1), channels=16, dim=16),
+        regions=RegionConfig(whole=(64, 32), upper=(64, 64), head=32, whole_grid=(2, 1), channels=16, dim=16),
     ),
 )
 JOINTS = KeypointsConfig(

@@ -14,6 +14,7 @@ from humanquery.core.system import System
 from humanquery.core.target import Target, empty_target
 from humanquery.engine.checkpoint import load_state, read_weights, save_weights
 from humanquery.models import SystemConfig, build, rebuild
+from humanquery.models.attributes import attributes
 from humanquery.models.attributes.attributes import Attributes
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.nn.regions import RegionConfig
@@ -28,6 +29,8 @@ CONFIG = AttributesConfig(
         whole=(64, 32), upper=(64, 64), channels=16, whole_grid=(2, 1), upper_grid=(2, 2), dim=32, dropout=0.0
     ),
 )
+
+WITH_HEAD = replace(CONFIG, regions=replace(CONFIG.regions, head=32, head_grid=(1, 1)))
 
 
 def model(config: AttributesConfig = CONFIG) -> Attributes:
@@ -71,6 +74,49 @@ def test_losses_reach_backbone_and_regions_and_no_other_name_exists():
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in system.parameters())
     assert {name.split(".")[0] for name in system.state_dict()} == {"backbone", "regions"}
+
+
+def with_heads(target: Target, *squares: tuple[float, float, float, float] | None) -> Target:
+    value = torch.tensor([square or (0.0,) * 4 for square in squares])
+    return replace(target, face_boxes=Labelled(value, torch.tensor([square is not None for square in squares])))
+
+
+def test_with_a_head_view_the_place_of_known_heads_is_learned_and_every_weight_has_a_gradient():
+    system = model(WITH_HEAD)
+    target = with_heads(people((1.0, (30.0, 30.0)), (0.0, (20.0, 20.0))), (8.0, 6.0, 22.0, 20.0), None)
+    losses = system(batch_of([target, people((0.0, None))]))
+    assert set(losses) == {"gender", "age", "head"} and losses["head"] > 0
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in system.parameters())
+    nobody_knows = system(batch_of([people((1.0, (30.0, 30.0)), (0.0, None))]))["head"]
+    assert nobody_knows == 0 and nobody_knows.requires_grad
+
+
+def test_the_loss_of_a_head_is_nothing_in_its_place_and_counts_in_its_own_size():
+    system = model(WITH_HEAD)
+    known = torch.tensor([[10.0, 10.0, 30.0, 30.0]])
+    valid = torch.ones(1, dtype=torch.bool)
+    loss = system._head_loss
+    assert loss(known, Labelled(known, valid)) == 0
+    near, far = (float(loss(known + shift, Labelled(known, valid))) for shift in (2.0, 20.0))
+    assert near == pytest.approx(2 * 0.5 * 0.1**2 / 0.2, rel=1e-3)  # smooth L1 below beta
+    assert far == pytest.approx(2 * (1.0 - 0.1), rel=1e-3)  # and above
+    assert float(loss(known * 2, Labelled(known * 2, valid))) == 0
+    assert float(loss((known + 2.0) * 3, Labelled(known * 3, valid))) == pytest.approx(near, rel=1e-3)
+
+
+def test_known_heads_are_shown_jittered_in_training_and_not_at_all_in_prediction():
+    system = model(WITH_HEAD)
+    square = (8.0, 6.0, 22.0, 20.0)
+    batch = batch_of([with_heads(people((1.0, None)), square)])
+    plain = batch_of([people((1.0, None))])
+    system.eval()
+    assert torch.equal(system.read(batch).vectors, system.read(plain).vectors)
+    squares = attributes._jittered(torch.tensor([square]).repeat(200, 1), 0.1)
+    sides = squares[:, 2] - squares[:, 0]
+    middles = (squares[:, :2] + squares[:, 2:]) / 2
+    assert float((middles - torch.tensor([15.0, 13.0])).abs().max()) <= 1.4 + 1e-4
+    assert 14 * 0.9 < float(sides.min()) < 13.5 and 14.5 < float(sides.max()) < 14 * 1.106
 
 
 def test_a_batch_in_which_nobody_has_a_label_costs_nothing_and_still_has_a_gradient():

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from humanquery.nn.regions import RegionAttributes, RegionConfig, cut_views, read_people
+from humanquery.nn.regions import HeadFinder, RegionAttributes, RegionConfig, cut_views, head_squares, read_people
 
 CONFIG = RegionConfig(
     whole=(64, 32), upper=(32, 32), channels=6, whole_grid=(2, 1), upper_grid=(1, 1), dim=16, dropout=0.0
 )
+WITH_HEAD = replace(CONFIG, head=32, head_grid=(1, 1))
 BOX = torch.tensor([[8.0, 10.0, 40.0, 80.0]])
 
 
@@ -26,9 +27,9 @@ class Strided(nn.Module):
         return [self.conv(images)]
 
 
-def parts() -> tuple[Strided, RegionAttributes]:
+def parts(config: RegionConfig = CONFIG) -> tuple[Strided, RegionAttributes]:
     torch.manual_seed(0)
-    return Strided(), RegionAttributes(8, CONFIG).eval()
+    return Strided(), RegionAttributes(8, config).eval()
 
 
 def pictures(count: int = 1, height: int = 96, width: int = 64) -> torch.Tensor:
@@ -51,8 +52,9 @@ def test_one_box_in_one_picture_gives_one_row_and_gradients_to_all_weights():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in weights)
 
 
-def test_nobody_anywhere_gives_no_rows_and_keeps_the_graph():
-    backbone, regions = parts()
+@pytest.mark.parametrize("config", [CONFIG, WITH_HEAD])
+def test_nobody_anywhere_gives_no_rows_and_keeps_the_graph(config):
+    backbone, regions = parts(config)
     reading = read_people(pictures(2), [torch.zeros(0, 4), torch.zeros(0, 4)], backbone, regions)
     assert reading.gender_logit.shape == (0,) and reading.age_logits.shape == (0, 85)
     reading.gender_logit.sum().backward()
@@ -100,8 +102,9 @@ def test_rows_follow_the_boxes_picture_after_picture_and_do_not_depend_on_each_o
         assert torch.allclose(together.vectors[row], alone.vectors[0], atol=1e-6)
 
 
-def test_mirrored_views_are_heard_too_so_that_left_and_right_do_not_matter():
-    backbone, regions = parts()
+@pytest.mark.parametrize("config", [CONFIG, WITH_HEAD])
+def test_mirrored_views_are_heard_too_so_that_left_and_right_do_not_matter(config):
+    backbone, regions = parts(config)
     images = pictures()
     box = torch.tensor([[16.0, 10.0, 48.0, 80.0]])  # in the middle of the picture's width
     there, back = (read_people(view, [box], backbone, regions, mirrored=True) for view in (images, images.flip(-1)))
@@ -118,8 +121,9 @@ def test_as_many_boxes_in_each_picture_may_come_as_one_tensor():
     assert torch.allclose(one, read_people(images, list(boxes), backbone, regions).vectors)
 
 
-def test_what_lies_outside_the_canvas_is_cut_off_and_every_box_gives_finite_numbers():
-    backbone, regions = parts()
+@pytest.mark.parametrize("config", [CONFIG, WITH_HEAD])
+def test_what_lies_outside_the_canvas_is_cut_off_and_every_box_gives_finite_numbers(config):
+    backbone, regions = parts(config)
     wide = read_people(pictures(), [torch.tensor([[-30.0, -5.0, 200.0, 300.0]])], backbone, regions)
     whole = read_people(pictures(), [torch.tensor([[0.0, 0.0, 64.0, 96.0]])], backbone, regions)
     assert torch.equal(wide.vectors, whole.vectors)
@@ -136,3 +140,63 @@ def test_the_first_guess_of_an_age_is_in_the_middle_of_life():
 def test_another_number_of_pictures_than_of_boxes_says_what_was_expected():
     with pytest.raises(ValueError, match="2 pictures and boxes of 1; expected one tensor of boxes each"):
         cut_views(pictures(2), [BOX], CONFIG)
+
+
+def test_a_heads_square_follows_from_shares_of_the_box_and_the_root_of_its_area():
+    boxes = torch.tensor([[10.0, 20.0, 50.0, 110.0], [0.0, 0.0, 30.0, 30.0]])
+    places = torch.tensor([[0.5, 0.25, 0.0], [0.0, 1.0, float(torch.tensor(0.5).log())]])
+    expected = [[0.0, 12.5, 60.0, 72.5], [-7.5, 22.5, 7.5, 37.5]]
+    torch.testing.assert_close(head_squares(places, boxes), torch.tensor(expected))
+
+
+def test_before_it_has_learned_anything_the_finder_looks_at_the_top_of_the_box():
+    torch.manual_seed(0)
+    find = HeadFinder(8, ((64, 32), (32, 32)))
+    places = find([torch.randn(50, 8, 2, 1), torch.randn(50, 8, 1, 1)], torch.zeros(50, 1)).detach()
+    assert places.shape == (50, 3)
+    assert 0.3 < float(places[:, 0].mean()) < 0.7 and float(places[:, 1].mean()) < 0.3
+
+
+def test_the_head_view_shows_what_is_in_the_found_square_and_teaches_the_finder_nothing_by_itself():
+    backbone, regions = parts(WITH_HEAD)
+    images = pictures()
+    seen = []
+    reading = read_people(images, [BOX], lambda views: seen.append(views) or backbone(views), regions)
+    assert [tuple(views.shape[2:]) for views in seen] == [(64, 32), (32, 32), (32, 32)]
+    square = reading.heads
+    side = square[:, 2:] - square[:, :2]
+    wide = torch.cat([square[:, :2] - side * CONFIG.margin, square[:, 2:] + side * CONFIG.margin], 1).detach()
+    again = cut_views(images, [BOX], CONFIG)
+    from torchvision.ops import roi_align
+
+    torch.testing.assert_close(seen[2], roi_align(images, [wide], (32, 32), aligned=True))
+    torch.testing.assert_close(seen[0], again.whole)
+    reading.gender_logit.sum().backward()
+    assert all(p.grad is None for p in regions.find.parameters())
+    read_people(images, [BOX], backbone, regions).heads.sum().backward()
+    assert all(p.grad is not None for p in regions.find.parameters())
+
+
+def test_known_heads_may_take_the_place_of_found_ones():
+    backbone, regions = parts(WITH_HEAD)
+    found = read_people(pictures(), [BOX], backbone, regions)
+    same = read_people(pictures(), [BOX], backbone, regions, heads=lambda squares: squares)
+    other = read_people(pictures(), [BOX], backbone, regions, heads=lambda squares: squares + 9.0)
+    assert torch.equal(found.vectors, same.vectors) and not torch.allclose(found.vectors, other.vectors)
+    assert torch.equal(found.heads, other.heads), "what is found is still told, so that it can be taught"
+
+
+def test_maps_of_another_number_of_views_say_what_was_expected():
+    _, regions = parts(WITH_HEAD)
+    maps = torch.zeros(1, 8, 2, 1), torch.zeros(1, 8, 1, 1)
+    with pytest.raises(ValueError, match="maps of 2 views; expected 3"):
+        regions(*maps, torch.zeros(1, 1))
+
+
+def test_in_training_some_views_go_unheard_and_in_prediction_none():
+    _, regions = parts(replace(CONFIG, view_dropout=0.25))
+    cells = torch.ones(400, 5)
+    assert torch.equal(regions._heard(cells), cells)
+    heard = regions.train()._heard(cells)
+    assert set(heard[:, 0].tolist()) == {0.0, float(torch.tensor(1.0) / 0.75)}
+    assert 0.15 < float((heard == 0).all(1).float().mean()) < 0.35

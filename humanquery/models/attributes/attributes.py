@@ -3,9 +3,11 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import smooth_l1_loss
 
 from humanquery.backbones import build as build_backbone
 from humanquery.core.batch import Batch
+from humanquery.core.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
 from humanquery.core.transfer import sent
@@ -39,7 +41,10 @@ class Attributes(nn.Module):
         return self
 
     def read(self, batch: Batch) -> RegionReading:
-        """Everybody in `batch.targets`, ignore regions too, picture after picture; ValueError without targets."""
+        """Everybody in `batch.targets`, ignore regions too, picture after picture; ValueError without targets.
+
+        In training the head view shows known heads (`Target.face_boxes`, jittered), or else the found one.
+        """
         if batch.targets is None:
             raise ValueError(
                 "Attributes needs batch.targets: it reads people in given boxes and does not look for them; "
@@ -48,13 +53,23 @@ class Attributes(nn.Module):
         normed = (batch.images - self.mean) / self.std
         normed = normed.masked_fill(batch.padding[:, None], 0.0)
         boxes = [target.boxes for target in batch.targets]
-        return read_people(normed, boxes, self.backbone, self.regions, mirrored=not self.training)
+        if not self.training or not self.regions.config.head:
+            return read_people(normed, boxes, self.backbone, self.regions, mirrored=not self.training)
+        known = self._labels(batch, "face_boxes", normed)
+        shown = Labelled(_jittered(known.value, self.config.head_jitter), known.valid)
+        return read_people(
+            normed, boxes, self.backbone, self.regions,
+            heads=lambda found: torch.where(shown.valid[:, None], shown.value, found),
+        )  # fmt: skip
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """Losses `gender` and `age`, each the mean over the people of all ranks who have the label."""
+        """Losses `gender`, `age` and, with a head view, `head`: each the mean over the people of all ranks who have the label."""
         reading = self.read(batch)
         gender, age = (self._labels(batch, name, reading.gender_logit) for name in ("gender", "age"))
-        return {"gender": self._gender_loss(reading, gender), "age": self._age_loss(reading, age)}
+        losses = {"gender": self._gender_loss(reading, gender), "age": self._age_loss(reading, age)}
+        if reading.heads is not None:
+            losses["head"] = self._head_loss(reading.heads, self._labels(batch, "face_boxes", reading.heads))
+        return losses
 
     def _labels(self, batch: Batch, name: str, like: Tensor) -> Labelled:
         """Of all rows of `read`; a data set that never annotates it has nobody valid, nor have ignore regions."""
@@ -62,7 +77,7 @@ class Attributes(nn.Module):
         for target in batch.targets or []:
             label = getattr(target, name)
             if label is None:
-                shape = (len(target),) if name == "gender" else (len(target), 2)
+                shape = {"gender": (len(target),), "age": (len(target), 2), "face_boxes": (len(target), 4)}[name]
                 label = Labelled(torch.zeros(shape), torch.zeros_like(target.ignore))
             values.append(label.value)
             valid.append(label.valid & ~target.ignore)
@@ -90,6 +105,14 @@ class Attributes(nn.Module):
         )
         return c.loss * _mean(each, reading.age_logits)
 
+    def _head_loss(self, found: Float[Tensor, "n 4"], known: Labelled) -> Tensor:
+        """Distance of the middles in sides of the known square, and of the sides' logarithms (smooth L1)."""
+        a, b = xyxy_to_cxcywh(found[known.valid]), xyxy_to_cxcywh(known.value[known.valid])
+        off = torch.cat([(a[:, :2] - b[:, :2]) / b[:, 2:], (a[:, 2:3].clamp(min=1e-3) / b[:, 2:3]).log()], 1)
+        return self.config.head_loss * _mean(
+            smooth_l1_loss(off, torch.zeros_like(off), beta=0.2, reduction="none").sum(1), found
+        )
+
     @torch.no_grad()
     def predict(self, batch: Batch, score: float = 0.0) -> list[Persons]:
         """The people of `batch.targets` (canvas px), back in picture px, with apparent gender and age; scores are 1."""
@@ -110,6 +133,13 @@ class Attributes(nn.Module):
             )
             people.append(found.warp(meta.to_canvas.inverse(), meta.image_size))
         return people
+
+
+def _jittered(squares: Float[Tensor, "n 4"], share: float) -> Float[Tensor, "n 4"]:
+    parts = xyxy_to_cxcywh(squares)
+    moved = parts[:, :2] + (2 * torch.rand_like(parts[:, :2]) - 1) * share * parts[:, 2:]
+    sides = parts[:, 2:] * ((2 * torch.rand_like(parts[:, :1]) - 1) * share).exp()
+    return cxcywh_to_xyxy(torch.cat([moved, sides], 1))
 
 
 def _mean(each: Tensor, outputs: Tensor) -> Tensor:
