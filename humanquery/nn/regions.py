@@ -229,9 +229,14 @@ def read_people(
     for i, (whole, upper) in enumerate(maps):
         third = None if head is None else backbone(head.flip(-1) if i else head)[-1]
         said.append(regions(whole, upper, views.aspect, third))
-    count = 0 if nobody else len(views.aspect)
     mean = (sum(getattr(s, name) for s in said) / len(said) for name in ("vectors", "gender_logit", "age_logits"))
-    return RegionReading(*(m[:count] for m in mean), None if squares is None else squares[:count])
+    reading = RegionReading(*mean, squares)
+    return _without_anybody(reading) if nobody else reading
+
+
+def _without_anybody(reading: RegionReading) -> RegionReading:
+    rows = {f.name: getattr(reading, f.name) for f in fields(reading)}
+    return RegionReading(**{name: None if row is None else row[:0] for name, row in rows.items()})
 
 
 def _found_heads(maps: Sequence[tuple[Tensor, Tensor]], views: RegionViews, regions: RegionAttributes) -> Tensor:
