@@ -107,7 +107,8 @@ def _has_default(field: dataclasses.Field) -> bool:
 
 
 def override(config: Any, assignments: list[str]) -> Any:
-    """A copy with `path.to.field=value` applied in order; values are Python literals, anything else is a string.
+    """A copy with `path.to.field=value` applied in order; values are Python literals, anything else is a string. A part of a
+    tuple goes by its number: `parts.1.name=value`.
 
     An unknown field or a value of the wrong type raises ConfigError.
     """
@@ -131,6 +132,9 @@ def _literal(text: str) -> Any:
 
 def _set(config: Any, path: list[str], text: str, where: str) -> Any:
     name, *rest = path
+    if isinstance(config, tuple) and name.isdigit() and int(name) < len(config) and rest:
+        i = int(name)
+        return (*config[:i], _set(config[i], rest, text, where), *config[i + 1 :])
     if not dataclasses.is_dataclass(config):
         raise ConfigError(f"--set {where}: {config!r} ({type(config).__name__}) has no fields, so no {name!r}")
     known = [f.name for f in dataclasses.fields(config)]

@@ -1,10 +1,11 @@
 """Systems by their configuration."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from humanquery.backbones import AttributesBackbone, BackboneConfig, StackedBackbone
-from humanquery.core.config import from_plain
+from humanquery.core.config import from_plain, override
 from humanquery.core.system import System
 from humanquery.models.attributes.attributes import Attributes
 from humanquery.models.attributes.config import AttributesConfig
@@ -19,9 +20,12 @@ def build(config: SystemConfig) -> System:
     return Attributes(config) if isinstance(config, AttributesConfig) else HQNet(config)
 
 
-def rebuild(plain: dict[str, Any]) -> System:
-    """The system that a weights file describes, to be filled from the file: nothing else is read or fetched."""
-    return build(without_sources(from_plain(SystemConfig, plain)))
+def rebuild(plain: dict[str, Any], settings: Sequence[str] = ()) -> System:
+    """The system that a weights file describes, to be filled from the file: nothing else is read or fetched.
+
+    `settings` change fields of its config (`core.config.override`).
+    """
+    return build(without_sources(override(from_plain(SystemConfig, plain), list(settings))))
 
 
 def without_sources(config: SystemConfig) -> SystemConfig:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from humanquery.core.arrays import HAS_TORCH
 from humanquery.core.errors import CheckpointError
-from humanquery.predict.pictures import EXPORTED, Looker, find_weights
+from humanquery.predict.pictures import EXPORTED, Looker, find_weights, settings_of
 
 
 def load(name_or_path: str | Path | None = None, device: str = "auto") -> Looker:
@@ -28,7 +28,7 @@ def load(name_or_path: str | Path | None = None, device: str = "auto") -> Looker
     from humanquery.predict.predictor import Predictor
 
     weights = read_weights(path)
-    system = rebuild(weights.config)
+    system = rebuild(weights.config, settings_of(name_or_path))
     if isinstance(system, Attributes):
         raise CheckpointError(
             f"{path}: an attribute model, which reads people in given boxes and finds nobody by itself; score it with "

@@ -20,6 +20,8 @@ TASKS = ("mask", "keypoints", "gender", "age")
 ATTRIBUTES = ("gender", "age")
 DEFAULT = "hqnet-small"
 DEFAULT_SCORE = 0.3
+VARIANTS = {"hqnet-small-fast": ("hqnet-small", ("backbone.parts.1.pose_scales=[1.0]",))}
+"""names under which shipped weights are loaded with other settings (`core.config.override`)"""
 EXPORTED = (".onnx", ".pt2", ".xml")
 """suffixes of files that `humanquery export` writes"""
 
@@ -34,8 +36,9 @@ def find_weights(name_or_path: str | Path | None) -> Path:
     """The file of a shipped name (None: the default) or a path; an unknown name raises CheckpointError with the nearest."""
     name = str(name_or_path or DEFAULT)
     known = shipped_weights()
-    if name in known:
-        return known[name]
+    stem, _ = VARIANTS.get(name, (name, ()))
+    if stem in known:
+        return known[stem]
     if name.endswith((".safetensors", ".pth", ".pt", *EXPORTED)) or os.sep in name or Path(name).is_file():
         return Path(name)
     if name in ("hqnet-r50", "hqnet-swin-l", "hqnet-vit-l"):
@@ -43,7 +46,14 @@ def find_weights(name_or_path: str | Path | None) -> Path:
             f"{name}: its weights cannot be shipped. Train it (`humanquery train --recipe {name.replace('-', '_')}`), or convert "
             "the official checkpoint (`humanquery convert official.pth out.safetensors`) and give the file's path"
         )
-    raise CheckpointError(f"no weights named {name!r}; expected a path or a shipped name.{nearest(name, known)}")
+    raise CheckpointError(
+        f"no weights named {name!r}; expected a path or a shipped name.{nearest(name, [*known, *VARIANTS])}"
+    )
+
+
+def settings_of(name_or_path: str | Path | None) -> tuple[str, ...]:
+    """The settings that a shipped name stands for besides its weights; none for a path."""
+    return VARIANTS.get(str(name_or_path), ("", ()))[1]
 
 
 class Looker:

@@ -100,6 +100,19 @@ def test_override_changes_one_field_by_its_path():
     assert override(Model(1), []) == Model(1)
 
 
+@dataclass(frozen=True)
+class Row:
+    models: tuple[Model, ...] = (Model(1), Model(2))
+
+
+def test_override_reaches_parts_of_a_tuple_by_their_number():
+    changed = override(Row(), ["models.1.queries=30", "models.0.optim.lr=1"])
+    assert changed.models == (Model(1, optim=Optim(1.0)), Model(30))
+    for assignment in ("models.2.queries=3", "models.last.queries=3", "models.1=3"):
+        with pytest.raises(ConfigError, match="--set models"):
+            override(Row(), [assignment])
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [

@@ -5,6 +5,7 @@ import torch
 
 from humanquery import load
 from humanquery.core.boxes import iou
+from humanquery.core.errors import CheckpointError
 from humanquery.predict.pictures import shipped_weights
 
 
@@ -26,6 +27,21 @@ def test_it_gives_every_field(people):
     assert people.keypoints.shape == (1, 17, 2)
     assert 0 <= float(people.gender) <= 1 and 1 <= float(people.age) <= 85
     assert people.embeddings.shape[1] == 128
+
+
+def test_the_fast_one_has_the_same_weights_looks_for_joints_at_one_size_and_finds_her_too(people):
+    data = pytest.importorskip("skimage.data", reason="the photo comes with scikit-image")
+    fast, usual = load("hqnet-small-fast", device="cpu"), load(device="cpu")
+    assert [part.pose_scales for part in fast.system.config.backbone.parts if hasattr(part, "pose_scales")] == [(1.0,)]
+    same = fast.system.state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in usual.system.state_dict().items())
+    (found,) = fast.predict(data.astronaut()).boxes
+    assert float(iou(found[None], people.boxes)) > 0.95
+
+
+def test_a_name_that_is_nearly_right_is_guessed():
+    with pytest.raises(CheckpointError, match="Did you mean 'hqnet-small-fast'"):
+        load("hqnet-small-fasst")
 
 
 def test_its_card_tells_data_licences_scores_and_threshold():
