@@ -15,6 +15,7 @@ test: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.attention
+	$(BIN)/python -m benchmarks.depthwise
 	$(BIN)/python -m benchmarks.tracking
 	$(BIN)/python -m benchmarks.whole_model
 

@@ -22,9 +22,8 @@ from humanquery.evaluation.regions import RegionReport, RegionScores, score_regi
 from humanquery.models import rebuild
 from humanquery.models.attributes.attributes import Attributes
 from humanquery.models.attributes.config import AttributesConfig
-from humanquery.nn.regions import RegionConfig
 from humanquery.recipes.recipe import DataConfig, Recipe, ValPart
-from humanquery.recipes.small import data_root
+from humanquery.recipes.small import VIEWS, data_root
 
 
 def attributes_small() -> Recipe:
@@ -43,7 +42,7 @@ def attributes_small() -> Recipe:
     return Recipe(
         model=AttributesConfig(
             backbone=TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=2, frozen_norm=False),
-            regions=RegionConfig(head=96, view_dropout=0.15),
+            regions=VIEWS,
         ),
         data=DataConfig(
             train=MixConfig(

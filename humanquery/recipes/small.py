@@ -21,6 +21,7 @@ from humanquery.models.hqnet.config import (
     TasksConfig,
     TransformerConfig,
 )
+from humanquery.nn.regions import RegionConfig
 from humanquery.recipes.recipe import DataConfig, Recipe
 from humanquery.tasks.age import AgeConfig
 from humanquery.tasks.box import BoxConfig
@@ -30,6 +31,9 @@ from humanquery.tasks.keypoints import KeypointsConfig
 from humanquery.tasks.mask import MaskConfig
 from humanquery.tasks.mask_refinement import MaskRefinementConfig
 from humanquery.tasks.person import PersonConfig
+
+VIEWS = RegionConfig(head=96, view_dropout=0.15)
+"""of people, from which attributes_small learns gender and age for hqnet_small"""
 
 
 def data_root() -> str:
@@ -138,7 +142,9 @@ def hqnet_small() -> Recipe:
                         heads=True,
                         pose_scales=(0.6, 1.0, 1.6),
                     ),
-                    AttributesBackbone(os.environ.get("HUMANQUERY_ATTRIBUTES", "runs/attributes/model.safetensors")),
+                    AttributesBackbone(
+                        os.environ.get("HUMANQUERY_ATTRIBUTES", "runs/attributes/model.safetensors"), regions=VIEWS
+                    ),
                 )
             ),
             transformer=TransformerConfig(dim=128, levels=3, encoder_layers=1, decoder_layers=2, feedforward=512),
