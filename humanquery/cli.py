@@ -171,6 +171,9 @@ def export(
     photos: Annotated[
         Path | None, typer.Option(help="Pictures to compare on; default: real and generated ones.")
     ] = None,
+    max_persons: Annotated[
+        int | None, typer.Option(help="Most people of one picture; default: the model's number.")
+    ] = None,
 ) -> None:
     """Write the network for another runtime, and prove that the file says the same.
 
@@ -183,7 +186,13 @@ def export(
     path = out or Path(Path(weights or DEFAULT).stem)
     report = lambda comparison: typer.echo(comparison.table())  # noqa: E731
     written = write(
-        load(weights or None, "cpu"), path, format=format, verify=verify, photos=photos, on_comparison=report
+        load(weights or None, "cpu"),
+        path,
+        format=format,
+        verify=verify,
+        photos=photos,
+        max_persons=max_persons,
+        on_comparison=report,
     )
     typer.echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB{', verified' if verify else ', not verified'}")
 

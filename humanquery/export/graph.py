@@ -13,14 +13,15 @@ from humanquery.core.system import System
 
 SIDE_STEP = 32
 """both sides of a canvas batch are multiples of this"""
-INPUTS = ("images", "sizes")
+INPUTS = ("images", "sizes", "score")
 
 
 class Graph(nn.Module):
     """What is exported: uint8 pictures in, everything about the best persons out, in canvas px.
 
-    Each task adds its outputs by `Task.tensors`; the graph itself adds `embeddings`, and `queries` and `tokens`: which query
-    each row is, and which memory token each query started from.
+    Of each picture as many people are looked at as the fullest one has with at least `score`: streets that are nearly empty cost
+    little and crowds are not cut. Each task adds its outputs by `Task.tensors`; the graph itself adds `embeddings`, and `queries`
+    and `tokens`: which query each row is, and which memory token each query started from.
     """
 
     def __init__(self, system: System):
@@ -28,7 +29,7 @@ class Graph(nn.Module):
         self.system = system.eval()
 
     def forward(
-        self, images: UInt8[Tensor, "b 3 h w"], sizes: Int[Tensor, "b 2"]
+        self, images: UInt8[Tensor, "b 3 h w"], sizes: Int[Tensor, "b 2"], score: Float[Tensor, ""]
     ) -> dict[str, Float[Tensor, "b k ..."] | Int[Tensor, "b _"]]:
         """`images`: RGB, at the top left of their canvas; `sizes`: (height, width) of each. What lies outside does not count."""
         net = self.system
@@ -39,8 +40,7 @@ class Graph(nn.Module):
         prepared = net.prepare(scene)
         outputs = net.read_queries(scene, prepared, every_stage=False)
         last = outputs.layers[-1]
-        count = min(net.config.num_persons, net.config.num_queries)
-        chosen = last["person"].logit.float().sigmoid().topk(count).indices
+        chosen = best_queries(last["person"].logit, score, min(net.config.num_persons, net.config.num_queries))
         last = net.look_closer(last, scene, chosen)
         found: dict[str, Tensor] = {}
         for name, task in net.tasks.items():
@@ -50,12 +50,21 @@ class Graph(nn.Module):
         return {**found, "embeddings": queries.gather(1, index).float(), "queries": chosen, "tokens": outputs.selected}
 
 
-def example(side: int = 4 * SIDE_STEP) -> tuple[UInt8[Tensor, "b 3 h w"], Int[Tensor, "b 2"]]:
-    """Two noisy pictures of different size on one canvas."""
+def best_queries(logits: Float[Tensor, "b q"], score: Float[Tensor, ""], most: int) -> Int[Tensor, "b k"]:
+    """Best first; k is how many of the fullest picture reach `score`, at least 1 and at most `most`."""
+    best = logits.float().sigmoid().topk(most)
+    count = (best.values >= score).sum(1).amax().clamp(min=1).item()  # host sync: how many are looked at
+    torch._check(count >= 1)  # what a trace cannot know of a number that it reads from a tensor
+    torch._check(count <= most)
+    return best.indices[:, :count]
+
+
+def example(side: int = 4 * SIDE_STEP) -> tuple[UInt8[Tensor, "b 3 h w"], Int[Tensor, "b 2"], Float[Tensor, ""]]:
+    """Two noisy pictures of different size on one canvas, of which everybody is wanted."""
     noise = torch.Generator().manual_seed(0)
     height, width = side, side + SIDE_STEP
     images = torch.randint(0, 256, (2, 3, height, width), generator=noise).to(torch.uint8)
-    return images, torch.tensor([[height, width - 10], [height - 20, width]])
+    return images, torch.tensor([[height, width - 10], [height - 20, width]]), torch.tensor(0.0)
 
 
 def with_fixed_padding(module: nn.Module) -> nn.Module:
@@ -88,6 +97,7 @@ def trace(system: System) -> ExportedProgram:
     open_sizes = {
         "images": {0: batch, 2: SIDE_STEP * tall, 3: SIDE_STEP * wide},
         "sizes": {0: batch},
+        "score": None,
     }
     with torch.no_grad():
         return torch.export.export(

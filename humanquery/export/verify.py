@@ -42,6 +42,8 @@ class Comparison:
     ranges: dict[str, float] = field(default_factory=dict)
     ap: dict[str, tuple[float, float]] = field(default_factory=dict)
     """name to (of the network, of the file)"""
+    miscounted: int = 0
+    """pictures of which the file did not give as many people as reach the score it was asked for"""
 
     def relative(self) -> dict[str, float]:
         """Largest difference by output, as a share of the output's range; infinite where one is not finite."""
@@ -62,6 +64,10 @@ class Comparison:
             )
         elif self.pictures and self.tied == self.pictures:
             found.append(f"all {self.pictures} pictures hold a tie of memory tokens, nothing was compared; give others")
+        if self.miscounted:
+            found.append(
+                f"in {self.miscounted} of {self.pictures} pictures the file gave more or fewer people than reach a score"
+            )
         for name, (network, file) in self.ap.items():
             if not abs(network - file) <= AP_LIMIT:
                 found.append(f"{name} is {file:.4f}, of the network {network:.4f}; at most {AP_LIMIT} apart is allowed")
@@ -77,20 +83,27 @@ class Comparison:
 
 
 def compare(
-    network: nn.Module, exported: ExportedPredictor, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+    network: nn.Module,
+    exported: ExportedPredictor,
+    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    *,
+    score: float = 0.5,
 ) -> Comparison:
-    """Both look at the same canvases, `BATCH` pictures at a time. `network` is `export.graph.Graph` of the system."""
+    """Both look at the same canvases, `BATCH` pictures at a time, and at as many people as the file can give. Then the file
+    looks only at who has `score`, and must say the same of them. `network` is `export.graph.Graph` of the system."""
     found = Comparison()
     for start in range(0, len(pictures), BATCH):
         images, sizes = _canvases(pictures[start : start + BATCH], exported.facts)
         with torch.inference_mode():
-            said = network(torch.from_numpy(images), torch.from_numpy(sizes))
-        said, other = {name: value.numpy() for name, value in said.items()}, exported.run(images, sizes)
+            said = network(torch.from_numpy(images), torch.from_numpy(sizes), torch.tensor(0.0))
+        said, other = {name: value.numpy() for name, value in said.items()}, exported.run(images, sizes, 0.0)
+        few, count = exported.run(images, sizes, score), max(1, int((other["scores"] >= score).sum(1).max()))
         if said.keys() != other.keys():
             raise ExportError(f"the file gives {', '.join(other)}; the network gives {', '.join(said)}")
         for i, size in enumerate(sizes):
             one, two = ({name: value[i] for name, value in outputs.items()} for outputs in (said, other))
             _compare_picture(found, one, two, float(size.max()))
+            _compare_asked(found, two, {name: value[i] for name, value in few.items()}, count, float(size.max()))
     return found
 
 
@@ -101,18 +114,22 @@ def _canvases(pictures: Sequence[np.ndarray], facts: Facts) -> tuple[np.ndarray,
 
 
 def _compare_picture(found: Comparison, one: Outputs, two: Outputs, side: float) -> None:
+    found.pictures += 1
+    if np.array_equal(one["tokens"], two["tokens"]):
+        _compare_rows(found, one, two, side)
+    else:
+        found.tied += 1
+
+
+def _compare_rows(found: Comparison, one: Outputs, two: Outputs, side: float) -> None:
     """Rows are compared by the query they came from, so that two people of (nearly) the same score may swap places; a row
     that only one of the two has must score (nearly) as little as the other's last."""
-    found.pictures += 1
-    if not np.array_equal(one["tokens"], two["tokens"]):
-        found.tied += 1
-        return
     _, mine, its = np.intersect1d(one["queries"], two["queries"], return_indices=True)
     for name in one:
         if name in CHOICES:
             continue
-        a, b = one[name], two[name]
-        apart = float(np.abs(a[mine] - b[its]).max(initial=0.0)) if a.shape == b.shape else np.inf
+        a, b = one[name][mine], two[name][its]
+        apart = float(np.abs(a - b).max(initial=0.0)) if a.shape == b.shape else np.inf
         found.apart[name] = _worst(found.apart.get(name, 0.0), apart)
         reach = 1.0 if name in UNIT_RANGE else side if name in CANVAS_RANGE else float(np.abs(a).max(initial=0.0))
         found.ranges[name] = max(found.ranges.get(name, 0.0), reach)
@@ -120,6 +137,14 @@ def _compare_picture(found: Comparison, one: Outputs, two: Outputs, side: float)
         alone = np.delete(rows["scores"], shared)
         apart = float(np.abs(alone - others["scores"].min(initial=1.0)).max(initial=0.0))
         found.apart["scores"] = _worst(found.apart["scores"], apart)
+
+
+def _compare_asked(found: Comparison, everybody: Outputs, asked: Outputs, count: int, side: float) -> None:
+    """What the file says when only `count` are looked at, against the same rows of what it says of everybody."""
+    if len(asked["scores"]) == count:
+        _compare_rows(found, {name: value[:count] for name, value in everybody.items()}, asked, side)
+    else:
+        found.miscounted += 1
 
 
 def _worst(a: float, b: float) -> float:

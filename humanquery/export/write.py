@@ -1,7 +1,9 @@
 """Writes a network as one file for other runtimes, and only leaves a file that says what the network says."""
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +38,13 @@ def export(
     format: str = "onnx",
     verify: bool = True,
     photos: Path | None = None,
+    max_persons: int | None = None,
     on_comparison: Callable[[Comparison], None] = lambda comparison: None,
 ) -> Path:
     """Writes the predictor's network to `out`, with the format's suffix (see `SUFFIXES`), and returns the path.
+
+    The file gives whoever reaches the score that it is asked for, at most `max_persons` of a picture (default: the model's own
+    `HQNetConfig.num_persons`); it takes time for each of them, and none for others.
 
     With `verify` the file is written under another name, run on pictures (`photos`: a folder; default: see `default_pictures`)
     and compared; a file whose numbers or AP differ (see `export.verify`) is removed and raises ExportError.
@@ -48,6 +54,7 @@ def export(
     suffix = SUFFIXES[format]
     out = out if out.suffix == suffix else out.with_name(out.name + suffix)
     unfinished = out.with_name(f".unfinished-{out.name}")
+    predictor = predictor if max_persons is None else limited(predictor, max_persons)
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor.system.cpu().eval()
     try:
@@ -62,6 +69,20 @@ def export(
         for left in _files(unfinished):
             left.unlink(missing_ok=True)
     return out
+
+
+def limited(predictor: Predictor, max_persons: int) -> Predictor:
+    """The same weights, giving at most so many persons per picture; a number that cannot be raises ConfigError."""
+    config = predictor.system.config
+    if not 1 <= max_persons <= config.num_queries:
+        raise ConfigError(
+            f"--max-persons {max_persons}: expected 1 to {config.num_queries}, the number of the model's queries; it gives "
+            f"{config.num_persons} by itself"
+        )
+    predictor, system = copy.copy(predictor), copy.copy(predictor.system)  # the tensors stay shared
+    system.config = replace(config, num_persons=max_persons)
+    predictor.system = system
+    return predictor
 
 
 def refuse(comparison: Comparison, out: Path) -> None:
@@ -79,7 +100,8 @@ def verified(predictor: Predictor, path: Path, photos: Path | None = None) -> Co
     exported = open_exported(path, "cpu", threads=torch.get_num_threads())
     labelled = list(labelled_pictures())
     pictures = list(_read(photos)) if photos else [*default_pictures(), *(image for image, _ in labelled)]
-    comparison = compare(Graph(predictor.system), exported, pictures[: None if photos else NUM_COMPARED])
+    compared = pictures[: None if photos else NUM_COMPARED]
+    comparison = compare(Graph(predictor.system), exported, compared, score=predictor.default_score)
     comparison.ap = compare_ap(predictor, exported, labelled)
     return comparison
 

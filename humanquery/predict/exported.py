@@ -19,12 +19,13 @@ from humanquery.data.canvas import letterbox
 from humanquery.predict.pictures import Looker, Picture, as_array
 
 FORMAT = "humanquery-export"
-FORMAT_VERSION = 2
-"""1: masks of the whole canvas only; 2: also masks in windows"""
+FORMAT_VERSION = 3
+"""1: masks of the whole canvas only; 2: also masks in windows; 3: the graph is told the score, and looks at nobody below it"""
 FACTS = "humanquery.json"
 """name of the facts inside an exported file"""
 
-Run = Callable[[UInt8[np.ndarray, "b 3 h w"], Int[np.ndarray, "b 2"]], dict[str, np.ndarray]]
+Run = Callable[[UInt8[np.ndarray, "b 3 h w"], Int[np.ndarray, "b 2"], float], dict[str, np.ndarray]]
+"""pictures, their sizes and the least score that is asked for, to the graph's outputs"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Facts:
 
     @staticmethod
     def read(path: Path, text: str) -> "Facts":
-        """Raises CheckpointError for a file that `humanquery export` did not write, or a newer one did."""
+        """Raises CheckpointError for a file that `humanquery export` did not write, or one of another format's version."""
         try:
             plain = json.loads(text or "{}")
         except json.JSONDecodeError:
@@ -59,7 +60,12 @@ class Facts:
             )
         if plain["format_version"] > FORMAT_VERSION:
             raise CheckpointError(
-                f"{path}: export format {plain['format_version']}, this humanquery reads up to {FORMAT_VERSION}; update it"
+                f"{path}: export format {plain['format_version']}, this humanquery reads {FORMAT_VERSION}; update it"
+            )
+        if plain["format_version"] < FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: export format {plain['format_version']}, this humanquery reads {FORMAT_VERSION}; export the "
+                "weights again"
             )
         return Facts(**plain)
 
@@ -91,7 +97,7 @@ class ExportedPredictor(Looker):
         scaled = [letterbox(as_array(p), self.facts.short_side, self.facts.long_side) for p in pictures]
         images = collate([canvas for canvas, _ in scaled], self.facts.side_step)
         metas = [meta for _, meta in scaled]
-        found = self.run(images, np.array([meta.canvas_size for meta in metas], np.int64))
+        found = self.run(images, np.array([meta.canvas_size for meta in metas], np.int64), score)
         return [
             self._persons({name: value[i] for name, value in found.items()}, meta, images.shape[2:], score, tasks)
             for i, meta in enumerate(metas)
@@ -256,8 +262,8 @@ def _open_onnx(path: Path, device: str, threads: int) -> tuple[Run, str]:
         raise CheckpointError(f"{path}: onnxruntime cannot open it ({str(problem).splitlines()[0]})") from problem
     names = [output.name for output in session.get_outputs()]
 
-    def run(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, {"images": images, "sizes": sizes}), strict=True))
+    def run(images: np.ndarray, sizes: np.ndarray, score: float) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, _inputs(images, sizes, score)), strict=True))
 
     return run, session.get_modelmeta().custom_metadata_map.get(FACTS, "")
 
@@ -286,8 +292,8 @@ def _open_torch(path: Path, device: str, threads: int) -> tuple[Run, str]:
         raise CheckpointError(f"{path}: not a program of torch.export ({str(problem).splitlines()[0]})") from problem
 
     @torch.inference_mode()
-    def run(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        found = net(torch.from_numpy(images), torch.from_numpy(sizes))
+    def run(images: np.ndarray, sizes: np.ndarray, score: float) -> dict[str, np.ndarray]:
+        found = net(torch.from_numpy(images), torch.from_numpy(sizes), torch.tensor(score))
         return {name: value.numpy() for name, value in found.items()}
 
     return run, facts[FACTS]
@@ -307,11 +313,15 @@ def _open_openvino(path: Path, device: str, threads: int) -> tuple[Run, str]:
     except RuntimeError as problem:
         raise CheckpointError(f"{path}: OpenVINO cannot open it ({str(problem).splitlines()[0]})") from problem
 
-    def run(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        found = compiled({"images": images, "sizes": sizes})
+    def run(images: np.ndarray, sizes: np.ndarray, score: float) -> dict[str, np.ndarray]:
+        found = compiled(_inputs(images, sizes, score))
         return {output.get_any_name(): np.array(found[output]) for output in compiled.outputs}
 
     return run, facts
+
+
+def _inputs(images: np.ndarray, sizes: np.ndarray, score: float) -> dict[str, np.ndarray]:
+    return {"images": images, "sizes": sizes, "score": np.array(score, np.float32)}
 
 
 def _only_on_cpu(path: Path, device: str) -> None:

@@ -16,7 +16,7 @@ from humanquery.data.scenes import Scenes, preset
 from humanquery.export import export
 from humanquery.export.graph import Graph, example
 from humanquery.export.verify import Comparison, compare
-from humanquery.export.write import refuse
+from humanquery.export.write import facts_of, limited, refuse
 from humanquery.predict.exported import FACTS, collate, open_exported, picture_masks, window_masks
 
 onnx = pytest.importorskip("onnx", reason="needs humanquery[export]")
@@ -32,14 +32,14 @@ def test_the_graph_gives_what_predict_gives(tiny):
     """`Task.tensors` of all tasks against `Task.decode`."""
     from humanquery.core.batch import Batch, Meta
 
-    images, sizes = example(64)
+    images, sizes, score = example(64)
     canvas = [tuple(size.tolist()) for size in sizes]
     padding = torch.ones(images.shape[0], *images.shape[2:], dtype=torch.bool)
     for i, (height, width) in enumerate(canvas):
         padding[i, :height, :width] = False
     batch = Batch(images / 255, padding, [Meta(size, size) for size in canvas])
     with torch.inference_mode():
-        found, people = Graph(tiny.system)(images, sizes), tiny.system.predict(batch)
+        found, people = Graph(tiny.system)(images, sizes, score), tiny.system.predict(batch)
     for i, persons in enumerate(people):
         for name in ("scores", "boxes", "keypoints", "gender", "age", "embeddings"):
             torch.testing.assert_close(found[name][i], getattr(persons, name), rtol=1e-4, atol=1e-4)
@@ -51,8 +51,64 @@ def test_a_file_says_what_the_network_says_for_any_number_and_size_of_pictures(t
     assert found.problems() == [], found.table()
     assert found.pictures == 3 and found.tied <= 1
     assert {"scores", "logits", "boxes", "keypoints", "mask_logits", "gender", "age", "embeddings"} <= set(found.apart)
-    images, sizes = example(96)
-    assert exported.run(images[:1].numpy(), sizes[:1].numpy())["boxes"].shape == (1, 8, 4)
+    images, sizes, _ = example(96)
+    assert exported.run(images[:1].numpy(), sizes[:1].numpy(), 0.0)["boxes"].shape == (1, 8, 4)
+
+
+def between_ranks(scores: np.ndarray, place: int) -> float:
+    """A score that `place` of these reach."""
+    best = np.sort(scores)[::-1]
+    return float(best[place - 1 : place + 1].mean())
+
+
+@pytest.mark.parametrize("reached", [5, 1])
+def test_only_who_reaches_the_score_is_looked_at_as_many_as_in_the_fullest_picture(tiny, onnx_file, reached):
+    images, sizes, everybody = example(96)
+    run = open_exported(onnx_file, "cpu", threads=1).run
+    with torch.inference_mode():
+        all_of_them = Graph(tiny.system)(images, sizes, everybody)
+        score = max(between_ranks(row.numpy(), reached) for row in all_of_them["scores"])
+        some = Graph(tiny.system)(images, sizes, torch.tensor(score))
+    count = int((all_of_them["scores"] >= score).sum(1).max())
+    file = run(images.numpy(), sizes.numpy(), score)
+    assert count == reached
+    for name, said in all_of_them.items():
+        expected = said if name == "tokens" else said[:, :count]
+        torch.testing.assert_close(some[name], expected, rtol=1e-4, atol=1e-5, msg=name)
+        np.testing.assert_allclose(file[name], expected, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_where_nobody_reaches_the_score_one_row_is_left_for_the_runtime(onnx_file):
+    images, sizes, _ = example(64)
+    found = open_exported(onnx_file, "cpu", threads=1).run(images.numpy(), sizes.numpy(), 2.0)
+    assert found["boxes"].shape == (2, 1, 4) and found["mask_logits"].shape[1] == 1
+
+
+def test_a_file_of_fewer_persons_gives_the_best_ones(tiny):
+    few = limited(tiny, 3)
+    picture = pictures(1)[0]
+    best, three = tiny.predict(picture), few.predict(picture)
+    assert len(best) == 8 and len(three) == 3 and tiny.system.config.num_persons == 8
+    torch.testing.assert_close(three.boxes, best.boxes[:3])
+    assert Graph(few.system)(*example(64))["scores"].shape == (2, 3)
+
+
+def test_the_limit_reaches_the_graph_and_the_facts(tiny, tmp_path, monkeypatch):
+    from humanquery.export import write
+
+    seen = []
+    monkeypatch.setattr(write, "trace", lambda system: seen.append(system.config.num_persons))
+    monkeypatch.setitem(
+        write._WRITERS, "torch", lambda _, path, facts: path.write_text(str(facts.config["num_persons"]))
+    )
+    path = export(tiny, tmp_path / "few", format="torch", verify=False, max_persons=5)
+    assert seen == [5] and path.read_text() == "5"
+
+
+@pytest.mark.parametrize("number", [0, 1000])
+def test_a_limit_that_cannot_be_is_told(tiny, tmp_path, number):
+    with pytest.raises(ConfigError, match=f"--max-persons {number}: expected 1 to .* gives 8 by itself"):
+        export(tiny, tmp_path / "few", max_persons=number)
 
 
 def test_the_command_line_says_what_it_compared_and_leaves_one_file(exporting):
@@ -180,6 +236,28 @@ def test_too_many_ties_are_a_refusal():
     assert "all 1 pictures" in Comparison(pictures=1, tied=1).problems()[0]
 
 
+def test_other_people_than_asked_for_are_a_refusal():
+    said = Comparison(pictures=4, miscounted=1).problems()
+    assert said == ["in 1 of 4 pictures the file gave more or fewer people than reach a score"]
+
+
+def test_a_file_that_says_otherwise_when_asked_for_few_is_told(tiny):
+    network = Graph(tiny.system)
+
+    class Exported:
+        facts = facts_of(tiny)
+
+        def run(self, images, sizes, score):
+            with torch.inference_mode():
+                found = network(torch.from_numpy(images), torch.from_numpy(sizes), torch.tensor(score))
+            found = {name: value.numpy() for name, value in found.items()}
+            return found | {"boxes": found["boxes"] + 5.0 * (score > 0)}
+
+    score = between_ranks(tiny.predict(pictures(1)[0]).scores.numpy(), 3)
+    assert "boxes differ by" in compare(network, Exported(), pictures(1), score=score).problems()[0]
+    assert compare(network, Exported(), pictures(1), score=0.0).problems() == []
+
+
 def test_files_that_export_did_not_write_are_told_apart(tmp_path, onnx_file):
     with pytest.raises(CheckpointError, match="does not exist; `humanquery export` writes"):
         load(tmp_path / "none.onnx")
@@ -194,8 +272,12 @@ def test_files_that_export_did_not_write_are_told_apart(tmp_path, onnx_file):
     facts = json.loads({p.key: p.value for p in onnx.load(onnx_file).metadata_props}[FACTS])
     onnx.helper.set_model_props(model, {FACTS: json.dumps(facts | {"format_version": 99})})
     onnx.save(model, tmp_path / "new.onnx")
-    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads up to 2"):
+    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads 3; update it"):
         load(tmp_path / "new.onnx")
+    onnx.helper.set_model_props(model, {FACTS: json.dumps(facts | {"format_version": 2})})
+    onnx.save(model, tmp_path / "old.onnx")
+    with pytest.raises(CheckpointError, match="export format 2, this humanquery reads 3; export the weights again"):
+        load(tmp_path / "old.onnx")
     with pytest.raises(CheckpointError, match="give the weights it was made from"):
         _ = load(onnx_file, "cpu").system
 

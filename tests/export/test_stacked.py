@@ -80,16 +80,22 @@ def exported(stacked_weights, tmp_path_factory) -> ExportedPredictor:
 
 
 @pytest.mark.slow  # most of it is the trace and its translation
-@pytest.mark.parametrize(("count", "height", "width"), [(2, 128, 160), (1, 96, 224)])
-def test_a_stack_of_backbones_says_the_same_from_its_file_whatever_the_canvas(
-    stacked_weights, exported, count, height, width
+@pytest.mark.parametrize(
+    ("count", "height", "width", "people"), [(2, 128, 160, 4), (1, 96, 224, 4), (2, 96, 128, 2), (1, 96, 128, 1)]
+)
+def test_a_stack_of_backbones_says_the_same_from_its_file_whatever_the_canvas_and_the_number_of_people(
+    stacked_weights, exported, count, height, width, people
 ):
     noise = torch.Generator().manual_seed(count)
     images = torch.randint(0, 256, (count, 3, height, width), generator=noise).to(torch.uint8)
     sizes = torch.tensor([[height, width - 10], [height - 20, width]][:count])
     with torch.inference_mode():
-        network = Graph(load(stacked_weights, "cpu").system)(images, sizes)
-    file = exported.run(images.numpy(), sizes.numpy())
+        graph = Graph(load(stacked_weights, "cpu").system)
+        scores = graph(images, sizes, torch.tensor(0.0))["scores"]
+        score = 0.0 if people == 4 else float(scores[:, people - 1 : people + 1].mean(1).max())
+        network = graph(images, sizes, torch.tensor(score))
+    assert network["scores"].shape == (count, people)
+    file = exported.run(images.numpy(), sizes.numpy(), score)
     assert network.keys() == file.keys() and {"keypoint_scores", "gender", "age", "mask_windows"} <= file.keys()
     for name, said in network.items():
         reach = max(1.0, float(said.abs().max()))
