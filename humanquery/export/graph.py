@@ -53,7 +53,7 @@ class Graph(nn.Module):
 def best_queries(logits: Float[Tensor, "b q"], score: Float[Tensor, ""], most: int) -> Int[Tensor, "b k"]:
     """Best first; k is how many of the fullest picture reach `score`, at least 1 and at most `most`."""
     best = logits.float().sigmoid().topk(most)
-    count = (best.values >= score).sum(1).amax().clamp(min=1).item()  # host sync: how many are looked at
+    count = (best.values >= score).sum(1).amax(0).clamp(min=1).item()  # host sync: how many are looked at
     torch._check(count >= 1)  # what a trace cannot know of a number that it reads from a tensor
     torch._check(count <= most)
     return best.indices[:, :count]

@@ -45,7 +45,7 @@ def exporting(weights, tmp_path_factory) -> tuple[Path, str]:
     pytest.importorskip("onnxscript", reason="writing ONNX needs humanquery[export]")
     out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
     command = [sys.executable, "-m", "humanquery", "export", "--weights", str(weights), "--out", str(out), "--verify"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return out, done.stdout
 

@@ -17,7 +17,7 @@ from humanquery.export import export
 from humanquery.export.graph import Graph, example
 from humanquery.export.verify import Comparison, compare
 from humanquery.export.write import facts_of, limited, refuse
-from humanquery.predict.exported import FACTS, collate, open_exported, picture_masks, window_masks
+from humanquery.predict.exported import FACTS, ExportedPredictor, collate, open_exported, picture_masks, window_masks
 
 onnx = pytest.importorskip("onnx", reason="needs humanquery[export]")
 pytest.importorskip("onnxruntime", reason="needs humanquery[onnx]")
@@ -244,18 +244,16 @@ def test_other_people_than_asked_for_are_a_refusal():
 def test_a_file_that_says_otherwise_when_asked_for_few_is_told(tiny):
     network = Graph(tiny.system)
 
-    class Exported:
-        facts = facts_of(tiny)
+    def run(images, sizes, score):
+        with torch.inference_mode():
+            found = network(torch.from_numpy(images), torch.from_numpy(sizes), torch.tensor(score))
+        found = {name: value.numpy() for name, value in found.items()}
+        return found | {"boxes": found["boxes"] + 5.0 * (score > 0)}
 
-        def run(self, images, sizes, score):
-            with torch.inference_mode():
-                found = network(torch.from_numpy(images), torch.from_numpy(sizes), torch.tensor(score))
-            found = {name: value.numpy() for name, value in found.items()}
-            return found | {"boxes": found["boxes"] + 5.0 * (score > 0)}
-
+    exported = ExportedPredictor(run, facts_of(tiny))
     score = between_ranks(tiny.predict(pictures(1)[0]).scores.numpy(), 3)
-    assert "boxes differ by" in compare(network, Exported(), pictures(1), score=score).problems()[0]
-    assert compare(network, Exported(), pictures(1), score=0.0).problems() == []
+    assert "boxes differ by" in compare(network, exported, pictures(1), score=score).problems()[0]
+    assert compare(network, exported, pictures(1), score=0.0).problems() == []
 
 
 def test_files_that_export_did_not_write_are_told_apart(tmp_path, onnx_file):

@@ -72,7 +72,7 @@ def exported(stacked_weights, tmp_path_factory) -> ExportedPredictor:
     """From a process of its own: the trace does not go through type checks."""
     out = tmp_path_factory.mktemp("exported") / "stacked.onnx"
     command = [sys.executable, "-m", "humanquery", "export", "--weights", str(stacked_weights), "--out", str(out)]
-    done = subprocess.run([*command, "--no-verify"], capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run([*command, "--no-verify"], capture_output=True, text=True, timeout=3600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     kinds = {node.op_type for node in onnx.load(out).graph.node}
     assert not kinds & {"GridSample", "Loop", "If", "Scan"}
