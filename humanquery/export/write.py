@@ -154,6 +154,8 @@ def _write_onnx(program: ExportedProgram, path: Path, facts: Facts) -> None:
         import onnxscript  # noqa: F401 (torch asks for it late, and with a traceback)
     except ImportError as problem:
         raise HumanQueryError(f"export to ONNX needs {problem.name}: pip install 'humanquery[export]'") from None
+    from humanquery.export.shapes import fix_reshapes
+
     made = torch.onnx.export(
         program,
         dynamo=True,
@@ -165,6 +167,7 @@ def _write_onnx(program: ExportedProgram, path: Path, facts: Facts) -> None:
         optimize=False,  # folding thousands of nodes takes longer than all the rest; runtimes do it when they open the file
     )
     model = made.model_proto
+    fix_reshapes(model)
     onnx.helper.set_model_props(model, {FACTS: facts.to_json()})
     onnx.save(model, path)
 
