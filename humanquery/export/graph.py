@@ -13,7 +13,8 @@ from humanquery.core.system import System
 
 SIDE_STEP = 32
 """both sides of a canvas batch are multiples of this"""
-INPUTS = ("images", "sizes", "score")
+INPUTS = ("images", "sizes", "score", "finer")
+"""the last one only for a system whose config asks for finer pictures (`InputConfig.finer`)"""
 
 
 class Graph(nn.Module):
@@ -29,14 +30,19 @@ class Graph(nn.Module):
         self.system = system.eval()
 
     def forward(
-        self, images: UInt8[Tensor, "b 3 h w"], sizes: Int[Tensor, "b 2"], score: Float[Tensor, ""]
+        self,
+        images: UInt8[Tensor, "b 3 h w"],
+        sizes: Int[Tensor, "b 2"],
+        score: Float[Tensor, ""],
+        finer: UInt8[Tensor, "b 3 H W"] | None = None,
     ) -> dict[str, Float[Tensor, "b k ..."] | Int[Tensor, "b _"]]:
         """`images`: RGB, at the top left of their canvas; `sizes`: (height, width) of each. What lies outside does not count."""
         net = self.system
         line = torch.arange(images.shape[2], device=images.device)[None, :, None]
         column = torch.arange(images.shape[3], device=images.device)[None, None]
         padding = (line >= sizes[:, 0, None, None]) | (column >= sizes[:, 1, None, None])
-        scene = net.look(images.float() / 255, padding, sizes)
+        closer = None if finer is None else finer.float() / 255
+        scene = net.look(images.float() / 255, padding, sizes, closer)
         prepared = net.prepare(scene)
         outputs = net.read_queries(scene, prepared, every_stage=False)
         last = outputs.layers[-1]
@@ -59,12 +65,13 @@ def best_queries(logits: Float[Tensor, "b q"], score: Float[Tensor, ""], most: i
     return best.indices[:, :count]
 
 
-def example(side: int = 4 * SIDE_STEP) -> tuple[UInt8[Tensor, "b 3 h w"], Int[Tensor, "b 2"], Float[Tensor, ""]]:
-    """Two noisy pictures of different size on one canvas, of which everybody is wanted."""
+def example(side: int = 4 * SIDE_STEP, finer: int = 1) -> tuple[Tensor, ...]:
+    """Two noisy pictures of different size on one canvas, of which everybody is wanted: the inputs of a `Graph`."""
     noise = torch.Generator().manual_seed(0)
     height, width = side, side + SIDE_STEP
     images = torch.randint(0, 256, (2, 3, height, width), generator=noise).to(torch.uint8)
-    return images, torch.tensor([[height, width - 10], [height - 20, width]]), torch.tensor(0.0)
+    given = images, torch.tensor([[height, width - 10], [height - 20, width]]), torch.tensor(0.0)
+    return given if finer == 1 else (*given, images.repeat_interleave(finer, 2).repeat_interleave(finer, 3))
 
 
 def with_fixed_padding(module: nn.Module) -> nn.Module:
@@ -99,14 +106,22 @@ def trace(system: System) -> ExportedProgram:
         "sizes": {0: batch},
         "score": None,
     }
+    times = system.config.input.finer
+    if times > 1:
+        open_sizes["finer"] = {0: batch, 2: times * SIDE_STEP * tall, 3: times * SIDE_STEP * wide}
     with torch.no_grad():
         return torch.export.export(
             Graph(with_fixed_padding(system)),
-            example(),
+            example(finer=times),
             dynamic_shapes=open_sizes,
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
+
+
+def input_names(program: ExportedProgram) -> list[str]:
+    """Names of the graph's inputs, in their order."""
+    return list(INPUTS[: len(program.graph_signature.user_inputs)])
 
 
 def output_names(program: ExportedProgram) -> list[str]:

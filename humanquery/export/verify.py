@@ -10,9 +10,8 @@ from torch import nn
 
 from humanquery.core.errors import ExportError
 from humanquery.core.target import Target
-from humanquery.data.canvas import letterbox
 from humanquery.evaluation.coco import evaluate_predictions
-from humanquery.predict.exported import ExportedPredictor, Facts, collate
+from humanquery.predict.exported import Canvases, ExportedPredictor
 from humanquery.predict.predictor import Predictor
 
 LIMIT = 1e-4
@@ -93,24 +92,18 @@ def compare(
     looks only at who has `score`, and must say the same of them. `network` is `export.graph.Graph` of the system."""
     found = Comparison()
     for start in range(0, len(pictures), BATCH):
-        images, sizes = _canvases(pictures[start : start + BATCH], exported.facts)
+        seen = Canvases.of(pictures[start : start + BATCH], exported.facts)
         with torch.inference_mode():
-            said = network(torch.from_numpy(images), torch.from_numpy(sizes), torch.tensor(0.0))
-        said, other = {name: value.numpy() for name, value in said.items()}, exported.run(images, sizes, 0.0)
-        few, count = exported.run(images, sizes, score), max(1, int((other["scores"] >= score).sum(1).max()))
+            said = network(*(torch.from_numpy(given) for given in seen.inputs(0.0).values()))
+        said, other = {name: value.numpy() for name, value in said.items()}, exported.run(seen, 0.0)
+        few, count = exported.run(seen, score), max(1, int((other["scores"] >= score).sum(1).max()))
         if said.keys() != other.keys():
             raise ExportError(f"the file gives {', '.join(other)}; the network gives {', '.join(said)}")
-        for i, size in enumerate(sizes):
+        for i, size in enumerate(seen.sizes):
             one, two = ({name: value[i] for name, value in outputs.items()} for outputs in (said, other))
             _compare_picture(found, one, two, float(size.max()))
             _compare_asked(found, two, {name: value[i] for name, value in few.items()}, count, float(size.max()))
     return found
-
-
-def _canvases(pictures: Sequence[np.ndarray], facts: Facts) -> tuple[np.ndarray, np.ndarray]:
-    scaled = [letterbox(picture, facts.short_side, facts.long_side) for picture in pictures]
-    sizes = np.array([meta.canvas_size for _, meta in scaled], np.int64)
-    return collate([canvas for canvas, _ in scaled], facts.side_step), sizes
 
 
 def _compare_picture(found: Comparison, one: Outputs, two: Outputs, side: float) -> None:

@@ -16,7 +16,7 @@ from humanquery.core.target import Target
 from humanquery.data.coco import CocoSourceConfig
 from humanquery.data.images import read_image
 from humanquery.data.scenes import Scenes, preset
-from humanquery.export.graph import INPUTS, SIDE_STEP, Graph, output_names, trace
+from humanquery.export.graph import SIDE_STEP, Graph, input_names, output_names, trace
 from humanquery.export.verify import Comparison, compare, compare_ap
 from humanquery.predict.exported import FACTS, Facts, open_exported, skeleton_facts
 from humanquery.predict.folder import find_pictures
@@ -115,6 +115,7 @@ def facts_of(predictor: Predictor) -> Facts:
         short_side=config.input.short_side,
         long_side=config.input.long_side,
         side_step=SIDE_STEP,
+        finer=config.input.finer,
     )
 
 
@@ -159,7 +160,7 @@ def _write_onnx(program: ExportedProgram, path: Path, facts: Facts) -> None:
     made = torch.onnx.export(
         program,
         dynamo=True,
-        input_names=INPUTS,
+        input_names=input_names(program),
         output_names=output_names(program),
         opset_version=OPSET,
         external_data=False,

@@ -1,7 +1,7 @@
 """Looks at pictures with an exported file. An .onnx file needs onnxruntime and numpy, no PyTorch."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.arrays import HAS_TORCH, as_house
-from humanquery.core.batch import Meta
+from humanquery.core.batch import Meta, Sample
 from humanquery.core.errors import CheckpointError, ConfigError, HumanQueryError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
-from humanquery.data.canvas import letterbox
+from humanquery.data.canvas import LetterboxConfig, letterboxed
 from humanquery.predict.pictures import Looker, Picture, as_array
 
 FORMAT = "humanquery-export"
@@ -24,8 +24,36 @@ FORMAT_VERSION = 3
 FACTS = "humanquery.json"
 """name of the facts inside an exported file"""
 
-Run = Callable[[UInt8[np.ndarray, "b 3 h w"], Int[np.ndarray, "b 2"], float], dict[str, np.ndarray]]
-"""pictures, their sizes and the least score that is asked for, to the graph's outputs"""
+Run = Callable[["Canvases", float], dict[str, np.ndarray]]
+"""pictures and the least score that is asked for, to the graph's outputs"""
+
+
+@dataclass(frozen=True, eq=False)
+class Canvases:
+    """What a graph looks at."""
+
+    images: UInt8[np.ndarray, "b 3 h w"]
+    sizes: Int[np.ndarray, "b 2"]
+    """(height, width) of the valid part of each"""
+    metas: list[Meta]
+    finer: UInt8[np.ndarray, "b 3 H W"] | None = None
+    """the same pictures at `Facts.finer` times the size; None for 1"""
+
+    @staticmethod
+    def of(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], facts: "Facts") -> "Canvases":
+        config = LetterboxConfig(facts.short_side, facts.long_side, finer=facts.finer)
+        samples = [letterboxed(Sample(p, Meta(p.shape[:2], p.shape[:2])), config) for p in pictures]
+        images = collate([sample.image for sample in samples], facts.side_step)
+        closer = None
+        if facts.finer > 1:
+            closer = collate([sample.finer for sample in samples], facts.side_step * facts.finer)
+        metas = [sample.meta for sample in samples]
+        return Canvases(images, np.array([meta.canvas_size for meta in metas], np.int64), metas, closer)
+
+    def inputs(self, score: float) -> dict[str, np.ndarray]:
+        """By the names of the graph's inputs."""
+        given = {"images": self.images, "sizes": self.sizes, "score": np.array(score, np.float32)}
+        return given if self.finer is None else given | {"finer": self.finer}
 
 
 @dataclass(frozen=True)
@@ -40,6 +68,8 @@ class Facts:
     long_side: int
     side_step: int
     """both sides of a canvas batch are multiples of this, px"""
+    finer: int = 1
+    """how many times as large the pictures are given a second time"""
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
 
@@ -94,13 +124,11 @@ class ExportedPredictor(Looker):
         raise CheckpointError("an exported file only looks at pictures; for this, give the weights it was made from")
 
     def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
-        scaled = [letterbox(as_array(p), self.facts.short_side, self.facts.long_side) for p in pictures]
-        images = collate([canvas for canvas, _ in scaled], self.facts.side_step)
-        metas = [meta for _, meta in scaled]
-        found = self.run(images, np.array([meta.canvas_size for meta in metas], np.int64), score)
+        seen = Canvases.of([as_array(picture) for picture in pictures], self.facts)
+        found = self.run(seen, score)
         return [
-            self._persons({name: value[i] for name, value in found.items()}, meta, images.shape[2:], score, tasks)
-            for i, meta in enumerate(metas)
+            self._persons({name: value[i] for name, value in found.items()}, meta, seen.images.shape[2:], score, tasks)
+            for i, meta in enumerate(seen.metas)
         ]
 
     def _persons(
@@ -262,8 +290,8 @@ def _open_onnx(path: Path, device: str, threads: int) -> tuple[Run, str]:
         raise CheckpointError(f"{path}: onnxruntime cannot open it ({str(problem).splitlines()[0]})") from problem
     names = [output.name for output in session.get_outputs()]
 
-    def run(images: np.ndarray, sizes: np.ndarray, score: float) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, _inputs(images, sizes, score)), strict=True))
+    def run(seen: Canvases, score: float) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, seen.inputs(score)), strict=True))
 
     return run, session.get_modelmeta().custom_metadata_map.get(FACTS, "")
 
@@ -292,8 +320,8 @@ def _open_torch(path: Path, device: str, threads: int) -> tuple[Run, str]:
         raise CheckpointError(f"{path}: not a program of torch.export ({str(problem).splitlines()[0]})") from problem
 
     @torch.inference_mode()
-    def run(images: np.ndarray, sizes: np.ndarray, score: float) -> dict[str, np.ndarray]:
-        found = net(torch.from_numpy(images), torch.from_numpy(sizes), torch.tensor(score))
+    def run(seen: Canvases, score: float) -> dict[str, np.ndarray]:
+        found = net(*(torch.from_numpy(given) for given in seen.inputs(score).values()))
         return {name: value.numpy() for name, value in found.items()}
 
     return run, facts[FACTS]
@@ -313,15 +341,11 @@ def _open_openvino(path: Path, device: str, threads: int) -> tuple[Run, str]:
     except RuntimeError as problem:
         raise CheckpointError(f"{path}: OpenVINO cannot open it ({str(problem).splitlines()[0]})") from problem
 
-    def run(images: np.ndarray, sizes: np.ndarray, score: float) -> dict[str, np.ndarray]:
-        found = compiled(_inputs(images, sizes, score))
+    def run(seen: Canvases, score: float) -> dict[str, np.ndarray]:
+        found = compiled(seen.inputs(score))
         return {output.get_any_name(): np.array(found[output]) for output in compiled.outputs}
 
     return run, facts
-
-
-def _inputs(images: np.ndarray, sizes: np.ndarray, score: float) -> dict[str, np.ndarray]:
-    return {"images": images, "sizes": sizes, "score": np.array(score, np.float32)}
 
 
 def _only_on_cpu(path: Path, device: str) -> None:

@@ -17,7 +17,15 @@ from humanquery.export import export
 from humanquery.export.graph import Graph, example
 from humanquery.export.verify import Comparison, compare
 from humanquery.export.write import facts_of, limited, refuse
-from humanquery.predict.exported import FACTS, ExportedPredictor, collate, open_exported, picture_masks, window_masks
+from humanquery.predict.exported import (
+    FACTS,
+    Canvases,
+    ExportedPredictor,
+    collate,
+    open_exported,
+    picture_masks,
+    window_masks,
+)
 
 onnx = pytest.importorskip("onnx", reason="needs humanquery[export]")
 pytest.importorskip("onnxruntime", reason="needs humanquery[onnx]")
@@ -51,8 +59,7 @@ def test_a_file_says_what_the_network_says_for_any_number_and_size_of_pictures(t
     assert found.problems() == [], found.table()
     assert found.pictures == 3 and found.tied <= 1
     assert {"scores", "logits", "boxes", "keypoints", "mask_logits", "gender", "age", "embeddings"} <= set(found.apart)
-    images, sizes, _ = example(96)
-    assert exported.run(images[:1].numpy(), sizes[:1].numpy(), 0.0)["boxes"].shape == (1, 8, 4)
+    assert exported.run(Canvases.of(pictures(1), exported.facts), 0.0)["boxes"].shape == (1, 8, 4)
 
 
 def between_ranks(scores: np.ndarray, place: int) -> float:
@@ -70,7 +77,7 @@ def test_only_who_reaches_the_score_is_looked_at_as_many_as_in_the_fullest_pictu
         score = max(between_ranks(row.numpy(), reached) for row in all_of_them["scores"])
         some = Graph(tiny.system)(images, sizes, torch.tensor(score))
     count = int((all_of_them["scores"] >= score).sum(1).max())
-    file = run(images.numpy(), sizes.numpy(), score)
+    file = run(Canvases(images.numpy(), sizes.numpy(), []), score)
     assert count == reached
     for name, said in all_of_them.items():
         expected = said if name == "tokens" else said[:, :count]
@@ -80,7 +87,7 @@ def test_only_who_reaches_the_score_is_looked_at_as_many_as_in_the_fullest_pictu
 
 def test_where_nobody_reaches_the_score_one_row_is_left_for_the_runtime(onnx_file):
     images, sizes, _ = example(64)
-    found = open_exported(onnx_file, "cpu", threads=1).run(images.numpy(), sizes.numpy(), 2.0)
+    found = open_exported(onnx_file, "cpu", threads=1).run(Canvases(images.numpy(), sizes.numpy(), []), 2.0)
     assert found["boxes"].shape == (2, 1, 4) and found["mask_logits"].shape[1] == 1
 
 
