@@ -4,14 +4,16 @@
 
 Three kinds of detections: what a model finds in real clips (`--weights`, default the shipped one), the true boxes of the
 same clips with jitter, drop-outs and false alarms (no queries there), and what a model finds in generated clips with
-crossings and things in the way (`--clip-weights`). A model looks once; all trackers then see the same people. ByteTrack
-and OC-SORT need `humanquery[trackers]` and are left out where it is missing. Births start at the same score everywhere.
+crossings and things in the way (`--clip-weights`). A model looks once; all trackers then see the same people, and with
+`--cache FOLDER` the next run sees them too without looking. ByteTrack and OC-SORT need `humanquery[trackers]` and are left
+out where it is missing. Births start at the same score everywhere.
 """
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ from humanquery.core.batch import Sample
 from humanquery.core.boxes import clip as clipped
 from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
+from humanquery.core.skeleton import Skeleton
 from humanquery.core.target import Target
 from humanquery.data.clips import GeneratedClips
 from humanquery.data.clips import open as open_clips
@@ -30,6 +33,7 @@ from humanquery.data.posetrack import read_pose_clip
 from humanquery.engine.report import machine
 from humanquery.evaluation.posetrack import PoseReport, evaluate_poses
 from humanquery.evaluation.tracking import TrackingScores, evaluate_tracking
+from humanquery.predict.pictures import find_weights
 from humanquery.predict.predictor import Predictor
 from humanquery.predict.video import track_config
 from humanquery.tracking import TrackBook, TrackConfig
@@ -57,7 +61,7 @@ class Clip:
 
 
 def _without_query(config: TrackConfig) -> TrackConfig:
-    return TrackConfig(**{**vars(config), "appearance": False})
+    return replace(config, appearance=False)
 
 
 def real_clips(folder: Path) -> dict[str, tuple[list[Target], Callable[[], Iterator]]]:
@@ -75,9 +79,46 @@ def real_clips(folder: Path) -> dict[str, tuple[list[Target], Callable[[], Itera
     return found
 
 
-def looked_at(predictor: Predictor, pictures: Iterable, score: float) -> list[Persons]:
-    """What the model finds; masks are left out."""
-    return list(predictor.predict_many(pictures, score=score, tasks=("keypoints", "gender", "age")))
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model, and where what it found is kept for the next run (None: nowhere)."""
+
+    predictor: Predictor
+    cache: Path | None = None
+
+    @property
+    def config(self) -> TrackConfig:
+        return track_config(self.predictor)
+
+    def looked_at(self, name: str, pictures: Callable[[], Iterable]) -> list[Persons]:
+        """Boxes, joints and queries that the model finds in the pictures of the clip of this name."""
+        kept = None if self.cache is None else self.cache / f"{name}.pt"
+        if kept is not None and kept.exists():
+            return [_unpacked(frame) for frame in torch.load(kept, weights_only=True)]
+        score = self.config.keep_score
+        found = list(self.predictor.predict_many(pictures(), score=score, tasks=("keypoints",)))
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            torch.save([_packed(people) for people in found], kept)
+        return found
+
+
+def open_model(weights: str | None, cache: Path | None = None) -> Model:
+    """The model of these weights; what it finds is kept in a folder of `cache` that is named after the file's contents."""
+    if cache is not None:
+        cache = cache / hashlib.sha256(find_weights(weights).read_bytes()).hexdigest()[:12]
+    return Model(load(weights), cache)
+
+
+def _packed(people: Persons) -> dict:
+    skeleton = people.skeleton.name if people.skeleton else None
+    values = {name: value.clone() for name, _, value in people.filled()}
+    return {"image_size": tuple(people.image_size), "skeleton": skeleton, "values": values}
+
+
+def _unpacked(frame: dict) -> Persons:
+    skeleton = Skeleton.named(frame["skeleton"]) if frame["skeleton"] else None
+    return Persons(image_size=frame["image_size"], skeleton=skeleton, **frame["values"])
 
 
 def noisy(truth: list[Target], seed: int = 0, jitter: float = 0.03, missed: float = 0.1) -> list[Persons]:
@@ -101,25 +142,28 @@ def noisy(truth: list[Target], seed: int = 0, jitter: float = 0.03, missed: floa
     return frames
 
 
-def poses(folder: Path, predictor: Predictor, found: dict[str, list[Persons]]) -> PoseReport | None:
+def poses(folder: Path, config: TrackConfig, found: dict[str, list[Persons]]) -> PoseReport | None:
     """PoseTrack's scores of the clips with joints, followed by query and motion; None where there are none."""
     files = {path.parent.name: path for path in sorted(folder.glob("*/poses.json"))}
     if not files:
         return None
-    book = {name: TrackBook(track_config(predictor)) for name in files}
+    book = {name: TrackBook(config) for name in files}
     return evaluate_poses({name: (read_pose_clip(f), followed(book[name], found[name])) for name, f in files.items()})
 
 
-def painted(config: GeneratedClips) -> dict[str, list[Sample]]:
-    source = open_clips(config)
-    return {f"generated {i}": list(source.clip(i)) for i in range(len(source))}
+def painted(config: GeneratedClips, seeds: Iterable[int] = (CROSSINGS.seed,)) -> dict[str, list[Sample]]:
+    """Clips by a name that says all about them."""
+    clips = {}
+    for seed in seeds:
+        source = open_clips(replace(config, seed=seed))
+        clips |= {f"generated {seed}-{i} of {config.frames}": list(source.clip(i)) for i in range(len(source))}
+    return clips
 
 
-def generated(clips: dict[str, list[Sample]], predictor: Predictor) -> list[Clip]:
+def generated(clips: dict[str, list[Sample]], model: Model) -> list[Clip]:
     """The painted clips as this model sees them."""
-    score = track_config(predictor).keep_score
     return [
-        Clip(name, [s.target for s in frames], looked_at(predictor, (s.image for s in frames), score))
+        Clip(name, [s.target for s in frames], model.looked_at(name, lambda frames=frames: (s.image for s in frames)))
         for name, frames in clips.items()
     ]
 
@@ -170,9 +214,11 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=("found", "noisy", "generated"), default=["found", "noisy", "generated"]
     )
-    parser.add_argument("--clips", type=int, default=CROSSINGS.count, help="generated clips")
+    parser.add_argument("--clips", type=int, default=CROSSINGS.count, help="generated clips of each seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[CROSSINGS.seed], help="of the generated clips")
     parser.add_argument("--frames", type=int, default=CROSSINGS.frames, help="of each generated clip")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
+    parser.add_argument("--cache", type=Path, help="folder where what the models find is kept for the next run")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if given.threads:
@@ -194,15 +240,14 @@ def main() -> None:
         clips = [Clip(name, truth, noisy(truth)) for name, (truth, _) in real.items()]
         settle("true boxes with noise", clips, TrackConfig(), [n for n in names if n != "query and motion"])
     if given.clip_weights and "generated" in given.only:
-        predictor = load(given.clip_weights)
-        clips = painted(GeneratedClips(**{**vars(CROSSINGS), "count": given.clips, "frames": given.frames}))
-        settle("found in generated clips", generated(clips, predictor), track_config(predictor), names)
+        model = open_model(given.clip_weights, given.cache)
+        clips = painted(replace(CROSSINGS, count=given.clips, frames=given.frames), given.seeds)
+        settle("found in generated clips", generated(clips, model), model.config, names)
     if real and "found" in given.only:
-        predictor = load(given.weights)
-        config = track_config(predictor)
-        clips = [Clip(n, truth, looked_at(predictor, look(), config.keep_score)) for n, (truth, look) in real.items()]
-        settle("found in real clips", clips, config, names)
-        report = poses(given.data, predictor, {clip.name: clip.found for clip in clips})
+        model = open_model(given.weights, given.cache)
+        clips = [Clip(name, truth, model.looked_at(name, look)) for name, (truth, look) in real.items()]
+        settle("found in real clips", clips, model.config, names)
+        report = poses(given.data, model.config, {clip.name: clip.found for clip in clips})
         if report is not None:
             print(f"\n{report}")
             results["poses"] = report.to_json()

@@ -9,17 +9,15 @@ often the most alike query of frames at least ten away is of the same person (co
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.tracking_quality import CROSSINGS, Clip, compare, generated, painted
-from humanquery import load
+from benchmarks.tracking_quality import CROSSINGS, Clip, compare, generated, open_model, painted
 from humanquery.core.boxes import iou
-from humanquery.data.clips import GeneratedClips
 from humanquery.engine.report import machine
-from humanquery.predict.video import track_config
 
 FOLDERS = {"detection": "tasks-0", "+ masks": "tasks-1", "+ keypoints": "tasks-2", "+ attributes": "everything"}
 APART = 10
@@ -58,10 +56,10 @@ def _known(clip: Clip) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return frames, names, F.normalize(queries, dim=1)
 
 
-def scores(weights: Path, clips: dict) -> dict[str, float]:
-    predictor = load(weights)
-    seen = generated(clips, predictor)
-    by_tracker = compare(seen, track_config(predictor), ("query and motion", "motion only"))
+def scores(weights: Path, clips: dict, cache: Path | None) -> dict[str, float]:
+    model = open_model(str(weights), cache)
+    seen = generated(clips, model)
+    by_tracker = compare(seen, model.config, ("query and motion", "motion only"))
     query, motion = (by_tracker[name]["combined"] for name in ("query and motion", "motion only"))
     return {
         "found": 1 - query.misses / max(query.true_boxes, 1),
@@ -87,15 +85,16 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=CROSSINGS.count)
     parser.add_argument("--frames", type=int, default=CROSSINGS.frames)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
+    parser.add_argument("--cache", type=Path, help="folder where what the models find is kept for the next run")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
-    clips = painted(GeneratedClips(**{**vars(CROSSINGS), "count": given.clips, "frames": given.frames}))
+    clips = painted(replace(CROSSINGS, count=given.clips, frames=given.frames))
     found: dict[str, dict[str, dict[str, float]]] = {}
     for seed in given.seeds:
         for variant, folder in FOLDERS.items():
-            one = scores(given.models / f"{folder}-seed{seed}" / "model.safetensors", clips)
+            one = scores(given.models / f"{folder}-seed{seed}" / "model.safetensors", clips, given.cache)
             found.setdefault(variant, {})[str(seed)] = one
             print(f"{variant}, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in one.items()), flush=True)
     print("\n| tasks | " + " | ".join(SHOWN) + " |\n" + "|---" * (len(SHOWN) + 1) + "|")

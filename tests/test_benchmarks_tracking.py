@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks import tracking_quality as quality
+from benchmarks.tracking_crowds import CROWDS, crowds, seen
 from benchmarks.tracking_queries import cell, same_person
 from benchmarks.video import StandIn, film, memory
 from humanquery.core.target import Target
@@ -56,6 +57,34 @@ def test_queries_that_tell_people_apart_score_one_and_exchanged_ones_zero():
     assert same_person([clip(20, mixed=True)]) == 0.0
     none = [dataclasses.replace(clip(), found=[people[:0] for people in clip().found])]
     assert same_person(none) == 0.0
+
+
+def test_what_a_model_found_is_kept_for_the_next_run(tmp_path):
+    class Looker:
+        default_score, asked = 0.4, 0
+
+        def predict_many(self, pictures, *, score, tasks):
+            self.asked += 1
+            return iter([walkers([(100, 100)], [0], scores=[0.3])[: len(list(pictures))], walkers([], [])])
+
+    looker = Looker()
+    for _ in range(2):
+        model = quality.Model(looker, tmp_path / "kept")
+        first, second = model.looked_at("clip", lambda: [1])
+        assert first.embeddings.tolist() == walkers([(0, 0)], [0]).embeddings.tolist() and len(second) == 0
+        assert first.skeleton.name == "coco17" and first.masks is None
+    assert looker.asked == 1
+    assert len(quality.Model(looker).looked_at("clip", lambda: [1])) == 2 and looker.asked == 2
+
+
+def test_made_up_detections_of_a_crowd_are_the_same_each_time():
+    config = dataclasses.replace(CROWDS, count=1, frames=6)
+    once, again = crowds([3], config), crowds([3], config)
+    assert len(once) == 1 and len(once[0].found) == len(once[0].truth) == 6
+    for a, b in zip(once[0].found, again[0].found, strict=True):
+        assert torch.equal(a.boxes, b.boxes) and torch.equal(a.embeddings, b.embeddings)
+    empty = [target[:0] for target in once[0].truth[:1]]
+    assert len(seen(empty, 0)[0]) == 0
 
 
 def test_a_cell_is_mean_and_half_range():

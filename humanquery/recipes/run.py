@@ -177,8 +177,7 @@ def evaluate(
     source_config, letterbox = _evaluation_data(annotations, images, recipe, overrides or [])
     system = load(weights, device=device).system
     if letterbox is None:
-        limits = system.config.input
-        letterbox = LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
+        letterbox = LetterboxConfig(system.config.input.short_side, system.config.input.long_side)
     source = open_source(source_config)
     if limit:
         source = _First(source, limit)

@@ -56,6 +56,38 @@ def pose_similarities(
     return alike
 
 
+def doubled_pairs(
+    overlap: Float[np.ndarray, "m m"],
+    joints: Float[np.ndarray, "m k 2"],
+    boxes: Float[np.ndarray, "m 4"],
+    sigmas: Float[np.ndarray, " s"],
+    counts: Bool[np.ndarray, "m k"],
+    most: float,
+) -> Bool[np.ndarray, "m m"]:
+    """Pairs of found people more alike than `most`: by their `overlap` (IoU), where joints are known by the mean of it and OKS.
+
+    OKS is what tells a double from somebody behind: a detector leaves no two boxes of much overlap, but whoever stands
+    behind has joints of their own. k or s is 0 where there are no joints or no constants for them.
+    """
+    if not len(sigmas) or not joints.shape[1]:
+        return overlap > most
+    doubled = np.zeros(overlap.shape, bool)
+    rows, columns = np.nonzero(np.triu(overlap > 2 * most - 1, 1))  # OKS is 1 at most
+    if not len(rows):
+        return doubled
+    area = areas(torch.from_numpy(boxes)).numpy() * BODY_SHARE
+    given = (
+        joints[rows],
+        joints[columns],
+        np.minimum(area[rows], area[columns]),
+        sigmas,
+        counts[rows] & counts[columns],
+    )
+    alike = (overlap[rows, columns] + oks(*map(torch.from_numpy, given)).numpy()) / 2
+    doubled[rows, columns] = doubled[columns, rows] = alike > most
+    return doubled
+
+
 def _hulls(joints: Float[np.ndarray, "n k 2"]) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
     """Their least and their largest x, y."""
     rows = joints.transpose(0, 2, 1).copy()  # numpy is quick along the last axis only

@@ -4,17 +4,25 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from humanquery.core.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
 from humanquery.tracking import motion as kalman
-from humanquery.tracking.association import Pairs, box_similarities, cascade, cosine_distances, match, pose_similarities
-from humanquery.tracking.motion import Motion, MotionConfig
+from humanquery.tracking.association import (
+    Pairs,
+    box_similarities,
+    cascade,
+    cosine_distances,
+    doubled_pairs,
+    match,
+    pose_similarities,
+)
+from humanquery.tracking.motion import MotionConfig
 from humanquery.tracking.smoothing import SmoothConfig, smooth
+from humanquery.tracking.state import Seen, Tracks, check_alike, plain
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,10 @@ class TrackConfig:
     weak_similarity: float = 0.5
     """the same for people below `birth_score`"""
     birth_overlap: float = 0.7
-    """no track is born on top of one that is seen in this frame (IoU)"""
+    """two detections that are more alike than this (IoU; with joints the mean of it and OKS) are one person: only one of them
+    has a track"""
+    twin_frames: int = 5
+    """frames in a row on the same person after which two tracks become one: the older"""
     motion: MotionConfig = field(default_factory=MotionConfig)
     smooth: SmoothConfig | None = None
 
@@ -50,82 +61,11 @@ class TrackConfig:
         for name in ("birth_score", "keep_score", "min_similarity", "weak_similarity", "birth_overlap"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"TrackConfig.{name}: {getattr(self, name)}; expected a number from 0 to 1")
-        for name in ("confirm_hits", "gallery"):
+        for name in ("confirm_hits", "gallery", "twin_frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"TrackConfig.{name}: {getattr(self, name)}; expected at least 1")
         if self.patience < 0:
             raise ConfigError(f"TrackConfig.patience: {self.patience}; expected 0 frames or more")
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """The people of one frame as plain arrays: hundreds of small steps per frame are too many for tensors."""
-
-    boxes: Float[np.ndarray, "m 4"]
-    """xyxy px"""
-    places: Float[np.ndarray, "m 4"]
-    """cx, cy, w, h"""
-    scores: Float[np.ndarray, " m"]
-    queries: Float[np.ndarray, "m d"]
-    """of length 1; d is 0 where appearance is off"""
-    joints: Float[np.ndarray, "m k 2"]
-    """k is 0 where the model gives none"""
-    counts: Bool[np.ndarray, "m k"]
-    """joints that the model gives a score"""
-    sigmas: Float[np.ndarray, " s"]
-    """OKS constants of the joints; s is 0 where the skeleton has none"""
-    attributes: Float[np.ndarray, "m 2"]
-    """gender and age; 0 where the model gives none"""
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-
-@dataclass(eq=False)
-class Tracks:
-    """Everything known of n tracks, one row each. The book changes it in place."""
-
-    ids: Int[np.ndarray, " n"]
-    place: Float[np.ndarray, "n 4"]
-    speed: Float[np.ndarray, "n 4"]
-    spread: Float[np.ndarray, "n 3 4"]
-    """these three: see `Motion`"""
-    unseen: Int[np.ndarray, " n"]
-    """frames since the track was last seen; 0: in this frame"""
-    hits: Int[np.ndarray, " n"]
-    confirmed: Bool[np.ndarray, " n"]
-    gallery: Float[np.ndarray, "n g d"]
-    """the latest queries; the first one stands in all places that none has come to yet"""
-    stored: Int[np.ndarray, " n"]
-    """queries ever put into the gallery"""
-    joints: Float[np.ndarray, "n k 2"]
-    """as last seen, smoothed"""
-    joint_speeds: Float[np.ndarray, "n k 2"]
-    seen_centers: Float[np.ndarray, "n 2"]
-    """of the boxes that the joints belong to"""
-    attributes: Float[np.ndarray, "n 2"]
-    """gender and age, weighted sums"""
-    weights: Float[np.ndarray, " n"]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, rows: np.ndarray) -> "Tracks":
-        return Tracks(**{name: values[rows] for name, values in self.arrays().items()})
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    def with_more(self, others: "Tracks") -> "Tracks":
-        return Tracks(**{name: np.concatenate([own, getattr(others, name)]) for name, own in self.arrays().items()})
-
-    @property
-    def motion(self) -> Motion:
-        """Views, not copies."""
-        return Motion(self.place, self.speed, self.spread)
-
-    def move(self, rows: np.ndarray | slice, motion: Motion) -> None:
-        self.place[rows], self.speed[rows], self.spread[rows] = motion.place, motion.speed, motion.spread
 
 
 class TrackBook:
@@ -154,17 +94,25 @@ class TrackBook:
         persons = persons if persons.boxes.is_cpu else persons.to("cpu")
         looked_at = persons.scores >= self.config.keep_score
         persons = persons if looked_at.all() else persons[looked_at]
-        people = _plain(persons, self.config.appearance)
+        people = plain(persons, self.config.appearance)
         if self._tracks is not None and len(people):
-            _check_alike(people, self._tracks)
+            check_alike(people, self._tracks)
         self.frame += 1
-        if self._tracks is None:
-            owners = np.full(len(people), -1)
-        else:
+        overlap = box_similarities(people.boxes, people.boxes)
+        np.fill_diagonal(overlap, 0.0)
+        doubles = doubled_pairs(
+            overlap, people.joints, people.boxes, people.sigmas, people.counts, self.config.birth_overlap
+        )
+        owners = np.full(len(people), -1)
+        if self._tracks is not None:
             self._move_on(self._tracks)
             owners = self._owners(self._tracks, people)
-            owners = self._go_on(self._tracks, people, owners)
-        owners = self._with_births(people, owners)
+            gone = self._refused(self._tracks, owners, doubles)
+            alone = overlap.max(1, initial=0.0) <= self.config.clean_overlap
+            self._go_on(self._tracks, people, owners, alone)
+            gone |= self._twins(self._tracks, owners, doubles)
+            owners = self._without(self._tracks, owners, gone)
+        owners = self._with_births(people, owners, doubles)
         return self._answer(persons, owners)
 
     @property
@@ -206,9 +154,15 @@ class TrackBook:
             free[rows[pairs[0]]] = False
 
         def by_place(rows: np.ndarray, some: np.ndarray, least: float) -> None:
-            if len(rows) and len(some):  # the usual frame ends before: everybody was known by the query
-                alike = _similarities(tracks, people, rows, some)
-                take(rows, some, match(1 - alike, 1 - least))
+            if not len(rows) or not len(some):  # the usual frame: everybody was known by the query
+                return
+            cost = 1 - _similarities(tracks, people, rows, some)
+            if config.appearance:
+                # a place is enough for one frame; after more of them the query has to fit too
+                lost = np.broadcast_to(tracks.unseen[rows, None] > 1, cost.shape)
+                strange = cosine_distances(tracks.gallery[rows], people.queries[some], lost) > config.max_cosine
+                cost[lost & strange] = np.inf
+            take(rows, some, match(cost, 1 - least))
 
         if config.appearance:
             rows, some = np.flatnonzero(tracks.confirmed), np.flatnonzero(strong)
@@ -216,22 +170,43 @@ class TrackBook:
             near = kalman.distances(known.motion, people.places[some], config.motion) <= config.motion.gate
             cost = cosine_distances(known.gallery, people.queries[some], near)
             take(rows, some, cascade(cost, known.unseen, config.max_cosine))
-        # one frame unseen: a query that does not fit says more than a place after a longer time
-        recent = free & (tracks.unseen == 1) if config.appearance else free
-        by_place(np.flatnonzero(recent), np.flatnonzero(strong & (owners < 0)), config.min_similarity)
+        by_place(np.flatnonzero(free), np.flatnonzero(strong & (owners < 0)), config.min_similarity)
         unclaimed = free & tracks.confirmed & (tracks.unseen == 1)
         by_place(np.flatnonzero(unclaimed), np.flatnonzero(~strong), config.weak_similarity)
         return owners
 
     # ------------------------------------------------------------------ what becomes of the tracks
 
-    def _go_on(self, tracks: Tracks, people: Seen, owners: np.ndarray) -> Int[np.ndarray, " m"]:
-        """Tells the tracks what was seen of them and forgets those that end; gives the owners among the rest."""
+    def _refused(self, tracks: Tracks, owners: np.ndarray, doubles: np.ndarray) -> Bool[np.ndarray, " n"]:
+        """No track comes back on a double of somebody whose track was never lost: `owners` loses those.
+
+        If that track was born only after the other was lost, then it is the same person's, who was not known again: it
+        takes the old id and birth, and the lost track, which is given, ends.
+        """
+        gone = np.zeros(len(tracks), bool)
+        back = owners >= 0
+        back[back] = tracks.unseen[owners[back]] > 1
+        if not back.any():
+            return gone
+        steady = (owners >= 0) & ~back
+        for person in np.flatnonzero(back & doubles[:, steady].any(1)):
+            lost, live = owners[person], owners[np.flatnonzero(doubles[person] & steady)[0]]
+            if tracks.born[live] > self.frame - tracks.unseen[lost]:
+                tracks.ids[live], tracks.born[live] = tracks.ids[lost], tracks.born[lost]
+                tracks.confirmed[live] |= tracks.confirmed[lost]
+                gone[lost] = True
+            owners[person] = -1
+        return gone
+
+    def _go_on(self, tracks: Tracks, people: Seen, owners: np.ndarray, alone: np.ndarray) -> None:
+        """Tells the tracks what was seen of them; the query of those who are `alone` speaks of one person."""
         some = np.flatnonzero(owners >= 0)
         rows = owners[some]
+        self._catch_up(tracks, people, some, rows)
         corrected = kalman.correct(tracks.motion[rows], people.places[some], self.config.motion)
         tracks.move(rows, corrected)
-        tracks.seen_centers[rows] = corrected.place[:, :2]
+        tracks.seen_place[rows], tracks.seen_speed[rows] = corrected.place, corrected.speed
+        tracks.seen_spread[rows] = corrected.spread
         self._take_joints(tracks, people, some, rows)
         tracks.attributes[rows] += people.attributes[some] * people.scores[some, None]
         tracks.weights[rows] += people.scores[some]
@@ -239,15 +214,50 @@ class TrackBook:
         tracks.hits[rows] += 1
         tracks.confirmed |= tracks.hits >= self.config.confirm_hits
         if self.config.appearance and len(some):
-            clean = _alone(people, self.config.clean_overlap) & (people.scores >= self.config.birth_score)
+            clean = alone & (people.scores >= self.config.birth_score)
             self._remember(tracks, rows[clean[some]], people.queries[some[clean[some]]])
         lost = tracks.unseen > 0
         tracks.speed[lost, 2:] = 0  # nobody sees them, and a growing box would soon cover everybody
-        stays = (tracks.unseen <= self.config.patience) & (tracks.confirmed | ~lost)
+
+    def _twins(self, tracks: Tracks, owners: np.ndarray, doubles: np.ndarray) -> Bool[np.ndarray, " n"]:
+        """Tracks that lay on the person of an older one for `TrackConfig.twin_frames` frames in a row."""
+        if not doubles.any() and not tracks.twin_frames.any():  # the usual frame
+            return np.zeros(len(tracks), bool)
+        seen, again = np.flatnonzero(owners >= 0), np.zeros(len(tracks), bool)
+        for pair in np.argwhere(np.triu(doubles[np.ix_(seen, seen)])):
+            older, younger = sorted(owners[seen[pair]], key=tracks.ids.__getitem__)
+            if tracks.twins[younger] != tracks.ids[older]:
+                tracks.twins[younger], tracks.twin_frames[younger] = tracks.ids[older], 0
+            tracks.twin_frames[younger] += 1
+            again[younger] = True
+        tracks.twin_frames[~again] = 0
+        return tracks.twin_frames >= self.config.twin_frames
+
+    def _without(self, tracks: Tracks, owners: np.ndarray, gone: np.ndarray) -> Int[np.ndarray, " m"]:
+        """Forgets those who are gone and the tracks that end by themselves; gives the owners among the rest."""
+        lost = tracks.unseen > 0
+        stays = (tracks.unseen <= self.config.patience) & (tracks.confirmed | ~lost) & ~gone
         if not stays.all():
-            owners[some] = (stays.cumsum() - 1)[rows]  # whoever was seen stays
+            numbers = np.where(stays, stays.cumsum() - 1, -1)
+            owners = np.where(owners >= 0, numbers[owners], -1)
             self._tracks = tracks[stays] if stays.any() else None
         return owners
+
+    def _catch_up(self, tracks: Tracks, people: Seen, some: np.ndarray, rows: np.ndarray) -> None:
+        """Tracks that come back: their motion as if they had walked straight from where they were last seen to where they
+        are now (the re-update of OC-SORT, Cao et al. 2023)."""
+        gaps = tracks.unseen[rows]
+        back = gaps > 1
+        if not back.any():
+            return
+        rows, gaps, ends = rows[back], gaps[back], people.places[some[back]]
+        motion, starts = tracks.seen_motion[rows], tracks.seen_place[rows]
+        for step in range(1, gaps.max() + 1):
+            motion = kalman.predict(motion, self.config.motion)
+            here = gaps == step
+            tracks.move(rows[here], motion[here])
+            share = np.minimum(step / gaps, 1)[:, None].astype(np.float32)
+            motion = kalman.correct(motion, starts + (ends - starts) * share, self.config.motion)
 
     def _remember(self, tracks: Tracks, rows: np.ndarray, queries: np.ndarray) -> None:
         tracks.gallery[rows, tracks.stored[rows] % self.config.gallery] = queries
@@ -264,12 +274,15 @@ class TrackBook:
 
     # ------------------------------------------------------------------ births
 
-    def _with_births(self, people: Seen, owners: np.ndarray) -> Int[np.ndarray, " m"]:
+    def _with_births(self, people: Seen, owners: np.ndarray, doubles: np.ndarray) -> Int[np.ndarray, " m"]:
         """Starts tracks for those who have none; gives the owners with them."""
         fresh = (owners < 0) & (people.scores >= self.config.birth_score)
-        if fresh.any() and (owners >= 0).any():
-            covered = box_similarities(people.boxes, people.boxes[owners >= 0]).max(1)
-            fresh &= covered <= self.config.birth_overlap
+        if not fresh.any():
+            return owners
+        # of two on the same place the surer one, but whoever has a track comes before everybody
+        rank = np.where(owners >= 0, 2.0, people.scores)
+        surer = (rank[None] > rank[:, None]) | ((rank[None] == rank[:, None]) & np.tri(len(rank), k=-1, dtype=bool))
+        fresh &= ~(doubles & surer).any(1)
         some = np.flatnonzero(fresh)
         if not len(some):
             return owners
@@ -288,6 +301,7 @@ class TrackBook:
             place=motion.place,
             speed=motion.speed,
             spread=motion.spread,
+            born=np.full(n, self.frame),
             unseen=np.zeros(n, np.int64),
             hits=np.ones(n, np.int64),
             confirmed=np.full(n, config.confirm_hits == 1 or self.frame == 1),
@@ -295,7 +309,11 @@ class TrackBook:
             stored=np.full(n, 1),
             joints=people.joints[some],
             joint_speeds=np.zeros_like(people.joints[some]),
-            seen_centers=motion.place[:, :2].copy(),
+            seen_place=motion.place.copy(),
+            seen_speed=motion.speed.copy(),
+            seen_spread=motion.spread.copy(),
+            twins=np.zeros(n, np.int64),
+            twin_frames=np.zeros(n, np.int64),
             attributes=people.attributes[some] * people.scores[some, None],
             weights=people.scores[some],
         )
@@ -323,49 +341,11 @@ class TrackBook:
         return persons.replace(**changes)
 
 
-def _plain(persons: Persons, appearance: bool) -> Seen:
-    n, boxes = len(persons), persons.boxes.float()
-    if appearance and persons.embeddings is None and n:
-        raise ValueError("these people have no embeddings to be recognised by; use TrackConfig(appearance=False)")
-    by_query = appearance and persons.embeddings is not None
-    queries = F.normalize(persons.embeddings.float(), dim=1) if by_query else torch.zeros(n, 0)
-    joints = torch.zeros(n, 0, 2) if persons.keypoints is None else persons.keypoints.float()
-    scores, nothing = persons.keypoint_scores, torch.zeros(n)
-    attributes = [nothing if v is None else v.float() for v in (persons.gender, persons.age)]
-    return Seen(
-        boxes=boxes.numpy(),
-        places=xyxy_to_cxcywh(boxes).numpy(),
-        scores=persons.scores.float().numpy(),
-        queries=queries.numpy(),
-        joints=joints.numpy(),
-        counts=np.ones(joints.shape[:2], bool) if scores is None else (scores > 0).numpy(),
-        sigmas=np.array(persons.skeleton.sigmas if persons.skeleton else (), np.float32),
-        attributes=torch.stack(attributes, 1).numpy(),
-    )
-
-
-def _check_alike(people: Seen, tracks: Tracks) -> None:
-    now = people.joints.shape[1], people.queries.shape[1]
-    before = tracks.joints.shape[1], tracks.gallery.shape[2]
-    if now != before:
-        raise ValueError(
-            f"these people have {now[0]} joints and embeddings of {now[1]} numbers, those before them {before[0]} and "
-            f"{before[1]}; ask one book about one model's people"
-        )
-
-
 def _similarities(tracks: Tracks, people: Seen, rows: np.ndarray, some: np.ndarray) -> Float[np.ndarray, "n m"]:
     """IoU with the predicted boxes; where joints are known, the mean of it and OKS with the moved joints."""
     place, boxes = tracks.place[rows], people.boxes[some]
     alike = box_similarities(cxcywh_to_xyxy(torch.from_numpy(place)).numpy(), boxes)
     if not len(people.sigmas) or not people.joints.shape[1]:
         return alike
-    moved = tracks.joints[rows] + (place[:, :2] - tracks.seen_centers[rows])[:, None]
+    moved = tracks.joints[rows] + (place[:, :2] - tracks.seen_place[rows, :2])[:, None]
     return (alike + pose_similarities(moved, people.joints[some], boxes, people.sigmas, people.counts[some])) / 2
-
-
-def _alone(people: Seen, most: float) -> Bool[np.ndarray, " m"]:
-    """Nobody else covers them by more than `most` (IoU): the query speaks of one person."""
-    overlap = box_similarities(people.boxes, people.boxes)
-    np.fill_diagonal(overlap, 0.0)
-    return overlap.max(1, initial=0.0) <= most

@@ -87,6 +87,35 @@ def test_a_double_of_somebody_tracked_starts_no_track():
     assert ids(found) == [1]
 
 
+def test_a_query_that_fits_brings_back_whom_the_filter_no_longer_expects_if_the_places_overlap():
+    """Hidden to the waist for some frames, then whole again: for the filter another size, for the query the same person."""
+    book = TrackBook()
+    whole = walkers([(200, 200)], [0])
+    half = whole.replace(boxes=torch.tensor([[180.0, 205.0, 220.0, 250.0]]))
+    for _ in range(8):
+        book.update(half)
+    for _ in range(3):
+        book.update(NOBODY)
+    assert ids(book.update(whole)) == [1]
+    stranger = TrackBook()
+    for _ in range(8):
+        stranger.update(half)
+    for _ in range(3):
+        stranger.update(NOBODY)
+    assert ids(stranger.update(walkers([(200, 200)], [1]))) == []
+
+
+def test_after_a_gap_the_walk_between_is_made_up_for():
+    """Somebody stands, is hidden, and is back further on: the speed is that of the way, not that of standing."""
+    book = TrackBook(TrackConfig(patience=60))
+    for _ in range(10):
+        book.update(walkers([(200, 200)], [0]))
+    for _ in range(9):
+        book.update(NOBODY)
+    book.update(walkers([(220, 200)], [0]))
+    assert book._tracks.speed[0, 0] == pytest.approx(2, abs=0.7)
+
+
 def test_queries_are_not_learned_while_people_cover_each_other():
     book = TrackBook(TrackConfig(confirm_hits=1, clean_overlap=0.2))
     book.update(walkers([(200, 200), (230, 200)], [0, 1]))  # IoU 0.14
