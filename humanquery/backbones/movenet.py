@@ -80,8 +80,8 @@ class MoveNetFeatures(Backbone):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
         return self.see(images).features
 
-    def see(self, images: Float[Tensor, "b 3 h w"]) -> Sight:
-        """With `heads`, joints can be read in any box."""
+    def see(self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None) -> Sight:
+        """With `heads`, joints can be read in any box; at `pose_scales` above 1 in the finer pictures, if there are any."""
         features = self._maps(images)
         if self.people is None:
             return Sight(features)
@@ -89,7 +89,9 @@ class MoveNetFeatures(Backbone):
         maps = [torch.cat(pair, 1) for pair in zip(features, self.people.channels_of(told), strict=True)]
         if self.pose_scales == (1.0,):
             return Sight(maps, poses=told.poses())
-        return Sight(maps, poses=MoveNetPyramid([self._poses(images, told, scale) for scale in self.pose_scales]))
+        return Sight(
+            maps, poses=MoveNetPyramid([self._poses(images, finer, told, scale) for scale in self.pose_scales])
+        )
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         x, features = self.stem(images), []
@@ -99,14 +101,17 @@ class MoveNetFeatures(Backbone):
                 features.append(x)
         return [*features, self.head(x)]
 
-    def _poses(self, images: Tensor, told: "Told", scale: float) -> tuple["MoveNetPoses", Float[Tensor, "2"]]:
+    def _poses(
+        self, images: Tensor, finer: Tensor | None, told: "Told", scale: float
+    ) -> tuple["MoveNetPoses", Float[Tensor, "2"]]:
         """Joints at one size of the picture, its sides rounded to multiples of 32; and the true scales (x, y)."""
         poses = told.poses()
         if scale == 1.0:
             return poses, numbers([1.0, 1.0], poses.joints)
         height, width = images.shape[-2:]
         tall, wide = _scaled(height, scale), _scaled(width, scale)
-        resized = F.interpolate(images, (tall, wide), mode="bilinear", align_corners=False, antialias=scale < 1)
+        source, smaller = (images, scale < 1) if scale < 1 or finer is None else (finer, True)
+        resized = F.interpolate(source, (tall, wide), mode="bilinear", align_corners=False, antialias=smaller)
         poses = self.people.told(self._maps(resized)).poses()
         return poses, numbers([wide, tall], poses.joints) / numbers([width, height], poses.joints)
 

@@ -29,8 +29,11 @@ class Backbone(nn.Module):
     gives: tuple[str, ...] = ()
     """what `see` says about people: "person", "keypoints", "gender", "age" (`Sight`)"""
 
-    def see(self, images: Float[Tensor, "b 3 h w"]) -> Sight:
-        """The maps, and what a backbone that was trained on people says about them. Sides are multiples of 32 there."""
+    def see(self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None) -> Sight:
+        """The maps, and what a backbone that was trained on people says about them. Sides are multiples of 32 there.
+
+        `finer`: the same pictures at a whole multiple of their size, for backbones that look closer at people.
+        """
         return Sight(self(images))
 
     def freeze_norms(self) -> None:
@@ -49,6 +52,11 @@ class Backbone(nn.Module):
             for module in self.batch_norms():
                 module.eval()
         return self
+
+
+def multiple(images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"]) -> int:
+    """How many times as large the finer pictures are."""
+    return finer.shape[-1] // images.shape[-1]
 
 
 def freeze(modules: list[nn.Module]) -> None:

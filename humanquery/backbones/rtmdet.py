@@ -53,7 +53,7 @@ class RtmdetFeatures(Backbone):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
         return self.see(images).features
 
-    def see(self, images: Float[Tensor, "b 3 h w"]) -> Sight:
+    def see(self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None) -> Sight:
         """Maps, and boxes where the head was kept; they may reach over the pictures' edges."""
         first, levels = self._maps(images)
         if self.bbox_head is None:

@@ -28,9 +28,9 @@ class StackedFeatures(Backbone):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
         return self.see(images).features
 
-    def see(self, images: Float[Tensor, "b 3 h w"]) -> Sight:
+    def see(self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None) -> Sight:
         sights = [
-            part.see(images * scale + shift)
+            part.see(images * scale + shift, None if finer is None else finer * scale + shift)
             for part, scale, shift in zip(self.parts, self.scales, self.shifts, strict=True)
         ]
         return Sight(

@@ -30,6 +30,8 @@ class Sample:
     image: UInt8[np.ndarray, "h w 3"]
     meta: Meta
     target: Target | None = None
+    finer: UInt8[np.ndarray, "H W 3"] | None = None
+    """the same canvas at a whole multiple of its size, for whatever looks closer"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class Batch:
     padding: Bool[Tensor, "b h w"]
     metas: list[Meta]
     targets: list[Target] | None = None
+    finer: Float[Tensor, "b 3 H W"] | None = None
+    """the same pictures at a whole multiple of this size, for whatever looks closer at people; the rest is as `images`"""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,13 +51,14 @@ class Batch:
     def to(self, device) -> "Batch":
         """Pictures and padding on `device`. Targets stay on the host, where a system may ask how many people there are and
         who has which label without waiting for the device; it sends on what it needs."""
-        return replace(self, images=sent(self.images, device), padding=sent(self.padding, device))
+        finer = None if self.finer is None else sent(self.finer, device)
+        return replace(self, images=sent(self.images, device), padding=sent(self.padding, device), finer=finer)
 
     @staticmethod
     def collate(samples: Sequence[Sample], divisor: int = 1) -> "Batch":
         """Pads right and bottom with zeros to the largest canvas, sides rounded up to a multiple of `divisor`.
 
-        No samples, or truth for only some of them, raises ValueError.
+        No samples, truth or a finer picture for only some of them, or finer pictures of different multiples raise ValueError.
         """
         if not samples:
             raise ValueError("Batch.collate needs at least one sample")
@@ -68,7 +73,35 @@ class Batch:
         targets = [s.target for s in samples if s.target is not None]
         if len(targets) not in (0, len(samples)):
             raise ValueError(f"Batch.collate: {len(targets)} of {len(samples)} samples have a target; all or none must")
-        return Batch(images / 255, padding, [s.meta for s in samples], targets or None)
+        finer = _finer(samples, (height, width))
+        return Batch(images / 255, padding, [s.meta for s in samples], targets or None, finer)
+
+
+def _finer(samples: Sequence[Sample], size: Size) -> Float[Tensor, "b 3 H W"] | None:
+    if all(sample.finer is None for sample in samples):
+        return None
+    times = {_multiple(sample) for sample in samples}
+    if len(times) != 1 or None in times:
+        told = [None if s.finer is None else s.finer.shape[:2] for s in samples]
+        raise ValueError(
+            f"Batch.collate: finer pictures of sizes {told} for canvases {[s.image.shape[:2] for s in samples]}; expected "
+            "the same whole multiple of the canvas for all"
+        )
+    (n,) = times
+    images = torch.zeros(len(samples), 3, size[0] * n, size[1] * n)
+    for image, sample in zip(images, samples, strict=True):
+        pixels = torch.from_numpy(np.require(sample.finer, requirements="CW")).permute(2, 0, 1)
+        image[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+    return images / 255
+
+
+def _multiple(sample: Sample) -> int | None:
+    """How many times as large as the canvas the finer picture is; None if it is no whole number."""
+    if sample.finer is None:
+        return None
+    (height, width), (tall, wide) = sample.image.shape[:2], sample.finer.shape[:2]
+    times = tall // height
+    return times if (height * times, width * times) == (tall, wide) else None
 
 
 def _round_up(value: int, divisor: int) -> int:

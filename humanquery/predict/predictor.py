@@ -3,13 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 
-from humanquery.core.batch import Batch, Sample
+from humanquery.core.batch import Batch, Meta, Sample
 from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
 from humanquery.core.system import System
-from humanquery.data.canvas import letterbox
+from humanquery.data.canvas import LetterboxConfig, letterboxed
 from humanquery.predict.pictures import Looker, Picture, as_array
 
 LAYOUT = torch.channels_last
@@ -29,11 +31,17 @@ class Predictor(Looker):
     @torch.inference_mode()
     def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
         limits = self.system.config.input
-        samples = [Sample(*letterbox(as_array(p), limits.short_side, limits.long_side)) for p in pictures]
+        letterbox = LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
+        samples = [letterboxed(_sample(as_array(p)), letterbox) for p in pictures]
         device = next(self.system.parameters()).device
         batch = Batch.collate(samples, divisor=32).to(device)
-        batch = replace(batch, images=batch.images.contiguous(memory_format=LAYOUT))
+        finer = None if batch.finer is None else batch.finer.contiguous(memory_format=LAYOUT)
+        batch = replace(batch, images=batch.images.contiguous(memory_format=LAYOUT), finer=finer)
         return [people.to("cpu") for people in self.system.predict(batch, score=score, tasks=tasks)]
+
+
+def _sample(image: UInt8[np.ndarray, "h w 3"]) -> Sample:
+    return Sample(image, Meta(image.shape[:2], image.shape[:2]))
 
 
 def _device(name: str) -> torch.device:

@@ -55,7 +55,7 @@ def attributes_small() -> Recipe:
             ),
             val=CocoSourceConfig(f"{root}/people/val.json", fields=("gender", "age")),
             augment=photos,
-            letterbox=LetterboxConfig(416, 416),
+            letterbox=LetterboxConfig(832, 832),  # people as HQNet sees them, in its finer pictures
             also_val=(
                 ValPart("peta", PetaConfig(f"{root}/peta", "val"), LetterboxConfig(128, 192)),
                 ValPart("faces", FacesConfig(f"{root}/faces", "val"), LetterboxConfig(128, 128)),

@@ -177,7 +177,8 @@ def evaluate(
     source_config, letterbox = _evaluation_data(annotations, images, recipe, overrides or [])
     system = load(weights, device=device).system
     if letterbox is None:
-        letterbox = LetterboxConfig(system.config.input.short_side, system.config.input.long_side)
+        limits = system.config.input
+        letterbox = LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
     source = open_source(source_config)
     if limit:
         source = _First(source, limit)

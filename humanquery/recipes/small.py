@@ -170,7 +170,7 @@ def hqnet_small() -> Recipe:
             priors=("person", "keypoints", "gender", "age"),
             num_queries=40,
             num_persons=40,
-            input=InputConfig(416, 416),
+            input=InputConfig(416, 416, finer=2),
         ),
         data=DataConfig(
             train=MixConfig(
@@ -183,7 +183,7 @@ def hqnet_small() -> Recipe:
             ),
             val=CocoSourceConfig(f"{people}/val.json"),
             augment=AugmentConfig(canvas=(320, 320), canvas_scale=(0.7, 1.5)),
-            letterbox=LetterboxConfig(416, 416),
+            letterbox=LetterboxConfig(416, 416, finer=2),
         ),
         engine=EngineConfig(
             steps=3000,

@@ -130,6 +130,19 @@ def test_more_sizes_of_the_picture_change_joints_and_no_maps():
     assert not torch.equal(plain, larger)
 
 
+def test_sizes_above_1_are_looked_at_in_the_finer_pictures():
+    finer = torch.rand(1, 3, 128, 192)
+    images = torch.nn.functional.avg_pool2d(finer, 2)
+    torch.manual_seed(1)
+    backbone = build(MoveNetBackbone(width=0.35, heads=True, pose_scales=(0.5, 1.0, 2.0))).eval()
+    plain, closer = backbone.see(images), backbone.see(images, finer)
+    assert all(torch.equal(a, b) for a, b in zip(plain.features, closer.features, strict=True))
+    levels = list(zip(plain.poses.levels, closer.poses.levels, strict=True))
+    same = [torch.equal(a.joints, b.joints) for (a, _), (b, _) in levels]
+    assert same == [True, True, False]
+    torch.testing.assert_close(closer.poses.levels[2][0].joints, backbone.see(finer).poses.levels[1][0].joints)
+
+
 def test_a_scaled_side_is_the_nearest_multiple_of_32():
     sides = (32, 64, 96, 128, 160, 416, 320, 500)
     for scale in (0.6, 1.6, 0.3):
@@ -184,6 +197,21 @@ def test_an_attribute_backbone_answers_for_boxes_and_gives_no_maps():
     assert gender.shape == (2, 2) and age.shape == (2, 2, 85)
     alone = part.see(torch.rand(2, 3, 64, 96)).attributes.in_boxes(boxes[:, :0])
     assert alone[0].shape == (2, 0) and alone[1].shape == (2, 0, 85)
+
+
+def test_people_are_cut_out_of_the_finer_pictures():
+    torch.manual_seed(0)
+    part = build(attributes())
+    images, finer = torch.rand(2, 3, 64, 96), torch.rand(2, 3, 192, 288)
+    boxes = torch.tensor([[[0.0, 0.0, 40.0, 60.0], [50.0, 5.0, 90.0, 50.0]]] * 2)
+    closer = part.see(images, finer).attributes.in_boxes(boxes)
+    for one, other in zip(closer, part.see(finer).attributes.in_boxes(boxes * 3), strict=True):
+        assert torch.equal(one, other)
+    alone = part.see(images, finer).attributes.of(1).in_boxes(boxes[1:])
+    torch.testing.assert_close(alone[0], closer[0][1:])
+    stacked = build(StackedBackbone((TimmBackbone("resnet10t"), attributes()))).eval()
+    far, near = (stacked.see(images, given).attributes.in_boxes(boxes)[0] for given in (None, finer))
+    assert not torch.allclose(far, near)
 
 
 def test_an_attribute_backbone_is_frozen_and_never_in_train_mode():

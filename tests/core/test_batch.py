@@ -43,3 +43,31 @@ def test_what_cannot_be_a_batch_says_why():
         Batch.collate([])
     with pytest.raises(ValueError, match="1 of 2 samples have a target; all or none must"):
         Batch.collate([_sample(3, 5), _sample(3, 5, with_target=True)])
+
+
+def _with_finer(height: int, width: int, tall: int, wide: int) -> Sample:
+    plain = _sample(height, width)
+    return Sample(plain.image, plain.meta, finer=np.full((tall, wide, 3), 51, np.uint8))
+
+
+def test_finer_pictures_are_padded_to_the_same_multiple():
+    batch = Batch.collate([_with_finer(4, 6, 12, 18), _with_finer(5, 3, 15, 9)], divisor=4)
+    assert batch.images.shape == (2, 3, 8, 8) and batch.finer.shape == (2, 3, 24, 24)
+    assert float(batch.finer[0, :, :12, :18].min()) == pytest.approx(0.2)
+    assert batch.finer[0, :, 12:].sum() == 0 and batch.finer[1, :, :, 9:].sum() == 0
+    assert batch.to("cpu").finer is not None
+    assert Batch.collate([_sample(4, 6)]).finer is None
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [_with_finer(4, 6, 8, 12), _sample(4, 6)],
+        [_with_finer(4, 6, 8, 12), _with_finer(4, 6, 12, 18)],
+        [_with_finer(4, 6, 9, 12)],
+    ],
+    ids=["not all", "two multiples", "no multiple"],
+)
+def test_finer_pictures_that_do_not_fit_their_canvases_say_so(samples):
+    with pytest.raises(ValueError, match="expected the same whole multiple of the canvas for all"):
+        Batch.collate(samples)

@@ -19,6 +19,8 @@ class InputConfig:
 
     short_side: int = 800
     long_side: int = 1333
+    finer: int = 1
+    """in prediction, backbones that look closer at people see them at so many times this size; 1: not"""
 
 
 @dataclass(frozen=True)

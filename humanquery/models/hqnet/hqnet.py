@@ -105,20 +105,29 @@ class HQNet(nn.Module):
 
     def scene(self, batch: Batch) -> Scene:
         """Pictures to memory."""
-        return self.look(batch.images, batch.padding, [meta.canvas_size for meta in batch.metas])
+        return self.look(batch.images, batch.padding, [meta.canvas_size for meta in batch.metas], batch.finer)
 
     def look(
         self,
         images: Float[Tensor, "b 3 h w"],
         padding: Bool[Tensor, "b h w"],
         canvas_sizes: list[Size] | Int[Tensor, "b 2"],
+        finer: Float[Tensor, "b 3 H W"] | None = None,
     ) -> Scene:
         """`scene` of bare tensors; `canvas_sizes` as a tensor where the number of pictures is open (export)."""
-        normed = (images - self.mean) / self.std
-        normed = normed.masked_fill(padding[:, None], 0.0)
-        sight = self.backbone.see(normed) if self.config.priors else Sight(self.backbone(normed))
+        normed = self._normed(images, padding)
+        closer = None if finer is None else self._normed(finer, padding)
+        sight = self.backbone.see(normed, closer) if self.config.priors else Sight(self.backbone(normed))
         fine, *levels = self.neck(sight.features)
         return replace(self.encoder(fine, levels, padding, canvas_sizes), sight=sight.without_features())
+
+    def _normed(self, images: Tensor, padding: Bool[Tensor, "b h w"]) -> Tensor:
+        """Normalised, 0 where padded; `images` may be at a whole multiple of the size of `padding`."""
+        normed = (images - self.mean) / self.std
+        outside = padding[:, None]
+        if images.shape[-2:] != padding.shape[-2:]:
+            outside = F.interpolate(outside.float(), size=images.shape[-2:], mode="nearest") > 0
+        return normed.masked_fill(outside, 0.0)
 
     def prepare(self, scene: Scene) -> dict[str, Any]:
         return {name: task.prepare(scene) for name, task in self.tasks.items()}
