@@ -201,7 +201,7 @@ def test_an_attribute_backbone_answers_for_boxes_and_gives_no_maps():
 
 def test_people_are_cut_out_of_the_finer_pictures():
     torch.manual_seed(0)
-    part = build(attributes())
+    part = build(attributes()).eval()
     images, finer = torch.rand(2, 3, 64, 96), torch.rand(2, 3, 192, 288)
     boxes = torch.tensor([[[0.0, 0.0, 40.0, 60.0], [50.0, 5.0, 90.0, 50.0]]] * 2)
     closer = part.see(images, finer).attributes.in_boxes(boxes)

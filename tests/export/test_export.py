@@ -251,9 +251,9 @@ def test_other_people_than_asked_for_are_a_refusal():
 def test_a_file_that_says_otherwise_when_asked_for_few_is_told(tiny):
     network = Graph(tiny.system)
 
-    def run(images, sizes, score):
+    def run(seen, score):
         with torch.inference_mode():
-            found = network(torch.from_numpy(images), torch.from_numpy(sizes), torch.tensor(score))
+            found = network(*(torch.from_numpy(given) for given in seen.inputs(score).values()))
         found = {name: value.numpy() for name, value in found.items()}
         return found | {"boxes": found["boxes"] + 5.0 * (score > 0)}
 
