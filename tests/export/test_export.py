@@ -234,6 +234,8 @@ def test_a_refusal_names_what_differed_and_by_how_much(tmp_path):
 
 
 def test_what_is_not_finite_is_a_difference():
+    views = Comparison(1, 0, {"gender": 9e-4, "age": 0.1}, {"gender": 1.0, "age": 90.0})
+    assert [problem.split()[0] for problem in views.problems()] == ["age"]  # read where the graph itself cuts
     assert "scores differ by inf" in Comparison(1, 0, {"scores": float("nan")}, {"scores": 1.0}).problems()[0]
 
 
