@@ -13,11 +13,11 @@ import torch
 from humanquery.backbones import AttributesBackbone, MoveNetBackbone, RtmdetBackbone, StackedBackbone, TimmBackbone
 from humanquery.engine.checkpoint import save_weights
 from humanquery.export.graph import Graph
+from humanquery.export.verify import LIMIT, LIMITS
 from humanquery.models.hqnet.config import InputConfig
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.nn.regions import RegionConfig
 from humanquery.predict import load
-from humanquery.export.verify import LIMIT, LIMITS
 from humanquery.predict.exported import Canvases, ExportedPredictor, open_exported
 from humanquery.tasks.keypoint_refinement import RefinementConfig
 from humanquery.tasks.keypoints import KeypointsConfig
