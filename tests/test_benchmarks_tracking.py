@@ -10,6 +10,7 @@ from benchmarks.tracking_crowds import CROWDS, crowds, seen
 from benchmarks.tracking_queries import cell, same_person
 from benchmarks.video import StandIn, film, memory
 from humanquery.core.target import Target
+from humanquery.predict.pictures import Looker
 from humanquery.tracking import TrackConfig
 from tests.tracking.people import SIZE, walkers
 
@@ -60,14 +61,14 @@ def test_queries_that_tell_people_apart_score_one_and_exchanged_ones_zero():
 
 
 def test_what_a_model_found_is_kept_for_the_next_run(tmp_path):
-    class Looker:
+    class Kept(Looker):
         default_score, asked = 0.4, 0
 
         def predict_many(self, pictures, *, score, tasks):
             self.asked += 1
             return iter([walkers([(100, 100)], [0], scores=[0.3])[: len(list(pictures))], walkers([], [])])
 
-    looker = Looker()
+    looker = Kept()
     for _ in range(2):
         model = quality.Model(looker, tmp_path / "kept")
         first, second = model.looked_at("clip", lambda: [1])

@@ -52,7 +52,7 @@ class Knowing(OfficialResNet):
     def __init__(self):
         super().__init__(4, (1, 1, 1, 1))
 
-    def see(self, images):
+    def see(self, images, finer=None):
         features = self(images)
         cells = sum(f.shape[-2] * f.shape[-1] for f in features[1:])
         logits = torch.full((len(images), cells), -6.0)
@@ -162,8 +162,8 @@ class Asked(Knowing):
         super().__init__()
         self.asked: list[int] = []
 
-    def see(self, images):
-        sight, asked = super().see(images), self.asked
+    def see(self, images, finer=None):
+        sight, asked = super().see(images, finer), self.asked
 
         class Counting(Looks):
             def in_boxes(self, boxes):

@@ -19,7 +19,7 @@ FACTS = {
     "long_side": 64,
     "side_step": 32,
     "format": "humanquery-export",
-    "format_version": 1,
+    "format_version": 3,
 }
 
 
@@ -48,6 +48,7 @@ def write_handmade(path: Path, **facts) -> Path:
     inputs = [
         helper.make_tensor_value_info("images", TensorProto.UINT8, ["b", 3, "h", "w"]),
         helper.make_tensor_value_info("sizes", TensorProto.INT64, ["b", 2]),
+        helper.make_tensor_value_info("score", TensorProto.FLOAT, []),
     ]
     numbers = said()
     weights = [numpy_helper.from_array(value, f"{name}_weight") for name, value in numbers.items()]

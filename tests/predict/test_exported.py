@@ -54,8 +54,10 @@ def test_what_is_no_exported_file_is_told(tmp_path):
         load(tmp_path / "text.onnx")
     with pytest.raises(CheckpointError, match="bare.onnx: no facts of humanquery in this file"):
         load(write_handmade(tmp_path / "bare.onnx", metadata=False))
-    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads up to 2"):
+    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads 3; update it"):
         load(write_handmade(tmp_path / "new.onnx", format_version=99))
+    with pytest.raises(CheckpointError, match="export format 2, this humanquery reads 3; export the weights again"):
+        load(write_handmade(tmp_path / "old.onnx", format_version=2))
 
 
 def test_a_device_that_is_not_there_and_uses_that_need_weights_are_told(file):
