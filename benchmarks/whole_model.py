@@ -148,7 +148,12 @@ def batches_part(model: HQNet, side: int, rounds: int, people: int) -> dict[str,
 
 
 def compile_part(model: HQNet, batch: Batch, rounds: int) -> dict[str, Any]:
-    """The backbone, plain and through torch.compile."""
+    """The backbone, plain and through torch.compile.
+
+    Not of a backbone that also says something about people: what `forward` does not return, a compiled one never computes.
+    """
+    if model.config.priors:
+        sys.exit("--parts compile: a backbone with priors would be compiled without them; give --model hqnet_r50")
     start = time.perf_counter()
     fast = torch.compile(model.backbone)
     fast(batch.images)
