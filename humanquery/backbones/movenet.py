@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from humanquery.backbones.parts import Backbone, fill, freeze, read_tensors
 from humanquery.backbones.sight import WINDOW, Sight
+from humanquery.core.affine import Size
 from humanquery.core.errors import ConfigError
 from humanquery.core.transfer import numbers
 from humanquery.losses.shapes import sample_points
@@ -111,9 +113,27 @@ class MoveNetFeatures(Backbone):
         height, width = images.shape[-2:]
         tall, wide = _scaled(height, scale), _scaled(width, scale)
         source, smaller = (images, scale < 1) if scale < 1 or finer is None else (finer, True)
-        resized = F.interpolate(source, (tall, wide), mode="bilinear", align_corners=False, antialias=smaller)
+        resize = anti_aliased if smaller else partial(F.interpolate, mode="bilinear", align_corners=False)
+        resized = resize(source, (tall, wide))
         poses = self.people.told(self._maps(resized)).poses()
         return poses, numbers([wide, tall], poses.joints) / numbers([width, height], poses.joints)
+
+
+def anti_aliased(images: Float[Tensor, "b c h w"], size: Size) -> Float[Tensor, "b c H W"]:
+    """Bilinear with PyTorch's anti-aliasing; in a traced graph as two matrix products, since OpenVINO resizes without it."""
+    if not torch.compiler.is_compiling():
+        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+    rows, columns = (resizing(n, m, images) for n, m in zip(images.shape[-2:], size, strict=True))
+    return rows @ images @ columns.T
+
+
+def resizing(source: int, target: int, like: Tensor) -> Float[Tensor, "target source"]:
+    """Shares of the source's pixels in each pixel of the target: a triangle as wide as the larger of their pixels."""
+    step = numbers([source], like) / numbers([target], like)
+    centers = (torch.arange(target, device=like.device) + 0.5) * step
+    apart = (centers[:, None] - (torch.arange(source, device=like.device) + 0.5)).abs()
+    share = (1 - apart / step.clamp(min=1)).clamp(min=0)
+    return share / share.sum(1, keepdim=True)
 
 
 def _scaled(side: int, scale: float) -> int:

@@ -14,7 +14,7 @@ from humanquery.backbones import (
     TimmBackbone,
     build,
 )
-from humanquery.backbones.movenet import MoveNetPoses, MoveNetPyramid, _sampled, _scaled
+from humanquery.backbones.movenet import MoveNetPoses, MoveNetPyramid, _sampled, _scaled, anti_aliased, resizing
 from humanquery.core.errors import ConfigError
 from humanquery.models.attributes.attributes import Attributes
 from humanquery.models.attributes.config import AttributesConfig
@@ -141,6 +141,13 @@ def test_sizes_above_1_are_looked_at_in_the_finer_pictures():
     same = [torch.equal(a.joints, b.joints) for (a, _), (b, _) in levels]
     assert same == [True, True, False]
     torch.testing.assert_close(closer.poses.levels[2][0].joints, backbone.see(finer).poses.levels[1][0].joints)
+
+
+@pytest.mark.parametrize("size", [(40, 56), (96, 64), (33, 90), (31, 17), (130, 200)])
+def test_resizing_by_matrices_is_the_anti_aliased_one(size):
+    images = torch.rand(2, 3, 96, 64)
+    rows, columns = (resizing(n, m, images) for n, m in zip(images.shape[-2:], size, strict=True))
+    torch.testing.assert_close(rows @ images @ columns.T, anti_aliased(images, size), atol=1e-5, rtol=1e-5)
 
 
 def test_a_scaled_side_is_the_nearest_multiple_of_32():
