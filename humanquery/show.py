@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from humanquery.core.batch import Batch, Sample
+from humanquery.core.batch import Batch
 from humanquery.core.errors import ConfigError
-from humanquery.data.canvas import letterbox
+from humanquery.data.canvas import LetterboxConfig, on_canvas
 from humanquery.data.images import read_image, write_image
 from humanquery.draw import draw_attention
 from humanquery.evaluation.report import MAIN_NUMBERS
@@ -77,8 +77,8 @@ def attend(photo: str, out: Path, weights: str | None, score: float, device: str
     image = read_image(photo)
     model = load(weights, device).system
     limits = model.config.input
-    canvas, meta = letterbox(image, limits.short_side, limits.long_side)
-    batch = Batch.collate([Sample(canvas, meta)], divisor=32).to(next(model.parameters()).device)
+    canvas = on_canvas(image, LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer))
+    batch = Batch.collate([canvas], divisor=32).to(next(model.parameters()).device)
     with torch.inference_mode():
         people, points, weights_of = sampling_points(model, batch, score=score)[0]
     write_image(out, draw_attention(image, people.to("cpu"), points.cpu(), weights_of.cpu()))

@@ -62,6 +62,11 @@ def letterboxed(sample: Sample, config: LetterboxConfig, *, with_target: bool = 
     return Sample(image, meta, target, closer)
 
 
+def on_canvas(image: UInt8[np.ndarray, "h w 3"], config: LetterboxConfig) -> Sample:
+    """A picture of which nothing is known, on the canvas of `config`."""
+    return letterboxed(Sample(image, Meta(image.shape[:2], image.shape[:2])), config)
+
+
 def finer(image: UInt8[np.ndarray, "h w 3"], meta: Meta, times: int) -> UInt8[np.ndarray, "H W 3"] | None:
     """The canvas of `meta` at `times` its size, drawn from the picture itself; None for 1."""
     if times == 1:

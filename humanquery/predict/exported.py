@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.arrays import HAS_TORCH, as_house
-from humanquery.core.batch import Meta, Sample
+from humanquery.core.batch import Meta
 from humanquery.core.errors import CheckpointError, ConfigError, HumanQueryError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
-from humanquery.data.canvas import LetterboxConfig, letterboxed
+from humanquery.data.canvas import LetterboxConfig, on_canvas
 from humanquery.predict.pictures import Looker, Picture, as_array
 
 FORMAT = "humanquery-export"
@@ -42,7 +42,7 @@ class Canvases:
     @staticmethod
     def of(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], facts: "Facts") -> "Canvases":
         config = LetterboxConfig(facts.short_side, facts.long_side, finer=facts.finer)
-        samples = [letterboxed(Sample(p, Meta(p.shape[:2], p.shape[:2])), config) for p in pictures]
+        samples = [on_canvas(picture, config) for picture in pictures]
         images = collate([sample.image for sample in samples], facts.side_step)
         closer = None
         if facts.finer > 1:

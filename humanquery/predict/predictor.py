@@ -3,15 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 
-from humanquery.core.batch import Batch, Meta, Sample
+from humanquery.core.batch import Batch
 from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
 from humanquery.core.system import System
-from humanquery.data.canvas import LetterboxConfig, letterboxed
+from humanquery.data.canvas import LetterboxConfig, on_canvas
 from humanquery.predict.pictures import Looker, Picture, as_array
 
 LAYOUT = torch.channels_last
@@ -32,16 +30,12 @@ class Predictor(Looker):
     def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
         limits = self.system.config.input
         letterbox = LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
-        samples = [letterboxed(_sample(as_array(p)), letterbox) for p in pictures]
+        samples = [on_canvas(as_array(p), letterbox) for p in pictures]
         device = next(self.system.parameters()).device
         batch = Batch.collate(samples, divisor=32).to(device)
         finer = None if batch.finer is None else batch.finer.contiguous(memory_format=LAYOUT)
         batch = replace(batch, images=batch.images.contiguous(memory_format=LAYOUT), finer=finer)
         return [people.to("cpu") for people in self.system.predict(batch, score=score, tasks=tasks)]
-
-
-def _sample(image: UInt8[np.ndarray, "h w 3"]) -> Sample:
-    return Sample(image, Meta(image.shape[:2], image.shape[:2]))
 
 
 def _device(name: str) -> torch.device:

@@ -26,7 +26,7 @@ from humanquery.core.affine import Affine2D
 from humanquery.core.batch import Batch, Sample
 from humanquery.core.boxes import cxcywh_to_xyxy, iou
 from humanquery.core.errors import ConfigError, HumanQueryError
-from humanquery.data.canvas import letterbox
+from humanquery.data.canvas import LetterboxConfig, on_canvas
 from humanquery.data.coco import CocoSourceConfig
 from humanquery.engine.checkpoint import load_state, read_weights, save_state_dict
 from humanquery.losses.shapes import dice, mask_bce, sample_points
@@ -63,8 +63,8 @@ def cut_people(model: HQNet, sample: Sample) -> Cut | None:
     if not drawn.any():
         return None
     limits, task = model.config.input, model.tasks["mask"]
-    canvas, meta = letterbox(sample.image, limits.short_side, limits.long_side)
-    batch = Batch.collate([Sample(canvas, meta)], divisor=32)
+    canvas = on_canvas(sample.image, LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer))
+    meta, batch = canvas.meta, Batch.collate([canvas], divisor=32)
     batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
     with torch.autocast("cpu", torch.bfloat16):
         scene = model.scene(batch)
