@@ -1,5 +1,6 @@
 """The CPU kernels: instruction sets, threads, building."""
 
+import ctypes
 import os
 
 import pytest
@@ -56,6 +57,22 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch, dims):
 def test_threads_follow_torch_and_small_work_gets_one():
     assert native._threads(torch.empty(1, 10, 8, 4, 4), 8) == 1
     assert native._threads(torch.empty(1, 5000, 8, 4, 4), 8) == 8
+
+
+def test_torchs_own_threads_and_threads_for_one_call_give_the_same(monkeypatch):
+    monkeypatch.setattr(native, "_threads", lambda weights, most: 3)
+    inputs = kernel_case(d=32, q=300)
+    team = ctypes.c_void_p.in_dll(native.library(), "humanquery_team")
+    torchs, found = team.value, []
+    assert torchs or "OpenMP" not in torch.__config__.parallel_info()
+    try:
+        for entry in (torchs, None):
+            team.value = entry
+            out = native.forward(*inputs)
+            found.append((out, *native.backward(out.sin(), *inputs)))
+    finally:
+        team.value = torchs
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_a_forked_process_computes_too():

@@ -5,6 +5,9 @@ Here deformable attention; masks are in `native.masks`.
 
 import ctypes
 import functools
+import os
+import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -43,7 +46,22 @@ def library(capability: str = "") -> ctypes.CDLL:
     loaded.humanquery_free_texts.argtypes = [pointer, count]
     loaded.humanquery_free_texts.restype = None
     loaded.humanquery_paint_masks.argtypes = [pointer] * 5 + [count] * 8
+    _join_team(loaded)
     return loaded
+
+
+def _join_team(loaded: ctypes.CDLL) -> None:
+    """Lets the kernels run in torch's own OpenMP threads; a forked process has none of these, and takes threads for a call."""
+    torch_library = (
+        Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{'dylib' if sys.platform == 'darwin' else 'so'}"
+    )
+    try:
+        entry = ctypes.cast(ctypes.CDLL(str(torch_library)).GOMP_parallel, ctypes.c_void_p)
+    except (OSError, AttributeError):  # built without OpenMP
+        return
+    team = ctypes.c_void_p.in_dll(loaded, "humanquery_team")
+    team.value = entry.value
+    os.register_at_fork(after_in_child=lambda: setattr(team, "value", None))
 
 
 def forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, *, capability: str = "") -> Tensor:
@@ -64,9 +82,9 @@ def backward(
     """Gradients of values, places and weights, each in its own dtype; bitwise the same for any number of threads."""
     _check(value)
     inputs = (grad.contiguous(), value.contiguous(), _int32(shapes), locations.contiguous(), weights.contiguous())
-    grads = (torch.empty_like(inputs[1]), torch.empty_like(inputs[3]), torch.empty_like(inputs[4]))
+    grads = (torch.zeros_like(inputs[1]), torch.empty_like(inputs[3]), torch.empty_like(inputs[4]))
     if not grad.numel() or not weights.numel() or not value.numel():
-        return grads[0].zero_(), grads[1].zero_(), grads[2].zero_()
+        return grads[0], grads[1].zero_(), grads[2].zero_()
     threads = _threads(weights, torch.get_num_threads())
     _call("humanquery_backward", capability, *inputs, *grads, *_sizes(value, locations), threads)
     return grads

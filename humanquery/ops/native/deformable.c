@@ -19,6 +19,8 @@
 
 #include "threads.h"
 
+Team humanquery_team;
+
 #if defined(__AVX512F__)
 #define LANES 16
 #elif defined(__AVX__)
@@ -186,8 +188,8 @@ INLINE void gather(const Room *room, const void *map, const int64_t vectors, con
             sum[v] += share[j] * load(map, row[j] + v * LANES, bf16);
 }
 
-/* Adds one query's part to room->grad, and gives the products of its gradient with all of its cells in room->dot. */
-INLINE void scatter(const Room *room, const void *map, const int64_t vectors, const int bf16)
+/* Adds one query's part to `grad`, and gives the products of its gradient with all of its cells in room->dot. */
+INLINE void scatter(const Room *room, const void *map, float *grad, const int64_t vectors, const int bf16)
 {
     const int64_t n = room->n;
     const vec *g = (const vec *)room->sum;
@@ -197,7 +199,7 @@ INLINE void scatter(const Room *room, const void *map, const int64_t vectors, co
         vec product = {0};
         for (int64_t v = 0; v < vectors; v++) {
             product += g[v] * load(map, at + v * LANES, bf16);
-            vec *to = (vec *)(room->grad + at + v * LANES);
+            vec *to = (vec *)(grad + at + v * LANES);
             *to += share * g[v];
         }
         four parts[LANES / 4], folded;
@@ -258,8 +260,8 @@ INLINE void forward_queries(const Call *call, const Room *room, const void *map,
     }
 }
 
-INLINE void backward_queries(const Call *call, const Room *room, int64_t picture, int64_t head, const int64_t vectors,
-                             const int bf16)
+INLINE void backward_queries(const Call *call, const Room *room, const void *map, float *grad, int64_t picture,
+                             int64_t head, const int64_t vectors, const int bf16)
 {
     for (int64_t q = 0; q < call->queries; q++) {
         const int64_t row = (picture * call->queries + q) * call->heads + head;
@@ -268,7 +270,11 @@ INLINE void backward_queries(const Call *call, const Room *room, int64_t picture
         for (int64_t c = 0; c < call->d; c++)
             room->sum[c] = bf16 ? widen(((const uint16_t *)call->grad_out)[row * call->d + c])
                                 : ((const float *)call->grad_out)[row * call->d + c];
-        scatter(room, room->packed, vectors, bf16);
+        if (map != room->packed) {
+            fetch(room, map, vectors * LANES * 4, 0);
+            fetch(room, grad, vectors * LANES * 4, 0);
+        }
+        scatter(room, map, grad, vectors, bf16);
         slopes(room, weights, call->grad_locations + row * room->n * 2, call->grad_weights + row * room->n);
     }
 }
@@ -303,15 +309,20 @@ static void forward_some(const Call *call, Room *room, int64_t picture, int64_t 
 
 static void backward_some(const Call *call, Room *room, int64_t picture, int64_t head)
 {
-    const int64_t padded = room->vectors * LANES;
-    room->stride = padded;
-    pack(call, room, picture, head);
-    memset(room->grad, 0, call->cells * padded * sizeof(float));
+    const int64_t padded = room->vectors * LANES, at = (picture * call->cells * call->heads + head) * call->d;
+    const int packed = call->bf16 || padded != call->d || call->queries * room->n * 2 > call->cells;
+    const void *map = packed ? room->packed : (const float *)call->value + at;
+    float *grad = packed ? room->grad : (float *)call->grad_value + at;
+    room->stride = packed ? padded : call->heads * call->d;
     memset(room->sum, 0, padded * sizeof(float));
-#define RUN(vectors, bf16) backward_queries(call, room, picture, head, vectors, bf16)
+    if (packed) {
+        pack(call, room, picture, head);
+        memset(room->grad, 0, call->cells * padded * sizeof(float));
+    }
+#define RUN(vectors, bf16) backward_queries(call, room, map, grad, picture, head, vectors, bf16)
     FOR_SIZES(RUN)
 #undef RUN
-    for (int64_t cell = 0; cell < call->cells; cell++) {
+    for (int64_t cell = 0; packed && cell < call->cells; cell++) {
         const int64_t at = ((picture * call->cells + cell) * call->heads + head) * call->d;
         put(call->grad_value, at, room->grad + cell * padded, call->d, call->bf16);
     }

@@ -1,4 +1,5 @@
-/* Sharing out work that falls into units: threads live for one call, so nothing survives that a forked process could miss. */
+/* Sharing out work that falls into units, among the threads that torch keeps (OpenMP), or else among threads that live for
+ * one call: those are always to be had, but on a busy machine torch's own, which wait for more work, are in their way. */
 #include <pthread.h>
 #include <stdint.h>
 
@@ -7,39 +8,47 @@
 /* Does the units from..to; gives 0, or 1 where memory ran out. */
 typedef int (*Work)(const void *call, int64_t from, int64_t to);
 
+/* OpenMP's entry for a parallel section: function, its argument, threads, flags. */
+typedef void (*Team)(void (*)(void *), void *, unsigned, unsigned);
+extern Team humanquery_team; /* NULL: none */
+
 typedef struct {
     Work work;
     const void *call;
-    int64_t from, to;
+    int64_t units, slices, next; /* `next`: the first slice that nobody has taken */
     int failed;
-} Slice;
+} Job;
 
-static void *work_on(void *given)
+static void take_slices(void *given)
 {
-    Slice *slice = given;
-    slice->failed = slice->work(slice->call, slice->from, slice->to);
+    Job *job = given;
+    for (int64_t t; (t = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < job->slices;)
+        if (job->work(job->call, job->units * t / job->slices, job->units * (t + 1) / job->slices))
+            __atomic_store_n(&job->failed, 1, __ATOMIC_RELAXED);
+}
+
+static void *take_slices_too(void *given)
+{
+    take_slices(given);
     return NULL;
 }
 
 static int share_out(Work work, const void *call, int64_t units, int64_t threads)
 {
-    pthread_t started[LONGEST];
-    int alive[LONGEST] = {0}, failed = 0;
-    Slice slices[LONGEST];
     threads = threads < LONGEST ? threads : LONGEST;
     threads = threads < units ? threads : units;
     threads = threads > 1 ? threads : 1;
-    for (int64_t t = 0; t < threads; t++)
-        slices[t] = (Slice){work, call, units * t / threads, units * (t + 1) / threads, 0};
-    for (int64_t t = 1; t < threads; t++)
-        alive[t] = !pthread_create(&started[t], NULL, work_on, &slices[t]);
-    for (int64_t t = 0; t < threads; t++)
-        if (!alive[t])
-            work_on(&slices[t]);
-    for (int64_t t = 0; t < threads; t++) {
-        if (alive[t])
-            pthread_join(started[t], NULL);
-        failed |= slices[t].failed;
+    Job job = {work, call, units, threads, 0, 0};
+    if (humanquery_team && threads > 1) {
+        humanquery_team(take_slices, &job, (unsigned)threads, 0);
+        return job.failed;
     }
-    return failed;
+    pthread_t started[LONGEST];
+    int64_t alive = 0;
+    while (alive < threads - 1 && !pthread_create(&started[alive], NULL, take_slices_too, &job))
+        alive++;
+    take_slices(&job);
+    while (alive > 0)
+        pthread_join(started[--alive], NULL);
+    return job.failed;
 }
