@@ -54,9 +54,7 @@ def provider_for(device: str, wanted: str = "auto", exporting: bool = False) -> 
         raise ConfigError(f"HUMANQUERY_ATTENTION={wanted}: not available: {why}. Unset it, or say auto or gather.")
     if wanted != "auto":
         return wanted
-    fixed_order = device == "cuda" and torch.are_deterministic_algorithms_enabled()  # Triton's backward pass has none
-    usable = (name for name in ("native", "triton") if not fixed_order and not _obstacle(name, device))
-    return next(usable, "gather")
+    return next((name for name in ("native", "triton") if not _obstacle(name, device)), "gather")
 
 
 def _obstacle(name: str, device: str) -> str:
@@ -78,7 +76,7 @@ def fused(value: Value, shapes: Shapes, locations: Locations, weights: Weights) 
     """The operator with a kernel of its own; float64, and pictures with more numbers than 32 bits count, by `gather`."""
     if value.dtype == torch.float64 or value[:1].numel() > native.MOST_NUMBERS:
         return gather(value, shapes, locations, weights)
-    wide = value.float() if value.dtype == torch.float16 else value
+    wide = value.float() if value.dtype == torch.float16 and not value.is_cuda else value  # the kernel in C has no fp16
     return attend(wide, [n for shape in shapes for n in shape], locations, weights).to(value.dtype)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 
@@ -35,16 +36,83 @@ def compare(dtype: torch.dtype, **dims) -> None:
 
 
 def compare_all() -> None:
-    compare(torch.float32, q=3)
-    compare(torch.bfloat16, q=3, d=16)
-    compare(torch.float16, q=1, d=33, heads=1, points=3)
+    for fixed in (False, True):
+        torch.use_deterministic_algorithms(fixed)
+        compare(torch.float32, q=3)
+        compare(torch.bfloat16, q=3, d=16)
+        compare(torch.float16, q=1, d=33, heads=1, points=3)
+
+
+def order_matters(device: str) -> bool:
+    """Whether the values' gradient changes by a bit where the queries come in another order."""
+    from humanquery.ops import gpu
+
+    value, shapes, locations, weights = (x.float().to(device) if isinstance(x, torch.Tensor) else x for x in case(q=40))
+    locations = locations / 4 + 0.3  # so that many samples meet in a cell
+    flat = [n for shape in shapes for n in shape]
+    grad = gpu.forward(value, flat, locations, weights).sin()
+    found = [
+        gpu.backward(grad[:, o].contiguous(), value, flat, locations[:, o].contiguous(), weights[:, o].contiguous())[0]
+        for o in (torch.arange(40), torch.randperm(40, generator=torch.Generator().manual_seed(0)))
+    ]
+    return not torch.equal(*found)
+
+
+def check_order() -> None:
+    assert order_matters("cpu")
+    torch.use_deterministic_algorithms(True)
+    assert not order_matters("cpu")
+
+
+def check_numbers_that_are_not_finite() -> None:
+    from humanquery.ops import gpu
+
+    value, shapes, locations, weights = (x.float() if isinstance(x, torch.Tensor) else x for x in case(q=2))
+    flat = [n for shape in shapes for n in shape]
+    torch.use_deterministic_algorithms(True)
+    for bad in (float("nan"), float("inf")):
+        grad = torch.full((len(value), 2, value.shape[2] * value.shape[3]), bad)
+        assert not gpu.backward(grad, value, flat, locations, weights)[0].isfinite().any()
+    assert not gpu.backward(torch.zeros_like(grad), value, flat, locations, weights)[0].any()
 
 
 @needs_triton
-def test_interpreted_kernels_equal_the_reference_in_float64():
-    code = "from tests.ops.test_gpu import compare_all; compare_all()"
+@pytest.mark.parametrize("check", [compare_all, check_order, check_numbers_that_are_not_finite])
+def test_interpreted_kernels(check):
+    """Equal the reference in float64; deterministic ones do not depend on the order; what is not finite stays so."""
+    code = f"from tests.ops.test_gpu import {check.__name__}; {check.__name__}()"
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+
+
+def compiled(kernel, dtype: str, generation: int, warps: int, fixed: bool = False) -> str:
+    """The assembly of a kernel for heads of 32 channels; pointers at multiples of 16 bytes, as torch gives them."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    constants = {"HEADS": 8, "D": 32, "LEVELS": 4, "POINTS": 4, "R": 4 * warps, "WIDE": 32}
+    kinds = {"value": dtype, "grad": dtype, "out": dtype, "maps": "i32", "grad_value": "i64" if fixed else "fp32"}
+    signature = {name: "*" + kinds.get(name, "fp32") for name in kernel.arg_names}
+    signature |= dict.fromkeys(constants, "constexpr") | dict.fromkeys(("rows", "cells", "queries"), "i32")
+    at = {name: (i,) for i, name in enumerate(kernel.arg_names)}
+    aligned = {at[name]: [["tt.divisibility", 16]] for name in kernel.arg_names if signature[name].startswith("*")}
+    source = ASTSource(kernel, signature, {at[name]: value for name, value in constants.items()}, aligned)
+    return triton.compile(source, target=GPUTarget("cuda", generation, 32), options={"num_warps": warps}).asm["ptx"]
+
+
+@needs_triton
+@pytest.mark.parametrize("generation", [75, 80, 90])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_kernels_compile_and_read_four_channels_at_once(dtype, generation):
+    from humanquery.ops import gpu
+
+    forward = compiled(gpu._forward, dtype, generation, gpu.FORWARD_WARPS)
+    fast, fixed = (compiled(gpu._backward, dtype, generation, gpu.BACKWARD_WARPS, kind) for kind in (False, True))
+    reads = r"ld\.global\S*\.v4\.b32" if dtype == "fp32" else r"ld\.global\S*\.v2\.b32"
+    assert all(len(re.findall(reads, ptx)) >= 4 for ptx in (forward, fast, fixed))  # one for each corner of a sample
+    assert "acq_rel" not in fast + fixed  # nobody waits for memory that others wrote
+    assert re.search(r"(atom|red)\S*add\.u64", fixed) and not re.search(r"(atom|red)\S*add\.u64", fast)
 
 
 @pytest.mark.gpu
@@ -59,3 +127,13 @@ def test_on_a_gpu_outputs_and_gradients_equal_those_in_float64(dtype, dims):
     slack = {torch.float32: 2e-5, torch.bfloat16: 1.2e-2, torch.float16: 2e-3}[dtype]
     for ours, true in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours.cpu(), true, atol=slack * max(true.abs().max().item(), 1), rtol=slack)
+
+
+@pytest.mark.gpu
+@needs_triton
+def test_on_a_gpu_the_deterministic_gradient_is_the_same_in_every_run_and_order():
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert not any(order_matters("cuda") for _ in range(10))
+    finally:
+        torch.use_deterministic_algorithms(False)
