@@ -2,6 +2,7 @@
 
     python -m benchmarks.whole_model                          the quick parts, with the shipped model
     python -m benchmarks.whole_model --model hqnet_r50 --side 320 --parts people rivals --rivals /path/with/transformers
+    python -m benchmarks.whole_model --parts graphs           CUDA graphs, on a machine with a GPU
 
 Seconds are of `predict` (network, decoding, masks), without reading pictures. What is compared runs in turns, in an order that
 changes with every round, and each ratio is of neighbours in time: median and quartiles over the rounds. CPU seconds of the
@@ -58,11 +59,11 @@ def in_turns(cases: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict
     return seconds
 
 
-def compared(seconds: dict[str, dict[str, list[float]]], base: str) -> dict[str, dict[str, Any]]:
-    """Medians, and the ratio of CPU seconds to those of `base` in the same round: median and quartiles."""
+def compared(seconds: dict[str, dict[str, list[float]]], base: str, by: str = "cpu") -> dict[str, dict[str, Any]]:
+    """Medians, and the ratio of CPU (or clock) seconds to those of `base` in the same round: median and quartiles."""
     rows = {}
     for name, kinds in seconds.items():
-        ratios = [mine / theirs for mine, theirs in zip(kinds["cpu"], seconds[base]["cpu"], strict=True)]
+        ratios = [mine / theirs for mine, theirs in zip(kinds[by], seconds[base][by], strict=True)]
         rows[name] = {kind: statistics.median(values) for kind, values in kinds.items()}
         rows[name] |= {"ratio": statistics.median(ratios), "quartiles": _quartiles(ratios), "base": base}
     return rows
@@ -164,6 +165,15 @@ def compile_part(model: HQNet, batch: Batch, rounds: int) -> dict[str, Any]:
     return rows
 
 
+def graphs_part(name: str, side: int, rounds: int) -> dict[str, Any]:
+    """`predict` on a GPU, plain and with CUDA graphs; seconds of the clock, to the people on the host."""
+    if not torch.cuda.is_available():
+        sys.exit("--parts graphs: there is no CUDA device here")
+    picture = open_scenes(street_scenes(seed=1, size=(side, side * 4 // 3)))[0].image
+    lookers = {"plain": load(name, device="cuda"), "graphs": load(name, device="cuda", graphs=True)}
+    return compared(in_turns({k: lambda v=v: v.predict(picture) for k, v in lookers.items()}, rounds), "plain", "clock")
+
+
 def sizes_part(names: list[str], sides: tuple[int, ...], rounds: int, people: int) -> dict[str, Any]:
     """Parameters, seconds per picture and memory by model and short side (3:4)."""
     rows = {}
@@ -263,7 +273,7 @@ def table(part: str, rows: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--parts", nargs="+", default=list(QUICK), choices=(*QUICK, "batches", "compile", "sizes", "rivals")
+        "--parts", nargs="+", default=list(QUICK), choices=(*QUICK, "batches", "compile", "sizes", "rivals", "graphs")
     )
     parser.add_argument("--model", default="hqnet-small", help="a recipe (random weights), a shipped name or a file")
     parser.add_argument("--side", type=int, default=416, help="short side of the picture, px")
@@ -279,7 +289,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.rivals:
         sys.path.append(str(given.rivals))
-    model = build(given.model) if set(given.parts) - {"masks", "sizes"} else None
+    model = build(given.model) if set(given.parts) - {"masks", "sizes", "graphs"} else None
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "tasks": lambda: tasks_part(model, pictures(given.side), given.rounds, given.people),
         "people": lambda: people_part(model, pictures(given.side), given.rounds),
@@ -287,6 +297,7 @@ def main() -> None:
         "batches": lambda: batches_part(model, given.side, given.rounds, given.people),
         "compile": lambda: compile_part(model, pictures(given.side), given.rounds),
         "sizes": lambda: sizes_part(given.models, tuple(given.sides), given.rounds, given.people),
+        "graphs": lambda: graphs_part(given.model, given.side, given.rounds),
         "rivals": lambda: rivals_part(model, given.side, given.rounds),
     }
     asked = {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()}

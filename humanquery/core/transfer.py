@@ -1,5 +1,6 @@
 """From the host to a device without the host waiting for it."""
 
+import functools
 from typing import Any
 
 from humanquery.core.arrays import Tensor, torch
@@ -14,9 +15,23 @@ def sent(tensor: Tensor, device: Any) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def numbers(values: list | tuple, like: Tensor) -> Tensor:
-    """A few numbers of the host as a tensor beside `like`, of its type.
+def numbers(values: list | tuple, like: Tensor, dtype: Any = None) -> Tensor:
+    """A few numbers of the host as a tensor beside `like`, of its type or of `dtype`; do not write to it.
 
     In a trace they may be sides of an array: `torch.tensor` keeps them open, `Tensor.new_tensor` would write the example's.
+    On another device than the CPU equal numbers are sent once and kept, also because a CUDA graph that reads the host's memory
+    would find something else there when it is repeated.
     """
-    return sent(torch.tensor(values, dtype=like.dtype), like.device)
+    if like.device.type == "cpu" or torch.compiler.is_compiling():
+        return sent(torch.tensor(values, dtype=dtype or like.dtype), like.device)
+    return _kept(_frozen(values), dtype or like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept(values: tuple, dtype: Any, device: Any) -> Tensor:
+    with torch.inference_mode(False):  # a training step may be the next to ask
+        return sent(torch.tensor(values, dtype=dtype), device)
+
+
+def _frozen(values: Any) -> Any:
+    return tuple(_frozen(v) for v in values) if isinstance(values, list | tuple) else values

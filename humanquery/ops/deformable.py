@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.core.errors import ConfigError, nearest
-from humanquery.core.transfer import sent
+from humanquery.core.transfer import numbers
 from humanquery.ops import native
 from humanquery.ops.fused import attend
 
@@ -140,7 +140,7 @@ def _corners(shapes: Shapes, locations: Locations, s: int) -> tuple[list[Tensor]
     b, _, heads = locations.shape[:3]
     index = {"device": locations.device, "dtype": torch.int32}
     sizes = [[w for _, w in shapes], [h for h, _ in shapes], [0, *[h * w for h, w in shapes[:-1]]]]
-    width, height, starts = sent(torch.tensor(sizes, dtype=torch.int32), locations.device)[..., None]
+    width, height, starts = numbers(sizes, locations, torch.int32)[..., None]
     starts = starts.cumsum(0, dtype=torch.int32)
     first = torch.arange(b, **index).view(b, 1, 1, 1, 1) * s + starts
     head = torch.arange(heads, **index).view(heads, 1, 1)

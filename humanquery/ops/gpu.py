@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from humanquery.core.transfer import numbers
+
 FORWARD_WARPS, BACKWARD_WARPS = 4, 1  # of 32 threads, in a program; one warp adds up its rows without barriers
 
 
@@ -103,7 +105,7 @@ def forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
     """b q c in the values' dtype; `shapes` flat, float32 places and weights."""
     out = value.new_zeros(*locations.shape[:2], value.shape[2] * value.shape[3])
     if out.numel() and weights.numel():
-        inputs = (value.contiguous(), _maps(shapes, value.device), locations.contiguous(), weights.contiguous())
+        inputs = (value.contiguous(), _maps(shapes, value), locations.contiguous(), weights.contiguous())
         grid, sizes = _sizes(value, weights, FORWARD_WARPS)
         with torch.cuda.device_of(value):
             _forward[grid](*inputs, out, *sizes, num_warps=FORWARD_WARPS)
@@ -120,7 +122,7 @@ def backward(
              for x, kind in zip((value, locations, weights), kinds, strict=True)]  # fmt: skip
     scale = _scale(grad, weights) if fixed else torch.ones((), device=grad.device)
     if grad.numel() and weights.numel():
-        maps = _maps(shapes, value.device)
+        maps = _maps(shapes, value)
         inputs = (grad.contiguous(), value.contiguous(), maps, locations.contiguous(), weights.contiguous(), scale)
         grid, sizes = _sizes(value, weights, BACKWARD_WARPS)
         with torch.cuda.device_of(value):
@@ -150,10 +152,10 @@ def _sizes(value: Tensor, weights: Tensor, warps: int) -> tuple[tuple[int], tupl
     return (triton.cdiv(rows, together),), (rows, cells, weights.shape[1], heads, d, *weights.shape[3:], together, wide)
 
 
-def _maps(shapes: list[int], device: torch.device) -> Tensor:
+def _maps(shapes: list[int], like: Tensor) -> Tensor:
     """Height, width and first cell of every level."""
     rows, start = [], 0
     for height, width in zip(shapes[::2], shapes[1::2], strict=True):
         rows += [height, width, start]
         start += height * width
-    return torch.tensor(rows, dtype=torch.int32, device=device)
+    return numbers(rows, like, torch.int32)

@@ -3,18 +3,23 @@
 from pathlib import Path
 
 from humanquery.core.arrays import HAS_TORCH
-from humanquery.core.errors import CheckpointError
+from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.predict.pictures import EXPORTED, Looker, find_weights, settings_of
 
 
-def load(name_or_path: str | Path | None = None, device: str = "auto") -> Looker:
+def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs: bool = False) -> Looker:
     """What looks at pictures: from a shipped name (default: the shipped model), a weights file or an exported file.
 
     `device`: "auto" takes a GPU if there is one. A file that cannot be used raises CheckpointError. Weights give a
     `Predictor`; an exported file (.onnx, .pt2, .xml) an `ExportedPredictor`, and .onnx needs no PyTorch.
+
+    `graphs` (weights on CUDA only): each size of canvas is captured as a CUDA graph when it first comes and repeated from then
+    on, for videos and for pictures of few sizes. Not tried on a GPU yet.
     """
     path = find_weights(name_or_path)
     if path.suffix in EXPORTED:
+        if graphs:
+            raise ConfigError(f"{path}: graphs=True is for weights; an exported file runs in a runtime of its own")
         from humanquery.predict.exported import open_exported
 
         return open_exported(path, device)
@@ -35,4 +40,4 @@ def load(name_or_path: str | Path | None = None, device: str = "auto") -> Looker
             "`humanquery evaluate --recipe attributes_small`, or give the weights of an HQNet"
         )
     load_state(system, weights.state)
-    return Predictor(system, weights.card, device)
+    return Predictor(system, weights.card, device, graphs=graphs)

@@ -10,6 +10,7 @@ from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
 from humanquery.core.system import System
 from humanquery.data.canvas import LetterboxConfig, on_canvas
+from humanquery.predict.graphs import Graphed
 from humanquery.predict.pictures import Looker, Picture, as_array
 
 LAYOUT = torch.channels_last
@@ -22,9 +23,18 @@ class Predictor(Looker):
     layout only, and it never is the slower one.
     """
 
-    def __init__(self, system: System, card: dict[str, Any] | None = None, device: str = "auto"):
-        self.system = system.to(_device(device)).to(memory_format=LAYOUT).eval()
+    def __init__(
+        self, system: System, card: dict[str, Any] | None = None, device: str = "auto", *, graphs: bool = False
+    ):
+        where = _device(device)
+        if graphs and (where.type != "cuda" or not hasattr(system, "first_look")):
+            raise ConfigError(
+                f"graphs=True: CUDA graphs need a CUDA device and an HQNet; this is {where}, {type(system).__name__}"
+            )
+        self.system = system.to(where).to(memory_format=LAYOUT).eval()
         self.card = card or {}
+        if graphs:
+            self.system.first_look = Graphed(self.system.first_look)
 
     @torch.inference_mode()
     def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:

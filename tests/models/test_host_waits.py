@@ -28,6 +28,10 @@ def test_every_kind_of_wait_is_counted(counted):
     }
 
 
+def test_the_first_look_of_a_prediction_asks_nothing_of_the_host(counted):
+    assert counted["look"] == []
+
+
 def test_a_training_step_waits_twice_for_the_assignment_and_for_whether_to_step(counted):
     where = [wait.split(" | ")[1].split(":")[0] for wait in counted["step"]]
     assert where == ["models/hqnet/criterion.py", "engine/distributed.py"], "\n".join(counted["step"])

@@ -27,7 +27,7 @@ def sampling_points(
         scene = model.scene(batch)
         prepared = model.prepare(scene)
         outputs = model.read_queries(scene, prepared, every_stage=False)
-        model.look_at_best(outputs, scene, score=score)
+        outputs = model.look_at_best(outputs, scene, score=score)
     finally:
         hook.remove()
     (locations, weights) = seen[0]

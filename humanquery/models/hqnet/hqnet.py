@@ -18,6 +18,7 @@ from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
+from humanquery.core.transfer import sent
 from humanquery.models.hqnet import criterion
 from humanquery.models.hqnet.config import HQNetConfig
 from humanquery.models.hqnet.criterion import Outputs, Predictions
@@ -228,16 +229,17 @@ class HQNet(nn.Module):
         said = self._attributes(scene, _canvas_boxes(gather_rows(read["box"].boxes_unit, chosen), scene))
         return {**read, **{name: self.tasks[name].corrected(read[name], said[name], chosen) for name in names}}
 
-    def look_at_best(self, outputs: Outputs, scene: Scene, *, score: float, max_persons: int | None = None) -> None:
-        """`look_closer` at whoever `persons` will keep, in `outputs`; nothing where nobody is kept or nothing can be asked."""
+    def look_at_best(self, outputs: Outputs, scene: Scene, *, score: float, max_persons: int | None = None) -> Outputs:
+        """With `look_closer` at whoever `persons` will keep; the same where nobody is kept or nothing can be asked."""
         last = outputs.layers[-1]
         if not any(name in last and name in self.config.priors for name in ATTRIBUTES):
-            return
+            return outputs
         scores = last["person"].logit.float().sigmoid()
         best = scores.topk(min(max_persons or self.config.num_persons, scores.shape[1]))
         most = int((best.values >= score).sum(-1).max())  # host sync: how many are looked at
-        if most:
-            outputs.layers[-1] = self.look_closer(last, scene, best.indices[:, :most])
+        if not most:
+            return outputs
+        return replace(outputs, layers=[*outputs.layers[:-1], self.look_closer(last, scene, best.indices[:, :most])])
 
     def _read_noised(self, decoded, front: int, prepared: dict[str, Any]) -> list[Predictions]:
         denoised = {name: task for name, task in self.tasks.items() if task.denoises}
@@ -280,21 +282,33 @@ class HQNet(nn.Module):
         Only queries with at least `score` are decoded, at most `max_persons` (see `HQNetConfig.num_persons`) per picture;
         `tasks` names those to decode besides person and box (default: all that the model has).
         """
-        scene = self.scene(batch)
-        wanted = self._wanted(tasks)
-        prepared = {name: task.prepare(scene) if name in wanted else None for name, task in self.tasks.items()}
-        outputs = self.read_queries(scene, prepared, every_stage=False, tasks=wanted)
-        self.look_at_best(outputs, scene, score=score, max_persons=max_persons)
+        sizes = sent(torch.tensor([meta.canvas_size for meta in batch.metas]), batch.images.device)
+        scene, prepared, outputs = self.first_look(batch.images, batch.padding, sizes, batch.finer, self._wanted(tasks))
+        outputs = self.look_at_best(outputs, scene, score=score, max_persons=max_persons)
         return [
             self.persons(i, batch, outputs, scene, prepared, score=score, max_persons=max_persons, tasks=tasks)
             for i in range(len(batch))
         ]
 
-    def _wanted(self, tasks: Iterable[str] | None) -> set[str]:
+    def first_look(
+        self,
+        images: Float[Tensor, "b 3 h w"],
+        padding: Bool[Tensor, "b h w"],
+        canvas_sizes: Int[Tensor, "b 2"],
+        finer: Float[Tensor, "b 3 H W"] | None,
+        tasks: frozenset[str],
+    ) -> tuple[Scene, dict[str, Any], Outputs]:
+        """Everything of a prediction whose amount does not depend on how many people there are. It asks nothing of the host, so
+        that a CUDA graph can hold it (`predict.graphs`)."""
+        scene = self.look(images, padding, canvas_sizes, finer)
+        prepared = {name: task.prepare(scene) if name in tasks else None for name, task in self.tasks.items()}
+        return scene, prepared, self.read_queries(scene, prepared, every_stage=False, tasks=tasks)
+
+    def _wanted(self, tasks: Iterable[str] | None) -> frozenset[str]:
         wanted = set(self.tasks) if tasks is None else {"person", "box", *tasks} & set(self.tasks)
         if "keypoints" in wanted and "keypoint_confidence" in self.tasks:
             wanted.add("keypoint_confidence")
-        return wanted
+        return frozenset(wanted)
 
     def persons(
         self,
