@@ -99,6 +99,10 @@ class DeformableAttention(nn.Module):
         return self.output_proj(deformable_attention(value, shapes, locations, weights))
 
 
+TOGETHER = 1024
+"""rows that `FeedForward` expands at once on the CPU: all tokens of a picture at once would leave its caches"""
+
+
 class FeedForward(nn.Module):
     """Linear, ReLU, linear, with the residual."""
 
@@ -109,6 +113,11 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
+        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._moved(x)
+        return torch.cat([self._moved(rows) for rows in x.flatten(0, -2).split(TOGETHER)]).view(x.shape)
+
+    def _moved(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
         return x + self.dropout(self.reduce(self.dropout(self.expand(x).relu())))
 
 

@@ -1,8 +1,9 @@
 """From a name or a file to something that looks at pictures."""
 
 from pathlib import Path
+from typing import Any
 
-from humanquery.core.arrays import HAS_TORCH
+from humanquery.core.arrays import HAS_TORCH, torch
 from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.predict.pictures import EXPORTED, Looker, find_weights, settings_of
 
@@ -11,7 +12,8 @@ def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs
     """What looks at pictures: from a shipped name (default: the shipped model), a weights file or an exported file.
 
     `device`: "auto" takes a GPU if there is one. A file that cannot be used raises CheckpointError. Weights give a
-    `Predictor`; an exported file (.onnx, .pt2, .xml) an `ExportedPredictor`, and .onnx needs no PyTorch.
+    `Predictor`, whose `system` has its batch norms folded into convolutions and is not for training; an exported file (.onnx,
+    .pt2, .xml) gives an `ExportedPredictor`, and .onnx needs no PyTorch.
 
     `graphs` (weights on CUDA only): each size of canvas is captured as a CUDA graph when it first comes and repeated from then
     on, for videos and for pictures of few sizes. Not tried on a GPU yet.
@@ -30,6 +32,7 @@ def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs
     from humanquery.engine.checkpoint import load_state, read_weights
     from humanquery.models import rebuild
     from humanquery.models.attributes.attributes import Attributes
+    from humanquery.nn.folding import fold_norms
     from humanquery.predict.predictor import Predictor
 
     weights = read_weights(path)
@@ -40,4 +43,13 @@ def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs
             "`humanquery evaluate --recipe attributes_small`, or give the weights of an HQNet"
         )
     load_state(system, weights.state)
+    backbone = system.eval().backbone
+    fold_norms(backbone, lambda: _look_once(backbone))
     return Predictor(system, weights.card, device, graphs=graphs)
+
+
+def _look_once(backbone: Any) -> None:
+    """Calls all parts of a backbone, those too that are asked about people only."""
+    sight = backbone.see(torch.zeros(1, 3, 128, 128))
+    if sight.attributes is not None:
+        sight.attributes.in_boxes(torch.tensor([[[32.0, 32.0, 96.0, 96.0]]]))

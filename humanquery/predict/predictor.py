@@ -1,5 +1,7 @@
 """A model that is ready to look at pictures."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -33,11 +35,17 @@ class Predictor(Looker):
             )
         self.system = system.to(where).to(memory_format=LAYOUT).eval()
         self.card = card or {}
+        self.batches = where.type != "cpu"
         if graphs:
             self.system.first_look = Graphed(self.system.first_look)
 
-    @torch.inference_mode()
     def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
+        if self.batches:
+            return self._batch(pictures, score, tasks)
+        return side_by_side(lambda picture: self._batch([picture], score, tasks)[0], pictures)
+
+    @torch.inference_mode()
+    def _batch(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
         limits = self.system.config.input
         letterbox = LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
         samples = [on_canvas(as_array(p), letterbox) for p in pictures]
@@ -46,6 +54,23 @@ class Predictor(Looker):
         finer = None if batch.finer is None else batch.finer.contiguous(memory_format=LAYOUT)
         batch = replace(batch, images=batch.images.contiguous(memory_format=LAYOUT), finer=finer)
         return [people.to("cpu") for people in self.system.predict(batch, score=score, tasks=tasks)]
+
+
+def side_by_side(look: Callable[[Any], Any], pictures: list) -> list:
+    """`look` at every picture on the CPU, in order, several at once if torch has several threads, which they share.
+
+    A batch would be slower: its feature maps leave the caches, and a second thread helps one network less than a second
+    picture does (docs/performance.md).
+    """
+    threads = torch.get_num_threads()
+    workers = min(len(pictures), threads)
+    if workers < 2:
+        return [look(picture) for picture in pictures]
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+            return list(pool.map(look, pictures))
+    finally:
+        torch.set_num_threads(threads)  # threads that come later start with what was set last anywhere
 
 
 def _device(name: str) -> torch.device:

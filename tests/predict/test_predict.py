@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import Predictor, load
 from humanquery.predict.folder import find_pictures, output_names, predict_sources
 from humanquery.predict.pictures import find_weights, wanted_tasks
+from humanquery.predict.predictor import side_by_side
 from tests.predict.fake import FakeSystem
 
 
@@ -56,11 +58,54 @@ def test_attributes_can_be_switched_off_and_tasks_chosen(predictor):
         wanted_tasks(["masks"])
 
 
-def test_many_pictures_go_in_batches_and_come_back_in_order(predictor):
-    sizes = [(30, 40), (50, 20), (10, 90)]
-    found = list(predictor.predict_many([picture(*s) for s in sizes], batch_size=2))
-    assert [p.image_size for p in found] == sizes
+SIZES = [(30, 40), (50, 20), (10, 90)]
+
+
+def test_many_pictures_come_back_in_order_and_on_the_cpu_one_by_one(predictor):
+    found = list(predictor.predict_many([picture(*s) for s in SIZES], batch_size=2))
+    assert [p.image_size for p in found] == SIZES
+    assert [shape[0] for shape in predictor.system.seen] == [1, 1, 1]
+
+
+def test_elsewhere_pictures_go_in_batches(predictor):
+    predictor.batches = True
+    found = list(predictor.predict_many([picture(*s) for s in SIZES], batch_size=2))
+    assert [p.image_size for p in found] == SIZES
     assert [shape[0] for shape in predictor.system.seen] == [2, 1]
+
+
+@pytest.mark.parametrize(("threads", "pictures", "each"), [(1, 3, 1), (2, 4, 1), (5, 2, 2), (3, 1, 3)])
+def test_torchs_threads_are_shared_by_pictures_side_by_side(threads, pictures, each):
+    before, together = torch.get_num_threads(), threading.Barrier(min(threads, pictures), timeout=30)
+    seen = []
+
+    def look(i: int) -> int:
+        if pictures % min(threads, pictures) == 0:
+            together.wait()  # nobody passes alone
+        seen.append(torch.get_num_threads())
+        return i
+
+    try:
+        torch.set_num_threads(threads)
+        assert side_by_side(look, list(range(pictures))) == list(range(pictures))
+        assert seen == [each] * pictures and torch.get_num_threads() == threads
+        fresh = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        fresh.start()
+        fresh.join()
+        assert seen[-1] == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_picture_that_fails_beside_others_says_so():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(ZeroDivisionError):
+            side_by_side(lambda i: 1 // i, [1, 0, 2])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (400, 2)])
