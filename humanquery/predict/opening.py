@@ -32,7 +32,7 @@ def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs
     from humanquery.engine.checkpoint import load_state, read_weights
     from humanquery.models import rebuild
     from humanquery.models.attributes.attributes import Attributes
-    from humanquery.nn.folding import fold_norms
+    from humanquery.nn.lean import fold_norms, pad_inside
     from humanquery.predict.predictor import Predictor
 
     weights = read_weights(path)
@@ -45,6 +45,7 @@ def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs
     load_state(system, weights.state)
     backbone = system.eval().backbone
     fold_norms(backbone, lambda: _look_once(backbone))
+    pad_inside(backbone)
     return Predictor(system, weights.card, device, graphs=graphs)
 
 
