@@ -28,11 +28,13 @@ def evaluate(
     """Scores of `system` on batches with their truth *in pixels of the picture* (`Batch.targets` is on the canvas).
 
     Each picture is looked at once, in eval mode, without gradients; the mode is put back afterwards. Pictures are
-    numbered in order, so that `Meta.image_id` may repeat. The report's time per picture is the median over batches,
-    network and decoding together, without reading pictures and scoring. A truth of another length than its batch raises
-    AnnotationError.
+    numbered in order, so that `Meta.image_id` may repeat. They are sent to `device`, by default to the system's. The report's
+    time per picture is the median over batches, network and decoding together, without reading pictures and scoring. A truth
+    of another length than its batch raises AnnotationError.
     """
     evaluator = CocoEvaluator(skeleton)
+    if device is None:
+        device = next((p.device for p in system.parameters()), None) if isinstance(system, torch.nn.Module) else None
     seconds: list[float] = []
     training = bool(getattr(system, "training", False))
     if training:
@@ -49,7 +51,7 @@ def evaluate(
                 persons, took = _predict(system, batch if device is None else batch.to(device))
                 seconds.append(took / len(batch))
                 for target, people in zip(targets, persons, strict=True):
-                    evaluator.add(target, people)
+                    evaluator.add(target, people.to("cpu"))
                 bar.advance(task)
     finally:
         if training:

@@ -1,4 +1,4 @@
-"""Counts how often a training step makes the host wait for a GPU, on a machine without one.
+"""Counts how often a training step makes the host wait for a GPU, on a machine without one, and where devices are mixed.
 
 A pretended device, `pretend:0`, holds its tensors in ordinary memory, but torch takes it for an accelerator: what goes
 there and what comes back passes through here. `python -m tests.models.host_waits` prints the waits of a step as JSON.
@@ -10,7 +10,9 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 import humanquery
 from humanquery.engine.distributed import any_rank
 from humanquery.engine.optim import OptimConfig, build_optimizer, clip_gradients
+from humanquery.evaluation.run import evaluate
 from tests.models.small import SIZE, batch, crowd, nobody, person, small_model
 
 PRETEND = "pretend"
@@ -30,6 +33,7 @@ aten = torch.ops.aten
 READS = {aten._local_scalar_dense.default: "item", aten.nonzero.default: "nonzero"}
 READS |= {aten.masked_select.default: "masked_select", aten._unique2.default: "unique"}
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
+MIXED = "tensors of two devices"  # an error on CUDA
 QUEUED = "copy to the device in the queue"  # no wait, but a CUDA graph cannot hold it
 COPIES = (aten._to_copy.default, aten.copy_.default)
 
@@ -82,6 +86,9 @@ class _Operators(TorchDispatchMode):
         return tree_map_only(Tensor, lambda value: far[id(value)] if id(value) in far else Far(value), out)
 
     def _note(self, func, args, kwargs, far: dict, goes_far: bool) -> None:
+        near = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor) and not isinstance(x, Far)]
+        if far and func not in COPIES and any(x.ndim for x in near):
+            self._wait(MIXED)
         if func in READS and far:
             self._wait(READS[func])
         elif func in INDEXED and far and any(i is not None and i.dtype == torch.bool for i in args[1]):
@@ -111,6 +118,8 @@ class _Makers(TorchFunctionMode):
             device = kwargs.pop("device", None)
             made = func(*args, **kwargs)
             return made if device is None else made.to(device)
+        if name == "tolist" and isinstance(args[0], Far):
+            return args[0].cpu().tolist()
         if name == "new_tensor" and isinstance(args[0], Far):
             made = torch.tensor(*args[1:], dtype=kwargs.get("dtype", args[0].dtype))
             return made.to(args[0].device)
@@ -144,6 +153,8 @@ def known_waits() -> list[str]:
         numbers.cpu()
         torch.tensor([1.0], device=PRETEND)
         numbers.new_tensor([1.0])
+        numbers.tolist()
+        _ = numbers + torch.zeros(4)
     return [wait.split(" |")[0] for wait in waits]
 
 
@@ -179,10 +190,25 @@ def look_waits() -> list[str]:
     return list(waits)
 
 
+def prediction_waits() -> list[str]:
+    """Of scoring a prediction on pictures that come from the host."""
+    pictures = batch([crowd(), nobody()])
+    pairs = [(replace(pictures, targets=None), pictures.targets)]
+    model = small_model().eval()
+    wanted = evaluate(model, pairs, progress=False).numbers()
+    # the pretended device does not know inference mode
+    without = mock.patch("torch.inference_mode", lambda mode=True: torch.set_grad_enabled(not mode))
+    with counted() as waits, without:
+        found = evaluate(model.to(PRETEND), pairs, progress=False).numbers()
+    assert found["box/ap"] == wanted["box/ap"], (found, wanted)
+    return list(waits)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     _setup_privateuseone_for_python_backend(PRETEND)
-    print(json.dumps({"known": dict(collections.Counter(known_waits())), "step": step_waits(), "look": look_waits()}))
+    waits = {"step": step_waits(), "look": look_waits(), "prediction": prediction_waits()}
+    print(json.dumps({"known": dict(collections.Counter(known_waits())), **waits}))
 
 
 if __name__ == "__main__":

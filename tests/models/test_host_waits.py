@@ -24,8 +24,15 @@ def test_every_kind_of_wait_is_counted(counted):
         "nonzero": 1,
         "index by flags": 1,
         "blocking copy to the device": 3,
-        "to the host": 1,
+        "to the host": 2,
+        "tensors of two devices": 1,
     }
+
+
+def test_nothing_mixes_tensors_of_the_host_with_those_of_the_device(counted):
+    """In a training step and where a model on a device is scored on pictures of the host."""
+    everything = counted["step"] + counted["look"] + counted["prediction"]
+    assert counted["prediction"] and not [wait for wait in everything if wait.startswith("tensors of two devices")]
 
 
 def test_the_first_look_of_a_prediction_asks_nothing_of_the_host(counted):
