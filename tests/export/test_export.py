@@ -265,6 +265,34 @@ def test_a_file_that_says_otherwise_when_asked_for_few_is_told(tiny):
     assert compare(network, exported, pictures(1), score=0.0).problems() == []
 
 
+class OneJoint(torch.nn.Module):
+    """Finds one person whose joint is in the higher of two cells."""
+
+    def __init__(self, gap: float):
+        super().__init__()
+        self.heights = torch.nn.Parameter(torch.tensor([1.0, 1.0 + gap]))
+
+    def forward(self, images, sizes, score):
+        place = torch.tensor([10.0, 50.0])[self.heights.argmax()]
+        numbers = {"scores": torch.ones(len(images), 1), "keypoints": place.expand(len(images), 1, 1, 2)}
+        return numbers | {name: torch.zeros(len(images), 1, dtype=torch.long) for name in ("queries", "tokens")}
+
+
+@pytest.mark.parametrize(("gap", "tied"), [(1e-7, 3), (1e-2, 0)])
+def test_a_file_may_choose_otherwise_only_where_the_network_itself_is_unsure(tiny, gap, tied):
+    other = OneJoint(-gap)
+
+    def run(seen, score):
+        return {
+            name: value.numpy() for name, value in other(*map(torch.from_numpy, seen.inputs(score).values())).items()
+        }
+
+    with torch.no_grad():
+        found = compare(OneJoint(gap), ExportedPredictor(run, facts_of(tiny)), pictures(3))
+    assert (found.pictures, found.tied) == (3, tied)
+    assert bool(tied) != bool(found.beyond()) and found.problems()
+
+
 def test_files_that_export_did_not_write_are_told_apart(tmp_path, onnx_file):
     with pytest.raises(CheckpointError, match="does not exist; `humanquery export` writes"):
         load(tmp_path / "none.onnx")
