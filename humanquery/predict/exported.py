@@ -111,11 +111,15 @@ def _skeleton(plain: dict[str, Any]) -> Skeleton:
 
 
 class ExportedPredictor(Looker):
-    """Looks at pictures with an exported graph; gives what the `Predictor` of the same weights gives."""
+    """Looks at pictures with an exported graph; gives what the `Predictor` of the same weights gives.
 
-    def __init__(self, run: Run, facts: Facts):
+    `batches`: pictures go through the graph together. On the CPU that is slower than one by one (docs/performance.md).
+    """
+
+    def __init__(self, run: Run, facts: Facts, batches: bool = False):
         self.run = run
         self.facts = facts
+        self.batches = batches
         self.card = facts.card
         self.skeleton = _skeleton(facts.skeleton)
 
@@ -124,6 +128,10 @@ class ExportedPredictor(Looker):
         raise CheckpointError("an exported file only looks at pictures; for this, give the weights it was made from")
 
     def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
+        groups = [pictures] if self.batches else [[picture] for picture in pictures]
+        return [people for group in groups for people in self._batch(group, score, tasks)]
+
+    def _batch(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
         seen = Canvases.of([as_array(picture) for picture in pictures], self.facts)
         found = self.run(seen, score)
         return [
@@ -270,11 +278,15 @@ def open_exported(path: Path | str, device: str = "auto", threads: int = 0) -> E
         raise CheckpointError(f"{path}: expected an exported file: {', '.join(openers)}")
     if not path.is_file():
         raise CheckpointError(f"{path}: does not exist; `humanquery export` writes such a file")
-    run, facts = openers[path.suffix](path, device, threads)
-    return ExportedPredictor(run, Facts.read(path, facts))
+    run, facts, on_gpu = openers[path.suffix](path, device, threads)
+    return ExportedPredictor(run, Facts.read(path, facts), batches=on_gpu)
 
 
-def _open_onnx(path: Path, device: str, threads: int) -> tuple[Run, str]:
+Opened = tuple[Run, str, bool]
+"""the graph, what the file says about itself, and whether it runs on a GPU"""
+
+
+def _open_onnx(path: Path, device: str, threads: int) -> Opened:
     try:
         import onnxruntime
     except ImportError:
@@ -293,7 +305,8 @@ def _open_onnx(path: Path, device: str, threads: int) -> tuple[Run, str]:
     def run(seen: Canvases, score: float) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, seen.inputs(score)), strict=True))
 
-    return run, session.get_modelmeta().custom_metadata_map.get(FACTS, "")
+    on_gpu = session.get_providers()[0] == "CUDAExecutionProvider"
+    return run, session.get_modelmeta().custom_metadata_map.get(FACTS, ""), on_gpu
 
 
 def _providers(device: str, onnxruntime: Any) -> list[str]:
@@ -307,7 +320,7 @@ def _providers(device: str, onnxruntime: Any) -> list[str]:
     )
 
 
-def _open_torch(path: Path, device: str, threads: int) -> tuple[Run, str]:
+def _open_torch(path: Path, device: str, threads: int) -> Opened:
     if not HAS_TORCH:
         raise CheckpointError(f"{path}: needs PyTorch, which is not installed; .onnx files do without")
     import torch
@@ -324,10 +337,10 @@ def _open_torch(path: Path, device: str, threads: int) -> tuple[Run, str]:
         found = net(*(torch.from_numpy(given) for given in seen.inputs(score).values()))
         return {name: value.numpy() for name, value in found.items()}
 
-    return run, facts[FACTS]
+    return run, facts[FACTS], False
 
 
-def _open_openvino(path: Path, device: str, threads: int) -> tuple[Run, str]:
+def _open_openvino(path: Path, device: str, threads: int) -> Opened:
     try:
         import openvino
     except ImportError:
@@ -345,7 +358,7 @@ def _open_openvino(path: Path, device: str, threads: int) -> tuple[Run, str]:
         found = compiled(seen.inputs(score))
         return {output.get_any_name(): np.array(found[output]) for output in compiled.outputs}
 
-    return run, facts
+    return run, facts, False
 
 
 def _only_on_cpu(path: Path, device: str) -> None:

@@ -90,8 +90,8 @@ class Looker:
         attributes: bool = True,
         batch_size: int = 4,
     ) -> Iterator[Persons]:
-        """The people of each picture, in order, looking at `batch_size` pictures at a time: on a GPU, and with an exported file,
-        as one batch; on the CPU side by side, in torch's threads."""
+        """The people of each picture, in order, looking at `batch_size` pictures at a time: on a GPU as one
+        batch, on the CPU one by one, and with PyTorch as many of them side by side as it has threads."""
         wanted = wanted_tasks(tasks, attributes)
         score = self.default_score if score is None else score
         remaining = iter(pictures)

@@ -293,6 +293,16 @@ def test_a_file_may_choose_otherwise_only_where_the_network_itself_is_unsure(tin
     assert bool(tied) != bool(found.beyond()) and found.problems()
 
 
+def test_on_the_cpu_pictures_go_through_the_graph_one_by_one(tiny, onnx_file):
+    exported, seen = open_exported(onnx_file, "cpu", threads=1), []
+    run = exported.run
+    exported.run = lambda canvases, score: seen.append(len(canvases.images)) or run(canvases, score)
+    one_by_one = list(exported.predict_many(pictures(3), batch_size=2, score=0.0))
+    exported.batches = True
+    together = list(exported.predict_many(pictures(3), batch_size=2, score=0.0))
+    assert seen == [1, 1, 1, 2, 1] and [p.image_size for p in one_by_one] == [p.image_size for p in together]
+
+
 def test_files_that_export_did_not_write_are_told_apart(tmp_path, onnx_file):
     with pytest.raises(CheckpointError, match="does not exist; `humanquery export` writes"):
         load(tmp_path / "none.onnx")
