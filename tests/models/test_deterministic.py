@@ -40,10 +40,9 @@ def threads(request) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def run(out: Path, *, stop_at: int = -1, resume: bool = False) -> dict[str, torch.Tensor]:
-    config = EngineConfig(
-        steps=STEPS, deterministic=True, device="cpu", tensorboard=False, optim=OptimConfig(lr=1e-3, ema=0.9), seed=3
-    )
+def run(out: Path, *, stop_at: int = -1, resume: bool = False, **settings) -> dict[str, torch.Tensor]:
+    fixed = {"steps": STEPS, "deterministic": True, "device": "cpu", "tensorboard": False, "seed": 3}
+    config = EngineConfig(optim=OptimConfig(lr=1e-3, ema=0.9), **(fixed | settings))
     train(small_model(), Pictures(stop_at), config, out, resume=resume)
     return load_file(out / "model.safetensors")
 
@@ -59,6 +58,14 @@ def test_three_runs_and_one_that_is_stopped_and_resumed_end_with_the_same_bits(t
         assert other.keys() == runs[0].keys()
         for name, value in runs[0].items():
             assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_on_a_gpu_three_runs_end_with_the_same_bits(tmp_path, precision):
+    runs = [run(tmp_path / str(i), device="cuda", precision=precision) for i in range(3)]
+    for other in runs[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in runs[0].items())
 
 
 def test_afterwards_torch_is_as_it_was_before(tmp_path):
