@@ -18,6 +18,7 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks.depthwise
 	$(BIN)/python -m benchmarks.tracking
 	$(BIN)/python -m benchmarks.whole_model
+	$(BIN)/python -m benchmarks.predicting
 
 lint: .venv/ready
 	$(BIN)/ruff check .

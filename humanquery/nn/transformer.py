@@ -100,7 +100,7 @@ class DeformableAttention(nn.Module):
 
 
 TOGETHER = 1024
-"""rows that `FeedForward` expands at once on the CPU: all tokens of a picture at once would leave its caches"""
+"""rows a thread that `FeedForward` expands at once on the CPU: all tokens of a picture at once would leave its caches"""
 
 
 class FeedForward(nn.Module):
@@ -115,7 +115,8 @@ class FeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
         if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._moved(x)
-        return torch.cat([self._moved(rows) for rows in x.flatten(0, -2).split(TOGETHER)]).view(x.shape)
+        together = TOGETHER * torch.get_num_threads()
+        return torch.cat([self._moved(rows) for rows in x.flatten(0, -2).split(together)]).view(x.shape)
 
     def _moved(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
         return x + self.dropout(self.reduce(self.dropout(self.expand(x).relu())))

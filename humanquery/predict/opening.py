@@ -44,12 +44,12 @@ def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs
         )
     load_state(system, weights.state)
     backbone = system.eval().backbone
-    fold_norms(backbone, lambda: _look_once(backbone))
+    fold_norms(backbone, lambda: look_once(backbone))
     pad_inside(backbone)
     return Predictor(system, weights.card, device, graphs=graphs)
 
 
-def _look_once(backbone: Any) -> None:
+def look_once(backbone: Any) -> None:
     """Calls all parts of a backbone, those too that are asked about people only."""
     sight = backbone.see(torch.zeros(1, 3, 128, 128))
     if sight.attributes is not None:
