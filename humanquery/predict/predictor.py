@@ -60,7 +60,8 @@ def side_by_side(look: Callable[[Any], Any], pictures: list) -> list:
     """`look` at every picture on the CPU, in order, several at once if torch has several threads, which they share.
 
     A batch would be slower: its feature maps leave the caches, and a second thread helps one network less than a second
-    picture does (docs/performance.md).
+    picture does (docs/performance.md). A thread of somebody else's that first asks torch while this runs gets a worker's share
+    of the threads.
     """
     threads = torch.get_num_threads()
     workers = min(len(pictures), threads)
