@@ -17,13 +17,11 @@ import torch
 from benchmarks.whole_model import compared, in_turns, table
 from humanquery.data.scenes import open as open_scenes
 from humanquery.data.scenes import street_scenes
-from humanquery.engine.checkpoint import load_state, read_weights
 from humanquery.engine.report import machine
-from humanquery.models import rebuild
 from humanquery.nn import transformer
 from humanquery.nn.lean import fold_norms, pad_inside
-from humanquery.predict.opening import look_once
-from humanquery.predict.pictures import find_weights, wanted_tasks
+from humanquery.predict.opening import look_once, trained
+from humanquery.predict.pictures import wanted_tasks
 from humanquery.predict.predictor import Predictor
 
 TOKENS = ((100, 136), (50, 68), (25, 34), (13, 17))  # of a picture of 800 x 1088, strides 8 to 64
@@ -31,14 +29,12 @@ TOKENS = ((100, 136), (50, 68), (25, 34), (13, 17))  # of a picture of 800 x 108
 
 def predictor(name: str, *, norms: bool, padding: bool) -> Predictor:
     """The model of a weights file, with its norms folded and padding moved inside, or as it was trained."""
-    weights = read_weights(find_weights(name))
-    system = rebuild(weights.config, ()).eval()
-    load_state(system, weights.state)
+    system, card = trained(name)
     if norms:
         fold_norms(system.backbone, lambda: look_once(system.backbone))
     if padding:
         pad_inside(system.backbone)
-    return Predictor(system, weights.card, "cpu")
+    return Predictor(system, card, "cpu")
 
 
 def network_part(name: str, pictures: list, rounds: int) -> dict[str, Any]:

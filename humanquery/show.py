@@ -20,6 +20,7 @@ from humanquery.models.describe import parts_of, time_parts
 from humanquery.models.hqnet.attend import sampling_points
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import load
+from humanquery.predict.opening import trained
 from humanquery.recipes import RECIPES, find
 
 
@@ -68,8 +69,7 @@ def _model(name: str) -> tuple[HQNet, dict]:
         if getattr(backbone, "pretrained", False):
             backbone = replace(backbone, pretrained=False)
         return build(replace(recipe.model, backbone=backbone)).eval(), {"name": name, "data": recipe.data_name}
-    predictor = load(name or None, "cpu")
-    return predictor.system, predictor.card
+    return trained(name or None)
 
 
 def attend(photo: str, out: Path, weights: str | None, score: float, device: str) -> int:

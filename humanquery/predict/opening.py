@@ -25,6 +25,22 @@ def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs
         from humanquery.predict.exported import open_exported
 
         return open_exported(path, device)
+    system, card = trained(name_or_path)
+    from humanquery.nn.lean import fold_norms, pad_inside
+    from humanquery.predict.predictor import Predictor
+
+    fold_norms(system.backbone, lambda: look_once(system.backbone))
+    pad_inside(system.backbone)
+    return Predictor(system, card, device, graphs=graphs)
+
+
+def trained(name_or_path: str | Path | None = None) -> tuple[Any, dict[str, Any]]:
+    """The model of a shipped name or a weights file as it was trained, in eval mode on the CPU, and its card."""
+    path = find_weights(name_or_path)
+    if path.suffix in EXPORTED:
+        raise CheckpointError(
+            f"{path}: an exported file only looks at pictures; give the weights that it was made from"
+        )
     if not HAS_TORCH:
         raise CheckpointError(
             f"{path}: weights need PyTorch, which is not installed; pip install torch, or give an exported .onnx file"
@@ -32,8 +48,6 @@ def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs
     from humanquery.engine.checkpoint import load_state, read_weights
     from humanquery.models import rebuild
     from humanquery.models.attributes.attributes import Attributes
-    from humanquery.nn.lean import fold_norms, pad_inside
-    from humanquery.predict.predictor import Predictor
 
     weights = read_weights(path)
     system = rebuild(weights.config, settings_of(name_or_path))
@@ -43,10 +57,7 @@ def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs
             "`humanquery evaluate --recipe attributes_small`, or give the weights of an HQNet"
         )
     load_state(system, weights.state)
-    backbone = system.eval().backbone
-    fold_norms(backbone, lambda: look_once(backbone))
-    pad_inside(backbone)
-    return Predictor(system, weights.card, device, graphs=graphs)
+    return system.eval(), weights.card
 
 
 def look_once(backbone: Any) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.core.oks import joint_similarity, oks
+from humanquery.core.transfer import numbers
 from humanquery.losses.people import oks_loss
 from humanquery.losses.shapes import l1
 from humanquery.nn.transformer import MLP
@@ -194,9 +195,9 @@ class KeypointsTask(Task):
             if self.refinement.scores is not None:
                 scores = self.refinement.scores(states[-1][0]).squeeze(-1).float().sigmoid()
         height, width = reading.canvas_size
-        limits = joints.new_tensor([width, height])
+        limits = numbers([width, height], joints)
         joints = reading.to_canvas.inverse().points((joints * limits).clamp(min=0).minimum(limits))
-        limits = joints.new_tensor([reading.image_size[1], reading.image_size[0]])
+        limits = numbers([reading.image_size[1], reading.image_size[0]], joints)
         fields = {"keypoints": joints.clamp(min=0).minimum(limits)}
         if scores is not None:
             sure = scores.square().sum(1) / scores.sum(1).clamp(min=1e-6)

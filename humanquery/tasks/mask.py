@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.errors import ConfigError
-from humanquery.core.transfer import numbers
+from humanquery.core.transfer import numbers, sent
 from humanquery.losses.shapes import (
     dice,
     mask_bce,
@@ -232,20 +232,20 @@ class MaskTask(Task):
         where a positive cell is near, since elsewhere nothing can be positive. Refined masks are read from their windows."""
         here, chosen = prediction.of(reading.picture), reading.queries[None]
         device = chosen.device
-        paint = painted if device.type == "cpu" and not native.missing() else _painted
-        masks = _no_masks(chosen.shape[1], reading.image_size, device)
         if self.refinement is None:
-            logits = here.logits(chosen)[0]
-            inside = paint(logits, *_places_on_map(logits, reading, scene.padded_size), masks)
+            masks, logits = _no_masks(chosen.shape[1], reading.image_size, device), here.logits(chosen)[0]
+            inside = _paint(logits, *_places_on_map(logits, reading, scene.padded_size), masks)
             return {"masks": masks, "mask_scores": reading.scores * inside}
         fine = replace(scene, fine=scene.fine[reading.picture : reading.picture + 1])
-        logits, windows = (found[0] for found in self.refined(here, chosen, fine))
-        inside = logits.new_zeros(len(logits))
+        logits, windows = (
+            found[0].cpu() for found in self.refined(here, chosen, fine)
+        )  # host sync: one for all people
+        masks, inside = _no_masks(len(logits), reading.image_size, logits.device), logits.new_zeros(len(logits))
         patches = _window_patches(windows, logits.shape[-1], reading, scene.padded_size)
         for i, (lines, columns, down, right) in enumerate(patches):
             if len(down) and len(right):
-                inside[i] = paint(logits[i : i + 1], down, right, masks[i : i + 1, lines, columns])[0]
-        return {"masks": masks, "mask_scores": reading.scores * inside}
+                inside[i] = _paint(logits[i : i + 1], down, right, masks[i : i + 1, lines, columns])[0]
+        return {"masks": masks.to(device), "mask_scores": reading.scores * inside.to(device)}
 
     def tensors(
         self, prediction: MaskPrediction, chosen: Tensor, scene: Scene, prepared: PixelMap
@@ -297,7 +297,7 @@ def _window_patches(windows: Float[Tensor, "n 4"], grid: int, reading: Reading, 
     and on the valid canvas, with their places on the window's grid. A rotated canvas raises ValueError."""
     c = reading.to_canvas
     _check_upright(c)
-    for window in windows.tolist():  # host sync
+    for window in windows.tolist():
         axes = []
         for scale, offset, length, valid, padded, low, high in (
             (c.e, c.f, reading.image_size[0], reading.canvas_size[0], padded_size[0], window[1], window[3]),
@@ -350,7 +350,6 @@ def _near(positive: Bool[Tensor, "n cells"], places: Float[Tensor, " p"]) -> Int
     cells = torch.arange(positive.shape[1], device=positive.device)
     first = torch.where(positive, cells, positive.shape[1] + 1).amin(1)
     last = torch.where(positive, cells, -2).amax(1)
-    places = places.to(positive.device)
     near = (places > first[:, None] - 1) & (places < last[:, None] + 1)
     position = torch.arange(len(places), device=positive.device)
     start = torch.where(near, position, len(places)).amin(1)
@@ -366,6 +365,17 @@ def _no_masks(count: int, size: Size, device: torch.device) -> Bool[Tensor, "n h
     return torch.zeros(count, *size, dtype=torch.bool, device=device)
 
 
+def _paint(
+    logits: Float[Tensor, "n cells_high cells_wide"],
+    down: Float[Tensor, " h"],
+    right: Float[Tensor, " w"],
+    masks: Bool[Tensor, "n h w"],
+) -> Float[Tensor, " n"]:
+    """`ops.native.masks.painted` where it runs, else the same in torch."""
+    native_runs = logits.device.type == "cpu" and not native.missing()
+    return (painted if native_runs else _painted)(logits, down, right, masks)
+
+
 def _painted(
     logits: Float[Tensor, "n cells_high cells_wide"],
     down: Float[Tensor, " h"],
@@ -373,13 +383,15 @@ def _painted(
     masks: Bool[Tensor, "n h w"],
 ) -> Float[Tensor, " n"]:
     """`ops.native.masks.painted` in torch."""
-    positive = logits > 0
-    lines, columns = _near(positive.any(2), down), _near(positive.any(1), right)
+    positive, device = logits > 0, logits.device
+    there = sent(down, device), sent(right, device)
+    lines, columns = _near(positive.any(2), there[0]), _near(positive.any(1), there[1])
     windows = torch.cat([lines, columns], 1).tolist()  # host sync: the sizes of what is interpolated
     inside = logits.new_zeros(len(logits))
     for i, (top, bottom, left, end) in enumerate(windows):
         if top < bottom and left < end:
-            values = _interpolated(logits[i], down[top:bottom], right[left:end])
+            first, last = int(down[top]), int(down[bottom - 1])
+            values = _interpolated(logits[i, first : last + 2], there[0][top:bottom] - first, there[1][left:end])
             found = values > 0
             masks[i, top:bottom, left:end] = found
             inside[i] = torch.where(found, values.sigmoid(), 0.0).sum() / (found.sum() + 1e-6)
@@ -390,10 +402,7 @@ def _interpolated(
     cells: Float[Tensor, "h w"], down: Float[Tensor, " lines"], right: Float[Tensor, " columns"]
 ) -> Float[Tensor, "lines columns"]:
     """Bilinear, first along the lines of the map, then between them."""
-    top = int(down.min())
-    x, y = right.to(cells.device), down.to(cells.device) - top
-    cells = cells[top : int(down.max()) + 2]
-    left, above = x.long(), y.long()
-    cells = torch.lerp(cells[:, left], cells[:, (left + 1).clamp(max=cells.shape[1] - 1)], x - left)
+    left, above = right.long(), down.long()
+    cells = torch.lerp(cells[:, left], cells[:, (left + 1).clamp(max=cells.shape[1] - 1)], right - left)
     below = (above + 1).clamp(max=len(cells) - 1)
-    return torch.lerp(cells[above], cells[below], (y - above)[:, None])
+    return torch.lerp(cells[above], cells[below], (down - above)[:, None])

@@ -9,7 +9,7 @@ from humanquery.backbones import TimmBackbone, build
 from humanquery.core.errors import CheckpointError
 from humanquery.models.hqnet import from_official
 from humanquery.models.hqnet.convert import convert_file, infer_config, our_state, read_official
-from humanquery.predict import load
+from humanquery.predict.opening import trained
 from tests.models import oracle
 from tests.models.official_resnet import OfficialResNet
 from tests.paths import needs_oracle
@@ -30,8 +30,8 @@ def test_the_released_names_and_sizes_become_a_whole_model_without_the_smpl_bran
     torch.save({"state_dict": full_with_smpl, "meta": {"epoch": 100}}, tmp_path / "official.pth")
     notices = convert_file(tmp_path / "official.pth", tmp_path / "ours.safetensors")
     assert len(notices) == 1 and "119 tensors" in notices[0]
-    model = load(tmp_path / "ours.safetensors", "cpu").system
-    assert sum(p.numel() for p in model.parameters()) == 57_434_407 - 0
+    model, _ = trained(tmp_path / "ours.safetensors")
+    assert sum(p.numel() for p in model.parameters()) == 57_434_407
     assert model.config.num_queries == 300 and model.config.transformer.decoder_layers == 6
 
 

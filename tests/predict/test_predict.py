@@ -15,6 +15,7 @@ from humanquery.engine.checkpoint import save_weights
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import Predictor, load
 from humanquery.predict.folder import find_pictures, output_names, predict_sources
+from humanquery.predict.opening import trained
 from humanquery.predict.pictures import find_weights, wanted_tasks
 from humanquery.predict.predictor import side_by_side
 from tests.predict.fake import FakeSystem
@@ -149,6 +150,14 @@ def test_a_weights_file_rebuilds_its_model(tmp_path):
     people = again.predict(picture(60, 80))
     assert len(people) == 5 and people.keypoints is None and people.age is None and people.gender is not None
     assert again.default_score == 0.0
+
+
+def test_a_model_as_it_was_trained_keeps_its_norms_and_exported_files_have_none():
+    system, card = trained("hqnet-small")
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in system.modules())
+    assert card["name"] == "hqnet-small" and not system.training
+    with pytest.raises(CheckpointError, match=r"m\.onnx: an exported file only looks at pictures"):
+        trained("m.onnx")
 
 
 def test_unknown_weights_offer_what_there_is():
