@@ -6,8 +6,9 @@
 
 Seconds are of `predict` (network, decoding, masks), without reading pictures. What is compared runs in turns, in an order that
 changes with every round, and each ratio is of neighbours in time: median and quartiles over the rounds. CPU seconds of the
-one-threaded process stand beside the clock's, which other work on the machine stretches. Recipes have random weights: their
-time is a trained model's, while their masks, being noise over the whole picture, are the worst case.
+one-threaded process stand beside the clock's, which other work on the machine stretches. Recipes have random weights, laid out
+and folded as `load` does it: their time is a trained model's, while their masks, being noise over the whole picture, are the
+worst case.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from humanquery.data.scenes import street_scenes
 from humanquery.engine.report import machine
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import load
+from humanquery.predict.opening import lean
+from humanquery.predict.predictor import LAYOUT
 from humanquery.recipes import find
 
 QUICK = ("tasks", "people", "masks")
@@ -87,14 +90,15 @@ def build(name: str, people: int = max(PEOPLE)) -> HQNet:
         config = replace(config, backbone=replace(config.backbone, pretrained=False))
     queries = max(config.num_queries, people)
     torch.manual_seed(0)
-    return HQNet(replace(config, num_queries=queries, num_persons=queries)).eval()
+    return lean(HQNet(replace(config, num_queries=queries, num_persons=queries)).eval()).to(memory_format=LAYOUT)
 
 
 def pictures(side: int, count: int = 1) -> Batch:
     """Generated street scenes of 3:4 whose short side is `side`."""
     scenes = open_scenes(street_scenes(seed=1, size=(384, 512)))
     samples = [Sample(*letterbox(scenes[i].image, side, 10 * side)) for i in range(count)]
-    return Batch.collate(samples, divisor=32)
+    batch = Batch.collate(samples, divisor=32)
+    return replace(batch, images=batch.images.contiguous(memory_format=LAYOUT))
 
 
 def tasks_part(model: HQNet, batch: Batch, rounds: int, people: int) -> dict[str, Any]:
@@ -211,7 +215,7 @@ def _peak() -> float:
 def rivals_part(model: HQNet, side: int, rounds: int) -> dict[str, Any]:
     """Everything about k people from us; boxes from Transformers' DETRs; masks, then joints from torchvision's two R-CNNs."""
     batch = pictures(side)
-    images, size = batch.images, batch.metas[0].canvas_size
+    images, size = batch.images.contiguous(), batch.metas[0].canvas_size
     cases: dict[str, Callable[[], Any]] = {}
     for k in (PEOPLE[0], PEOPLE[-1]):
         cases[f"HQNet, {k} people: all tasks"] = lambda k=k: model.predict(batch, max_persons=k)

@@ -26,12 +26,18 @@ def load(name_or_path: str | Path | None = None, device: str = "auto", *, graphs
 
         return open_exported(path, device)
     system, card = trained(name_or_path)
-    from humanquery.nn.lean import fold_norms, pad_inside
     from humanquery.predict.predictor import Predictor
+
+    return Predictor(lean(system), card, device, graphs=graphs)
+
+
+def lean(system: Any) -> Any:
+    """The system, changed in place, with its norms folded and padding inside convolutions: for predicting only."""
+    from humanquery.nn.lean import fold_norms, pad_inside
 
     fold_norms(system.backbone, lambda: look_once(system.backbone))
     pad_inside(system.backbone)
-    return Predictor(system, card, device, graphs=graphs)
+    return system
 
 
 def trained(name_or_path: str | Path | None = None) -> tuple[Any, dict[str, Any]]:
