@@ -20,6 +20,8 @@ def fold_norms(net: nn.Module, run: Callable[[], Any]) -> int:
     A pair is a `Conv2d` and a batch norm that takes the very tensor which the convolution gave, whenever one of them is called.
     What timm's norms do besides (their activation) stays. Afterwards weights have other values and `net` must not be trained.
     """
+    if not any(isinstance(m, _BatchNorm) for m in net.modules()):
+        return 0
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors too, so that no other gets the same id
     called: Counter[nn.Module] = Counter()
     pairs: Counter[tuple[nn.Conv2d, _BatchNorm]] = Counter()

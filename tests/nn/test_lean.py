@@ -70,6 +70,10 @@ def test_only_a_norm_that_takes_what_one_convolution_gave_is_folded():
     assert net.bare_norm is kept and isinstance(net.good_norm, nn.Identity) and norms(net) == 3
 
 
+def test_a_network_without_norms_is_not_run():
+    assert fold_norms(nn.Conv2d(3, 4, 1), lambda: pytest.fail("there is nothing to see")) == 0
+
+
 def test_loaded_weights_have_no_norms_left():
     assert norms(load("hqnet-small", device="cpu").system) == 0
 
