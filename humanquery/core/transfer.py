@@ -24,7 +24,18 @@ def numbers(values: list | tuple, like: Tensor, dtype: Any = None) -> Tensor:
     """
     if like.device.type == "cpu" or torch.compiler.is_compiling():
         return sent(torch.tensor(values, dtype=dtype or like.dtype), like.device)
-    return _kept(_frozen(values), dtype or like.dtype, like.device)
+    kept = _kept(_frozen(values), dtype or like.dtype, like.device)
+    if _capturing(like.device):
+        _captured.append(kept)
+    return kept
+
+
+def _capturing(device: Any) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+_captured: list[Tensor] = []
+"""what CUDA graphs read: it must stay where it is when `_kept` forgets it"""
 
 
 @functools.lru_cache(maxsize=4096)

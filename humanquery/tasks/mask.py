@@ -237,9 +237,8 @@ class MaskTask(Task):
             inside = _paint(logits, *_places_on_map(logits, reading, scene.padded_size), masks)
             return {"masks": masks, "mask_scores": reading.scores * inside}
         fine = replace(scene, fine=scene.fine[reading.picture : reading.picture + 1])
-        logits, windows = (
-            found[0].cpu() for found in self.refined(here, chosen, fine)
-        )  # host sync: one for all people
+        found = self.refined(here, chosen, fine)
+        logits, windows = (part[0].cpu() for part in found)  # host sync: for all people at once
         masks, inside = _no_masks(len(logits), reading.image_size, logits.device), logits.new_zeros(len(logits))
         patches = _window_patches(windows, logits.shape[-1], reading, scene.padded_size)
         for i, (lines, columns, down, right) in enumerate(patches):

@@ -4,7 +4,10 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from humanquery.core import transfer
 from humanquery.core.transfer import numbers
+
+ELSEWHERE = torch.empty(0, device="meta")  # any device but the CPU
 
 
 class Sides(nn.Module):
@@ -31,3 +34,21 @@ def test_sides_of_an_array_stay_open_in_a_trace():
     )
     image = torch.full((4, 6), 0.5)
     torch.testing.assert_close(program.module()(image), Sides()(image))
+
+
+def test_equal_numbers_are_sent_elsewhere_once_and_new_on_the_cpu():
+    assert numbers([[1, 2]], ELSEWHERE) is numbers(((1, 2),), ELSEWHERE)
+    assert numbers([[1, 2]], ELSEWHERE) is not numbers([[1, 2]], ELSEWHERE, torch.int32)
+    here = torch.empty(0)
+    assert numbers([1, 2], here) is not numbers([1, 2], here)
+    assert numbers([1, 2], here).tolist() == [1.0, 2.0] and numbers([3], here, torch.int32).dtype == torch.int32
+
+
+def test_what_a_cuda_graph_reads_is_never_forgotten(monkeypatch):
+    monkeypatch.setattr(transfer, "_captured", [])
+    numbers([7.0], ELSEWHERE)
+    assert not transfer._captured
+    monkeypatch.setattr(transfer, "_capturing", lambda device: True)
+    read = numbers([7.0], ELSEWHERE)
+    transfer._kept.cache_clear()
+    assert any(kept is read for kept in transfer._captured) and numbers([7.0], ELSEWHERE) is not read
