@@ -1,5 +1,6 @@
-"""Puts the compiled CPU kernel into the wheel where a C compiler is at hand; without one, or with HUMANQUERY_WHEEL=pure,
-the wheel is for every machine and the kernel is compiled at its first use. Editable installs never compile."""
+"""Puts the compiled CPU kernel into the wheel where a C compiler is at hand; without one, or with
+HUMANQUERY_WHEEL=pure, the wheel is for every machine and the kernel is compiled at its first use.
+Editable installs never compile."""
 
 import importlib.util
 import os
@@ -14,12 +15,18 @@ class CustomBuildHook(BuildHookInterface):
         if version == "editable" or os.environ.get("HUMANQUERY_WHEEL") == "pure":
             return
         place = "humanquery/ops/native"
-        spec = importlib.util.spec_from_file_location("kernel_build", Path(self.root, place, "build.py"))
-        build = importlib.util.module_from_spec(spec)  # by its path: the package itself would import torch
+        spec = importlib.util.spec_from_file_location(
+            "kernel_build", Path(self.root, place, "build.py")
+        )
+        build = importlib.util.module_from_spec(
+            spec
+        )  # by its path: the package itself would import torch
         spec.loader.exec_module(build)
         self.folder = tempfile.TemporaryDirectory()
         try:
-            made = [build.compile_library(level, Path(self.folder.name)) for level in build.levels()]
+            made = [
+                build.compile_library(level, Path(self.folder.name)) for level in build.levels()
+            ]
         except OSError as error:
             self.app.display_warning(f"no CPU kernel in this wheel: {error}")
             return
@@ -35,4 +42,6 @@ class CustomBuildHook(BuildHookInterface):
     def _platform() -> str:
         from packaging.tags import sys_tags
 
-        return next(tag.platform for tag in sys_tags() if not tag.platform.startswith(("many", "musl")))
+        return next(
+            tag.platform for tag in sys_tags() if not tag.platform.startswith(("many", "musl"))
+        )

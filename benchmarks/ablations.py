@@ -1,11 +1,13 @@
-"""What each task adds and what each matching cost adds, with one small equal budget and several seeds.
+"""What each task adds and what each matching cost adds, with one small equal budget and several
+seeds.
 
     python -m benchmarks.ablations --out runs/ablations
 
-Trains variants of `hqnet_tiny_scenes` from scratch and scores each on the same unseen scenes. `tasks` asks HQNet's Table 7
-(detection only, + masks, + keypoints, + attributes), `matching` its Table A4 (the assignment sees boxes, + keypoints,
-+ masks; all tasks are trained). A finished run is not repeated and a broken one goes on: call it again after an
-interruption. The table shows the mean over seeds, and behind it the half range.
+Trains variants of `hqnet_tiny_scenes` from scratch and scores each on the same unseen scenes.
+`tasks` asks HQNet's Table 7 (detection only, + masks, + keypoints, + attributes), `matching` its
+Table A4 (the assignment sees boxes, + keypoints, + masks; all tasks are trained). A finished run is
+not repeated and a broken one goes on: call it again after an interruption. The table shows the mean
+over seeds, and behind it the half range.
 """
 
 import argparse
@@ -14,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from humanquery.engine.report import machine
-from humanquery.recipes.run import train
+from humanquery.commands.run import train
+from humanquery.engine.curves import machine
 
 RECIPE = "hqnet_tiny_scenes"
 POSE, ATTRIBUTES = ("keypoints", "keypoint_confidence"), ("gender", "age")
@@ -47,7 +49,9 @@ def changes(table: str, variant: str) -> list[str]:
     choice = VARIANTS[table][variant]
     if table == "matching":
         return [f"model.matching={choice!r}"]
-    kept = tuple(name for name in VARIANTS["matching"]["boxes + keypoints + masks"] if name not in choice)
+    kept = tuple(
+        name for name in VARIANTS["matching"]["boxes + keypoints + masks"] if name not in choice
+    )
     return [f"model.tasks.{name}=None" for name in choice] + [f"model.matching={kept!r}"]
 
 
@@ -59,9 +63,19 @@ def run(out: Path, table: str, variant: str, seed: int, budget: list[str]) -> di
     folder = out / f"{name}-seed{seed}"
     scores = folder / "scores.json"
     if not scores.exists():
-        settings = [*extra, *budget, f"engine.seed={seed}", "engine.evaluate_every=0", "engine.tensorboard=False"]
+        settings = [
+            *extra,
+            *budget,
+            f"engine.seed={seed}",
+            "engine.evaluate_every=0",
+            "engine.tensorboard=False",
+        ]
         result = train(RECIPE, settings, folder, resume=any(folder.glob("state-*")))
-        scores.write_text(json.dumps({"settings": settings, "seconds": result.seconds, **result.evaluation}, indent=1))
+        scores.write_text(
+            json.dumps(
+                {"settings": settings, "seconds": result.seconds, **result.evaluation}, indent=1
+            )
+        )
         for state in folder.glob("state-*"):
             state.unlink()
     return json.loads(scores.read_text())
@@ -83,12 +97,16 @@ def show(rows: dict[str, dict[str, tuple[float, float]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--only", choices=tuple(VARIANTS), help="one of the two tables")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--set", action="append", default=[], help="further changes for every variant")
+    parser.add_argument(
+        "--set", action="append", default=[], help="further changes for every variant"
+    )
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
     given = parser.parse_args()
     if given.threads:
@@ -101,12 +119,18 @@ def main() -> None:
                 tables.setdefault(table, {}).setdefault(variant, []).append(
                     run(given.out, table, variant, seed, budget)
                 )
-    results = {table: {variant: row(found) for variant, found in rows.items()} for table, rows in tables.items()}
+    results = {
+        table: {variant: row(found) for variant, found in rows.items()}
+        for table, rows in tables.items()
+    }
     for table, rows in results.items():
         print(f"\n{table}: {given.steps} steps, seeds {given.seeds}\n{show(rows)}")
     path = given.out / "ablations.json"
     path.write_text(
-        json.dumps({"machine": machine()} | {"budget": budget, "seeds": given.seeds, "results": results}, indent=1)
+        json.dumps(
+            {"machine": machine()} | {"budget": budget, "seeds": given.seeds, "results": results},
+            indent=1,
+        )
     )
     print(f"\nwritten: {path}")
 

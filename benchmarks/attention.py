@@ -3,9 +3,9 @@
     python -m benchmarks.attention --repeats 5 --out attention.json
     python -m benchmarks.attention --device cuda --repeats 50 --rivals FOLDER     holds msda_triton, libreyolo or both
 
-Repetitions of the providers alternate, after calls that are not counted; numbers are medians. `local` cases look around
-each query's own cell with a spread of four cells, as a trained encoder does; the others look anywhere, which is harder on
-caches.
+Repetitions of the providers alternate, after calls that are not counted; numbers are medians.
+`local` cases look around each query's own cell with a spread of four cells, as a trained encoder
+does; the others look anywhere, which is harder on caches.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from humanquery.engine.report import machine
+from humanquery.engine.curves import machine
 from humanquery.ops import native
 from humanquery.ops.deformable import PROVIDERS
 
@@ -75,21 +75,28 @@ def cell_centres(shapes: Shapes) -> Tensor:
     """cells × 2, 0..1."""
     levels = []
     for h, w in shapes:
-        y, x = torch.meshgrid((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing="ij")
+        y, x = torch.meshgrid(
+            (torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing="ij"
+        )
         levels.append(torch.stack([x, y], -1).flatten(0, 1))
     return torch.cat(levels)
 
 
 def rivals(folder: Path) -> dict[str, Callable]:
-    """The kernels of others that are in a folder, behind our signature; msda_triton knows no 16 bits, LibreYOLO no backward."""
+    """The kernels of others that are in a folder, behind our signature; msda_triton knows no 16
+    bits, LibreYOLO no backward."""
     sys.path.append(str(folder))
     found: dict[str, Callable] = {}
     if importlib.util.find_spec("msda_triton"):
         from msda_triton.autograd_function import triton_multiscale_deformable_attention as msda
 
-        found["msda_triton"] = lambda v, shapes, at, w: msda(v, sides(shapes, v), at, w, "zeros", False).flatten(2)
+        found["msda_triton"] = lambda v, shapes, at, w: msda(
+            v, sides(shapes, v), at, w, "zeros", False
+        ).flatten(2)
     if importlib.util.find_spec("libreyolo"):
-        from libreyolo.kernels.attention.ms_deform_attn_triton import triton_ms_deform_attn as libreyolo
+        from libreyolo.kernels.attention.ms_deform_attn_triton import (
+            triton_ms_deform_attn as libreyolo,
+        )
 
         found["libreyolo"] = lambda v, shapes, at, w: libreyolo(v, sides(shapes, v), at, w)
     return found
@@ -111,8 +118,11 @@ def contenders(device: str, folder: Path | None) -> dict[str, Callable]:
     return found | {DETERMINISTIC: PROVIDERS["triton"]} | (rivals(folder) if folder else {})
 
 
-def measure(case: Case, repeats: int, device: str = "cpu", folder: Path | None = None) -> dict[str, dict[str, float]]:
-    """Median seconds of `forward`, and of forward with backward (`both`), alternating; who cannot do something lacks it."""
+def measure(
+    case: Case, repeats: int, device: str = "cpu", folder: Path | None = None
+) -> dict[str, dict[str, float]]:
+    """Median seconds of `forward`, and of forward with backward (`both`), alternating; who
+    cannot do something lacks it."""
     given = inputs(case, device)
     runs = contenders(device, folder)
     slope = PROVIDERS["gather"](*given).detach()
@@ -125,7 +135,9 @@ def measure(case: Case, repeats: int, device: str = "cpu", folder: Path | None =
     def both(run: Callable) -> None:
         torch.autograd.grad(run(*given), leaves, slope)
 
-    plan = [(name, kind, what) for name in runs for kind, what in (("forward", forward), ("both", both))]
+    plan = [
+        (name, kind, what) for name in runs for kind, what in (("forward", forward), ("both", both))
+    ]
     plan = [step for step in plan if able(*step, runs, given, slope)]
     times: dict[str, dict[str, list[float]]] = {}
     for _ in range(repeats):
@@ -134,11 +146,17 @@ def measure(case: Case, repeats: int, device: str = "cpu", folder: Path | None =
             took = seconds(lambda run=runs[name], what=what: what(run), device)
             times.setdefault(name, {}).setdefault(kind, []).append(took)
     torch.use_deterministic_algorithms(False)
-    return {name: {kind: statistics.median(t) for kind, t in kinds.items()} for name, kinds in times.items()}
+    return {
+        name: {kind: statistics.median(t) for kind, t in kinds.items()}
+        for name, kinds in times.items()
+    }
 
 
-def able(name: str, kind: str, what: Callable, runs: dict[str, Callable], given: tuple, truth: Tensor) -> bool:
-    """Whether a contender can do a pass and gives what `gather` gives; a first call, which compiles, is not counted either."""
+def able(
+    name: str, kind: str, what: Callable, runs: dict[str, Callable], given: tuple, truth: Tensor
+) -> bool:
+    """Whether a contender can do a pass and gives what `gather` gives; a first call, which
+    compiles, is not counted either."""
     try:
         what(runs[name])
         with torch.no_grad():
@@ -161,11 +179,15 @@ def seconds(run: Callable[[], object], device: str = "cpu") -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rivals", type=Path, help="folder that holds the packages of rivals on CUDA")
+    parser.add_argument(
+        "--rivals", type=Path, help="folder that holds the packages of rivals on CUDA"
+    )
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -183,7 +205,9 @@ def main() -> None:
             for kind in ("forward", "both"):
                 slow = found["reference"][kind]
                 row_times = {who: t[kind] for who, t in found.items() if kind in t}
-                row = "".join(f"{who:>13} {t * 1000:.2f} ({slow / t:.1f}x)" for who, t in row_times.items())
+                row = "".join(
+                    f"{who:>13} {t * 1000:.2f} ({slow / t:.1f}x)" for who, t in row_times.items()
+                )
                 print(f"{threads:>9}{kind:>10}{row}")
     if given.out:
         settings = {
@@ -191,7 +215,11 @@ def main() -> None:
             "device": given.device,
             "capability": torch.backends.cpu.get_cpu_capability(),
         }
-        given.out.write_text(json.dumps({"machine": machine()} | {"settings": settings, "seconds": results}, indent=1))
+        given.out.write_text(
+            json.dumps(
+                {"machine": machine()} | {"settings": settings, "seconds": results}, indent=1
+            )
+        )
         print(f"\nwritten: {given.out}")
 
 

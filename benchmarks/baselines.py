@@ -1,4 +1,5 @@
-"""Other people's detectors in the library's shape: each has `predict(batch) -> list[Persons]`, as a `System` has."""
+"""Other people's detectors in the library's shape: each has `predict(batch) -> list[Persons]`, as a
+`System` has."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,16 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.ops import nms
 
-from humanquery.backbones import MoveNetBackbone, RtmdetBackbone, build
-from humanquery.backbones.movenet import HEADS, MoveNetFeatures, MoveNetPoses
-from humanquery.backbones.rtmdet import RtmdetFeatures, cell_boxes
 from humanquery.core.batch import Batch, Meta
 from humanquery.core.boxes import clip
 from humanquery.core.errors import CheckpointError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17
 from humanquery.core.target import Target
-from humanquery.evaluation.attributes import YEARS
+from humanquery.evaluation.attribute_ap import YEARS
+from humanquery.experts import MoveNetBackbone, RtmdetBackbone, build
+from humanquery.experts.movenet import HEADS, MoveNetFeatures, MoveNetPoses
+from humanquery.experts.rtmdet import RtmdetFeatures, cell_boxes
 
 MOST_BOXES = 100
 
@@ -30,13 +31,16 @@ class Finder(Protocol):
 
 
 class Rtmdet:
-    """RTMDet-nano: the ONNX file through onnxruntime (one picture at a time, of the size that the file fixes), or its
-    parameters in the rebuilt module (any size). `overlap`: the IoU above which the worse of two boxes is dropped."""
+    """RTMDet-nano: the ONNX file through onnxruntime (one picture at a time, of the size that the
+    file fixes), or its parameters in the rebuilt module (any size). `overlap`: the IoU above which
+    the worse of two boxes is dropped."""
 
     def __init__(self, path: Path, *, overlap: float = 0.6, least: float = 0.001):
         self.overlap, self.least = overlap, least
         self.session = _session(path) if path.suffix == ".onnx" else None
-        self.module: RtmdetFeatures = build(RtmdetBackbone("" if self.session else str(path))).eval()
+        self.module: RtmdetFeatures = build(
+            RtmdetBackbone("" if self.session else str(path))
+        ).eval()
         self.parameters = sum(p.numel() for p in self.module.parameters())
         self.side: int | None = self.session.get_inputs()[0].shape[-1] if self.session else None
 
@@ -44,14 +48,19 @@ class Rtmdet:
     def predict(self, batch: Batch) -> list[Persons]:
         images = normalised(batch.images, self.module.mean, self.module.std)
         logits, boxes = self._guess(images)
-        return [self._persons(*rows) for rows in zip(logits.sigmoid(), boxes, batch.metas, strict=True)]
+        return [
+            self._persons(*rows) for rows in zip(logits.sigmoid(), boxes, batch.metas, strict=True)
+        ]
 
     def _guess(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.session is None:
             seen = self.module.see(images).boxes
             return seen.logits, seen.boxes
         name = self.session.get_inputs()[0].name
-        told = [self._told(self.session.run(None, {name: image.numpy()})) for image in images.flip(1).split(1)]
+        told = [
+            self._told(self.session.run(None, {name: image.numpy()}))
+            for image in images.flip(1).split(1)
+        ]
         return torch.cat([logits for logits, _ in told]), torch.cat([boxes for _, boxes in told])
 
     def _told(self, levels: list[Any]) -> tuple[Tensor, Tensor]:
@@ -66,14 +75,18 @@ class Rtmdet:
     def _persons(self, scores: Tensor, boxes: Tensor, meta: Meta) -> Persons:
         seen = (scores >= self.least).nonzero()[:, 0]
         kept = seen[nms(boxes[seen], scores[seen], self.overlap)[:MOST_BOXES]]
-        return Persons(image_size=meta.image_size, boxes=in_picture(boxes[kept], meta), scores=scores[kept])
+        return Persons(
+            image_size=meta.image_size, boxes=in_picture(boxes[kept], meta), scores=scores[kept]
+        )
 
 
 def _session(path: Path):
     try:
         import onnxruntime
     except ImportError:
-        raise CheckpointError(f"{path}: reading it needs onnxruntime (pip install onnxruntime)") from None
+        raise CheckpointError(
+            f"{path}: reading it needs onnxruntime (pip install onnxruntime)"
+        ) from None
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected rtmdet_nano_person.onnx")
     options = onnxruntime.SessionOptions()
@@ -113,8 +126,8 @@ class MoveNet:
 
 
 def box_lengths(features: Float[Tensor, "b _c h w"]) -> Float[Tensor, "b 4 h w"]:
-    """MoveNet's box scale and offset, (y, x) each in cells, from its features of stride 4: there the maps of `HEADS` come
-    last, lengths as asinh(x / 4)."""
+    """MoveNet's box scale and offset, (y, x) each in cells, from its features of stride 4: there
+    the maps of `HEADS` come last, lengths as asinh(x / 4)."""
     after = HEADS["kpt_regress"] + HEADS["kpt_offset"]
     return 4 * features[:, -after - 4 : -after].sinh()
 
@@ -129,9 +142,12 @@ class Poses:
     joint_scores: Float[Tensor, "n k"]
 
 
-def decode_movenet(maps: MoveNetPoses, lengths: Float[Tensor, "4 h w"], people: int, window: int = 3) -> Poses:
-    """People of one picture from MoveNet's maps and `box_lengths`: the best local maxima of the centre map; about each a
-    box, and joints where the regression from the centre says, snapped to the best nearby heat."""
+def decode_movenet(
+    maps: MoveNetPoses, lengths: Float[Tensor, "4 h w"], people: int, window: int = 3
+) -> Poses:
+    """People of one picture from MoveNet's maps and `box_lengths`: the best local maxima of the
+    centre map; about each a box, and joints where the regression from the centre says, snapped to
+    the best nearby heat."""
     scores, rows, columns = peaks(maps.centers[0, 0], people, window)
     centers = torch.stack([columns, rows], 1).float()
     height, width, y, x = lengths[:, rows, columns]
@@ -143,7 +159,8 @@ def decode_movenet(maps: MoveNetPoses, lengths: Float[Tensor, "4 h w"], people: 
 
 
 def peaks(heat: Float[Tensor, "h w"], most: int, window: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, rows and columns of the highest cells that no other cell of the square `window` about them exceeds."""
+    """Values, rows and columns of the highest cells that no other cell of the square `window` about
+    them exceeds."""
     highest = F.max_pool2d(heat[None], window, 1, window // 2)[0]
     values, cells = torch.where(heat == highest, heat, 0.0).flatten().topk(min(most, heat.numel()))
     return values, cells // heat.shape[1], cells % heat.shape[1]
@@ -152,8 +169,8 @@ def peaks(heat: Float[Tensor, "h w"], most: int, window: int = 3) -> tuple[Tenso
 def snapped(
     guesses: Float[Tensor, "n k 2"], heat: Float[Tensor, "k h w"], offsets: Float[Tensor, "k 2 h w"]
 ) -> tuple[Float[Tensor, "n k 2"], Float[Tensor, "n k"]]:
-    """Each guessed joint (x, y in cells) moved to the cell whose heat, over its distance to the guess and a bit, is the
-    highest, plus that cell's offset; and the heat there."""
+    """Each guessed joint (x, y in cells) moved to the cell whose heat, over its distance to the
+    guess and a bit, is the highest, plus that cell's offset; and the heat there."""
     k, height, width = heat.shape
     y, x = torch.arange(height)[:, None], torch.arange(width)
     distance = torch.hypot(x - guesses[..., 0, None, None], y - guesses[..., 1, None, None])
@@ -174,8 +191,9 @@ class Answer:
 
 
 def commonest(targets: Iterable[Target]) -> Answer:
-    """The gender of most labelled people, and the whole age that is right for most of them (less than ten years off, or
-    inside where the label is an interval); the middle one where several are."""
+    """The gender of most labelled people, and the whole age that is right for most of them (less
+    than ten years off, or inside where the label is an interval); the middle one where several are.
+    """
     genders, ages = [torch.zeros(0)], [torch.zeros(0, 2)]
     for target in targets:
         if target.gender is not None:
@@ -183,7 +201,10 @@ def commonest(targets: Iterable[Target]) -> Answer:
         if target.age is not None:
             ages.append(target.age.value[target.age.valid & ~target.ignore])
     low, high = torch.cat(ages).T
-    right = [torch.where(low == high, (low - a).abs() < YEARS, (low <= a) & (a <= high)).sum() for a in range(101)]
+    right = [
+        torch.where(low == high, (low - a).abs() < YEARS, (low <= a) & (a <= high)).sum()
+        for a in range(101)
+    ]
     best = (torch.stack(right) == max(right)).nonzero()[:, 0]
     return Answer(float(torch.cat(genders).mean() > 0.5), float(best[len(best) // 2]))
 
@@ -191,7 +212,8 @@ def commonest(targets: Iterable[Target]) -> Answer:
 def answered(people: Persons, answer: Answer) -> Persons:
     """The same people, all of one gender and age."""
     return people.replace(
-        gender=torch.full_like(people.scores, answer.gender), age=torch.full_like(people.scores, answer.age)
+        gender=torch.full_like(people.scores, answer.gender),
+        age=torch.full_like(people.scores, answer.age),
     )
 
 
@@ -204,12 +226,15 @@ class WholePicture:
     def predict(self, batch: Batch) -> list[Persons]:
         sizes = [meta.image_size for meta in batch.metas]
         found = [
-            Persons(image_size=(h, w), boxes=torch.tensor([[0.0, 0.0, w, h]]), scores=torch.ones(1)) for h, w in sizes
+            Persons(image_size=(h, w), boxes=torch.tensor([[0.0, 0.0, w, h]]), scores=torch.ones(1))
+            for h, w in sizes
         ]
         return [answered(people, self.answer) for people in found]
 
 
-def normalised(images: Float[Tensor, "b 3 h w"], mean: tuple, std: tuple) -> Float[Tensor, "b 3 h w"]:
+def normalised(
+    images: Float[Tensor, "b 3 h w"], mean: tuple, std: tuple
+) -> Float[Tensor, "b 3 h w"]:
     return (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 

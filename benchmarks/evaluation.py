@@ -1,9 +1,11 @@
-"""How fast scoring is, against pycocotools on the same generated people, and whether both give the same AP.
+"""How fast scoring is, against pycocotools on the same generated people, and whether both give the
+same AP.
 
     python -m benchmarks.evaluation --pictures 5000 --people 8 --found 100 --out evaluation.json
 
-Made-up boxes, masks (ellipses) and joints; seconds of one process; pycocotools runs only COCO's three families, ours
-also gender AP and Age-10 AP. Reading pictures and running a model are not part of it.
+Made-up boxes, masks (ellipses) and joints; seconds of one process; pycocotools runs only COCO's
+three families, ours also gender AP and Age-10 AP. Reading pictures and running a model are not part
+of it.
 """
 
 import argparse
@@ -19,28 +21,40 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from humanquery.core.skeleton import COCO17
-from humanquery.engine.report import machine
-from humanquery.evaluation import attributes
-from humanquery.evaluation.coco import ENGINE, CocoEvaluator
-from humanquery.evaluation.pictures import MOST_MASKS, MOST_POSES, PictureFound, PictureTruth, best_first
+from humanquery.engine.curves import machine
+from humanquery.evaluation import attribute_ap as attributes
+from humanquery.evaluation.coco_ap import ENGINE, CocoEvaluator
+from humanquery.evaluation.coco_rows import (
+    MOST_MASKS,
+    MOST_POSES,
+    PictureFound,
+    PictureTruth,
+    best_first,
+)
 
 SIZE = (480, 640)
 IOU_TYPES = {"box": "bbox", "mask": "segm", "keypoints": "keypoints"}
 
 
-def make_pictures(pictures: int, people: int, found: int, seed: int) -> list[tuple[PictureTruth, PictureFound]]:
+def make_pictures(
+    pictures: int, people: int, found: int, seed: int
+) -> list[tuple[PictureTruth, PictureFound]]:
     """Truth, and findings of which the first ones are shaken truth and the rest stray."""
     rng = np.random.default_rng(seed)
     return [_picture(rng, int(rng.integers(1, 2 * people)), found) for _ in range(pictures)]
 
 
-def _picture(rng: np.random.Generator, people: int, found: int) -> tuple[PictureTruth, PictureFound]:
+def _picture(
+    rng: np.random.Generator, people: int, found: int
+) -> tuple[PictureTruth, PictureFound]:
     boxes = _boxes(rng, people)
     source = rng.integers(0, people, found // 3)
     near = boxes[source] + rng.normal(0, 4, (found // 3, 4))
     near[:, 2:] = near[:, 2:].clip(2)
     found_boxes = np.concatenate([near, _boxes(rng, found - len(near))])
-    scores = np.concatenate([rng.uniform(0.2, 1, len(near)), rng.uniform(0, 0.6, found - len(near))])
+    scores = np.concatenate(
+        [rng.uniform(0.2, 1, len(near)), rng.uniform(0, 0.6, found - len(near))]
+    )
     joints = _joints(rng, boxes)
     shaken = joints[source] + rng.normal(0, 3, (len(near), 51))
     found_joints = np.concatenate([shaken, _joints(rng, found_boxes[len(near) :])])
@@ -71,7 +85,9 @@ def _picture(rng: np.random.Generator, people: int, found: int) -> tuple[Picture
 
 
 def _boxes(rng: np.random.Generator, n: int) -> np.ndarray:
-    return np.concatenate([rng.uniform([0, 0], [480, 320], (n, 2)), rng.uniform(15, 160, (n, 2))], 1)
+    return np.concatenate(
+        [rng.uniform([0, 0], [480, 320], (n, 2)), rng.uniform(15, 160, (n, 2))], 1
+    )
 
 
 def _joints(rng: np.random.Generator, boxes: np.ndarray) -> np.ndarray:
@@ -82,12 +98,18 @@ def _joints(rng: np.random.Generator, boxes: np.ndarray) -> np.ndarray:
 def _ellipse(box: np.ndarray) -> dict:
     x, y, w, h = box
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    ring = np.stack([x + w / 2 + np.cos(angle) * w / 2, y + h / 2 + np.sin(angle) * h / 2], 1).ravel().tolist()
+    ring = (
+        np.stack([x + w / 2 + np.cos(angle) * w / 2, y + h / 2 + np.sin(angle) * h / 2], 1)
+        .ravel()
+        .tolist()
+    )
     rle = mask_api.frPyObjects([ring], *SIZE)[0]
     return {"size": list(SIZE), "counts": rle["counts"].decode()}
 
 
-def coco_dicts(pairs: list[tuple[PictureTruth, PictureFound]], family: str) -> tuple[dict, list[dict]]:
+def coco_dicts(
+    pairs: list[tuple[PictureTruth, PictureFound]], family: str
+) -> tuple[dict, list[dict]]:
     """The same for pycocotools."""
     people, results = [], []
     for i, (truth, found) in enumerate(pairs):
@@ -108,7 +130,9 @@ def coco_dicts(pairs: list[tuple[PictureTruth, PictureFound]], family: str) -> t
         row = {"image_id": i + 1, "category_id": 1}
         if family == "mask":
             rows = zip(found.segments, found.segment_scores.tolist(), strict=True)
-            results += [row | {"segmentation": dict(segment), "score": score} for segment, score in rows]
+            results += [
+                row | {"segmentation": dict(segment), "score": score} for segment, score in rows
+            ]
         elif family == "box":
             rows = zip(found.boxes.tolist(), found.scores.tolist(), strict=True)
             results += [row | {"bbox": box, "score": score} for box, score in rows]
@@ -117,7 +141,11 @@ def coco_dicts(pairs: list[tuple[PictureTruth, PictureFound]], family: str) -> t
                 score, box = float(found.scores[p]), found.boxes[p].tolist()
                 results.append(row | {"bbox": box, "keypoints": joints, "score": score})
     images = [{"id": i + 1, "height": SIZE[0], "width": SIZE[1]} for i in range(len(pairs))]
-    return {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}, results
+    return {
+        "images": images,
+        "annotations": people,
+        "categories": [{"id": 1, "name": "person"}],
+    }, results
 
 
 def time_pycocotools(pairs, family: str) -> tuple[float, float]:
@@ -156,7 +184,11 @@ def run(pictures: int, people: int, found: int, seed: int) -> dict:
         rows[family] = {"seconds": seconds, "ap": ap}
         if family in IOU_TYPES:
             theirs, their_ap = time_pycocotools(pairs, family)
-            rows[family] |= {"pycocotools_seconds": theirs, "ratio": theirs / seconds, "equal": ap == their_ap}
+            rows[family] |= {
+                "pycocotools_seconds": theirs,
+                "ratio": theirs / seconds,
+                "equal": ap == their_ap,
+            }
     return {
         "settings": {"pictures": pictures, "people": people, "found": found, "seed": seed},
         "families": rows,
@@ -167,14 +199,20 @@ def run(pictures: int, people: int, found: int, seed: int) -> dict:
 def table(result: dict) -> str:
     lines = [f"{'':<10}{'ours s':>10}{'pycocotools s':>16}{'ratio':>8}{'AP':>8}  same AP"]
     for family, row in result["families"].items():
-        theirs = f"{row['pycocotools_seconds']:>16.2f}{row['ratio']:>7.1f}x" if "ratio" in row else f"{'-':>16}{'-':>8}"
+        theirs = (
+            f"{row['pycocotools_seconds']:>16.2f}{row['ratio']:>7.1f}x"
+            if "ratio" in row
+            else f"{'-':>16}{'-':>8}"
+        )
         same = {True: "yes", False: "NO"}.get(row.get("equal"), "-")
         lines.append(f"{family:<10}{row['seconds']:>10.3f}{theirs}{row['ap'] * 100:>8.2f}  {same}")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--people", type=int, default=5, help="mean true people per picture")
     parser.add_argument("--found", type=int, default=60, help="found people per picture")

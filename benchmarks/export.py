@@ -1,9 +1,11 @@
-"""CPU seconds per picture of the network in PyTorch and of its exported files, in turns within one run.
+"""CPU seconds per picture of the network in PyTorch and of its exported files, in turns within
+one run.
 
 python -m benchmarks.export model.onnx [model.pt2 ...] [--weights hqnet-small] [--photos DIR] [--rounds 20] [--out export.json]
 
-From a picture in memory to its `Persons`, masks at the picture's size included: of the people over the model's threshold, and of
-everybody whom the model can give (`score=0`), which is what each picture would cost if a graph could not stop at the threshold.
+From a picture in memory to its `Persons`, masks at the picture's size included: of the people
+over the model's threshold, and of everybody whom the model can give (`score=0`), which is what
+each picture would cost if a graph could not stop at the threshold.
 """
 
 import argparse
@@ -17,12 +19,12 @@ import numpy as np
 import torch
 
 from benchmarks.whole_model import compared, in_turns, table
-from humanquery.data.images import read_image
-from humanquery.data.scenes import Scenes, street_scenes
-from humanquery.engine.report import machine
-from humanquery.predict import Looker, load
-from humanquery.predict.exported import open_exported
-from humanquery.predict.folder import find_pictures
+from humanquery.data.scenes.scenes import Scenes, street_scenes
+from humanquery.engine.curves import machine
+from humanquery.media.images import read_image
+from humanquery.predict import BasePredictor, load
+from humanquery.predict.exported_predictor import open_exported
+from humanquery.predict.predict_folder import find_pictures
 
 SCORES = {"people over the threshold": None, "everybody": 0.0}
 
@@ -35,7 +37,9 @@ def looked_at(photos: Path | None, count: int) -> list[np.ndarray]:
     return [scenes[i % len(scenes)].image for i in range(count)]
 
 
-def measure(lookers: dict[str, Looker], pictures: list[np.ndarray], rounds: int) -> dict[str, dict[str, Any]]:
+def measure(
+    lookers: dict[str, BasePredictor], pictures: list[np.ndarray], rounds: int
+) -> dict[str, dict[str, Any]]:
     """Each round looks at one picture with every looker, at both scores."""
     cases = {}
     for name, looker in lookers.items():
@@ -46,7 +50,9 @@ def measure(lookers: dict[str, Looker], pictures: list[np.ndarray], rounds: int)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--weights", default="")
     parser.add_argument("--photos", type=Path, help="default: generated streets")
@@ -57,7 +63,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.openvino:
         sys.path.append(str(given.openvino))
-    lookers: dict[str, Looker] = {"PyTorch": load(given.weights or None, "cpu")}
+    lookers: dict[str, BasePredictor] = {"PyTorch": load(given.weights or None, "cpu")}
     lookers |= {path.name: open_exported(path, "cpu", threads=1) for path in given.files}
     rows = measure(lookers, looked_at(given.photos, given.rounds + 1), given.rounds)
     print(table("picture to people", rows))

@@ -1,13 +1,16 @@
-"""The table of people/val: our models beside RTMDet-nano, MoveNet MultiPose and the commonest answer.
+"""The table of people/val: our models beside RTMDet-nano, MoveNet MultiPose and the commonest
+answer.
 
     python -m benchmarks.people --weights MODEL.safetensors --rtmdet PATH.onnx --movenet PATH.safetensors --out people.json
 
-Data: people/, peta/ and faces/ (docs/datasets.md) under `--data`. Every row on one thread, one picture at a time: scores
-of boxes, masks, joints and attributes on people/val by the library's own evaluator; gender and age of single people on
-crops of peta/val (a fixed sample) and faces/val, each on a grey canvas; for our models also how far scores and P(female)
-can be believed, the best score threshold, and whether boxes need non-maximum suppression. `--rtmdet` may also be the
-.safetensors file: then at a long side of 416, where the ONNX file is fixed to 320. `--limit` takes fewer pictures.
-The commonest answer (gender and age of most people of the training part) is given to whom the first baseline found.
+Data: people/, peta/ and faces/ (docs/datasets.md) under `--data`. Every row on one thread, one
+picture at a time: scores of boxes, masks, joints and attributes on people/val by the library's
+own evaluator; gender and age of single people on crops of peta/val (a fixed sample) and
+faces/val, each on a grey canvas; for our models also how far scores and P(female) can be
+believed, the best score threshold, and whether boxes need non-maximum suppression. `--rtmdet`
+may also be the .safetensors file: then at a long side of 416, where the ONNX file is fixed to
+320. `--limit` takes fewer pictures. The commonest answer (gender and age of most people of the
+training part) is given to whom the first baseline found.
 """
 
 import argparse
@@ -28,17 +31,17 @@ from humanquery.core.boxes import iou
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.core.target import Target
-from humanquery.data.canvas import GREY, LetterboxConfig
-from humanquery.data.coco import CocoSourceConfig
-from humanquery.data.crops import FacesConfig, PetaConfig
-from humanquery.data.loader import EvalLoader
-from humanquery.data.sources import Source
-from humanquery.engine.report import machine
-from humanquery.evaluation import attributes
-from humanquery.evaluation.coco import evaluate_predictions
-from humanquery.evaluation.pictures import found_of, truth_of
-from humanquery.evaluation.report import EvaluationReport, SizeScores
-from humanquery.evaluation.run import evaluate
+from humanquery.data.loading.loader import EvalLoader
+from humanquery.data.readers.coco import CocoSourceConfig
+from humanquery.data.readers.crops import FacesConfig, PetaConfig
+from humanquery.data.readers.sources import Source
+from humanquery.engine.curves import machine
+from humanquery.evaluation import attribute_ap as attributes
+from humanquery.evaluation.coco_ap import evaluate_predictions
+from humanquery.evaluation.coco_rows import found_of, truth_of
+from humanquery.evaluation.evaluate import evaluate
+from humanquery.evaluation.people_report import EvaluationReport, SizeScores
+from humanquery.media.letterbox import GREY, LetterboxConfig
 from humanquery.predict import load
 
 PETA_CROPS = 600
@@ -98,8 +101,12 @@ class OnGrey:
         y, x = (size[0] - height) // 2, (size[1] - width) // 2
         image = np.full((*size, 3), GREY, np.uint8)
         image[y : y + height, x : x + width] = crop.image
-        target = crop.target.replace(image_size=size, boxes=crop.target.boxes + torch.tensor([x, y, x, y]))
-        return Sample(image, Meta(size, size, image_id=crop.meta.image_id, path=crop.meta.path), target)
+        target = crop.target.replace(
+            image_size=size, boxes=crop.target.boxes + torch.tensor([x, y, x, y])
+        )
+        return Sample(
+            image, Meta(size, size, image_id=crop.meta.image_id, path=crop.meta.path), target
+        )
 
 
 class Remembering:
@@ -116,8 +123,8 @@ class Remembering:
 
 
 def person_of_crop(people: Persons, crop: torch.Tensor) -> int | None:
-    """The row of the person that a crop (box 4, px) shows: highest IoU times score, of those at `LEAST_SCORE` or above
-    that touch it; None where nobody does."""
+    """The row of the person that a crop (box 4, px) shows: highest IoU times score, of those at
+    `LEAST_SCORE` or above that touch it; None where nobody does."""
     if not len(people):
         return None
     fit = iou(people.boxes, crop[None])[:, 0] * people.scores
@@ -126,9 +133,12 @@ def person_of_crop(people: Persons, crop: torch.Tensor) -> int | None:
     return best if fit[best] > 0 else None
 
 
-def crop_scores(finder: Finder, crops: Source, letterbox: LetterboxConfig) -> dict[str, float | None]:
-    """Gender and age of single people. "right" counts a crop in which nobody was found as wrong; "mean_error" (years) is
-    over those found. Ages are rounded to whole years first, since intervals are (16 to 30, 31 to 45)."""
+def crop_scores(
+    finder: Finder, crops: Source, letterbox: LetterboxConfig
+) -> dict[str, float | None]:
+    """Gender and age of single people. "right" counts a crop in which nobody was found as wrong;
+    "mean_error" (years) is over those found. Ages are rounded to whole years first, since
+    intervals are (16 to 30, 31 to 45)."""
     pairs, persons = [], []
     for batch, targets in EvalLoader(OnGrey(crops), letterbox, 1, divisor=32):
         with torch.inference_mode():
@@ -150,14 +160,18 @@ def crop_scores(finder: Finder, crops: Source, letterbox: LetterboxConfig) -> di
     }
 
 
-def score_reliability(truths: list[Target], found: list[Persons], bins: int = BINS) -> list[dict[str, float | None]]:
-    """Of the found people with a score in each bin: how many, their mean score, the share that is a person (one to one,
-    IoU ≥ 0.5). People on ignore regions do not count."""
+def score_reliability(
+    truths: list[Target], found: list[Persons], bins: int = BINS
+) -> list[dict[str, float | None]]:
+    """Of the found people with a score in each bin: how many, their mean score, the share that
+    is a person (one to one, IoU ≥ 0.5). People on ignore regions do not count."""
     pairs = [(truth_of(t), found_of(p)) for t, p in zip(truths, found, strict=True)]
-    known = attributes.acquaint(pairs)
+    known = attributes.match_pairs(pairs)
     counts = [~ignored for ignored in known.ignored]
     scores = np.concatenate([f.scores[c] for (_, f), c in zip(pairs, counts, strict=True)])
-    right = np.concatenate([person[c] >= 0 for person, c in zip(known.true_people, counts, strict=True)])
+    right = np.concatenate(
+        [person[c] >= 0 for person, c in zip(known.true_people, counts, strict=True)]
+    )
     bin_of = np.minimum((scores * bins).astype(int), bins - 1)
     return [
         {
@@ -177,7 +191,8 @@ def without_duplicates(people: Persons, overlap: float = DUPLICATE) -> Persons:
 
 
 def suppression_effect(truths: list[Target], found: list[Persons]) -> dict[str, float | None]:
-    """Box AP as found and after `without_duplicates`, and the share of found people (of score 0.3 and more) it drops."""
+    """Box AP as found and after `without_duplicates`, and the share of found people (of score
+    0.3 and more) it drops."""
     plain = [p.replace(keypoints=None, keypoint_scores=None, gender=None, age=None) for p in found]
     thinned = [without_duplicates(p) for p in plain]
     sure = sum(int((p.scores >= 0.3).sum()) for p in plain)
@@ -198,11 +213,27 @@ def judge(
 ) -> tuple[dict[str, Any], list[Persons]]:
     """All numbers of one row, and the people found."""
     finder = Remembering(entrant.finder)
-    report = evaluate(finder, EvalLoader(pictures, entrant.letterbox, 1, divisor=32), entrant.skeleton, progress=False)
-    row: dict[str, Any] = {"name": entrant.name, "parameters": entrant.parameters, "file_mb": entrant.file_mb}
-    row |= {"seconds_per_picture": report.median_seconds, "people_val": report.to_json(), "columns": columns(report)}
+    report = evaluate(
+        finder,
+        EvalLoader(pictures, entrant.letterbox, 1, divisor=32),
+        entrant.skeleton,
+        progress=False,
+    )
+    row: dict[str, Any] = {
+        "name": entrant.name,
+        "parameters": entrant.parameters,
+        "file_mb": entrant.file_mb,
+    }
+    row |= {
+        "seconds_per_picture": report.median_seconds,
+        "people_val": report.to_json(),
+        "columns": columns(report),
+    }
     if report.gender is not None:
-        row |= {name: crop_scores(entrant.finder, source, entrant.letterbox) for name, source in crops.items()}
+        row |= {
+            name: crop_scores(entrant.finder, source, entrant.letterbox)
+            for name, source in crops.items()
+        }
     if entrant.is_ours:
         row["score_reliability"] = score_reliability(truths, finder.found)
         row["duplicates"] = suppression_effect(truths, finder.found)
@@ -210,17 +241,29 @@ def judge(
 
 
 def judge_commonest(
-    of_train: dict[str, Answer], truths: list[Target], found: list[Persons], crops: dict[str, Source]
+    of_train: dict[str, Answer],
+    truths: list[Target],
+    found: list[Persons],
+    crops: dict[str, Source],
 ) -> dict[str, Any]:
-    """The row of one answer for everybody: on people/val for the people that another row found, on crops for all. Each
-    set is given the commonest answer of its own training part (`of_train`)."""
+    """The row of one answer for everybody: on people/val for the people that another row found,
+    on crops for all. Each set is given the commonest answer of its own training part
+    (`of_train`)."""
     people = [answered(p, of_train["people"]) for p in found]
     report = evaluate_predictions(zip(truths, people, strict=True), COCO17)
-    row: dict[str, Any] = {"name": "commonest answer", "parameters": 0, "file_mb": 0.0, "seconds_per_picture": 0.0}
+    row: dict[str, Any] = {
+        "name": "commonest answer",
+        "parameters": 0,
+        "file_mb": 0.0,
+        "seconds_per_picture": 0.0,
+    }
     row |= {"people_val": report.to_json(), "columns": columns(report)}
     row |= {"answers": {name: dataclasses.asdict(answer) for name, answer in of_train.items()}}
     small = LetterboxConfig(64, 64)
-    return row | {name: crop_scores(WholePicture(of_train[name]), source, small) for name, source in crops.items()}
+    return row | {
+        name: crop_scores(WholePicture(of_train[name]), source, small)
+        for name, source in crops.items()
+    }
 
 
 def columns(report: EvaluationReport) -> dict[str, float | None]:
@@ -254,14 +297,25 @@ def table(rows: list[dict[str, Any]]) -> str:
     width = max(24, *(len(row["name"]) + 2 for row in rows))
     lines = [" " * 20 + "".join(f"{row['name']:>{width}}" for row in rows)]
     for name in rows[0]["columns"]:
-        lines.append(f"{name:<20}" + "".join(f"{_percent(row['columns'][name]):>{width}}" for row in rows))
+        lines.append(
+            f"{name:<20}" + "".join(f"{_percent(row['columns'][name]):>{width}}" for row in rows)
+        )
     for crops in ("peta", "faces"):
         for name in ("found", "gender_right", "age_right", "age_mean_error"):
             values = [row.get(crops, {}).get(name) for row in rows]
-            shown = [("-" if v is None else f"{v:.1f}") if name == "age_mean_error" else _percent(v) for v in values]
+            shown = [
+                ("-" if v is None else f"{v:.1f}") if name == "age_mean_error" else _percent(v)
+                for v in values
+            ]
             lines.append(f"{crops + ' ' + name:<20}" + "".join(f"{v:>{width}}" for v in shown))
-    for name, number in (("parameters", "{:,}"), ("file_mb", "{:.1f}"), ("seconds_per_picture", "{:.3f}")):
-        lines.append(f"{name:<20}" + "".join(f"{number.format(row[name]):>{width}}" for row in rows))
+    for name, number in (
+        ("parameters", "{:,}"),
+        ("file_mb", "{:.1f}"),
+        ("seconds_per_picture", "{:.3f}"),
+    ):
+        lines.append(
+            f"{name:<20}" + "".join(f"{number.format(row[name]):>{width}}" for row in rows)
+        )
     return "\n".join(lines)
 
 
@@ -272,11 +326,13 @@ def belief(row: dict[str, Any]) -> str:
     if best:
         lines.append(f"best F1 {_percent(best['f1'])} at score {best['threshold']:.3f}")
     lines.append(
-        f"box AP {_percent(twice['box_ap'])}, after NMS at IoU {DUPLICATE} {_percent(twice['box_ap_after_nms'])}; "
+        f"box AP {_percent(twice['box_ap'])}, after NMS at IoU {DUPLICATE} "
+        f"{_percent(twice['box_ap_after_nms'])}; "
         f"it drops {_percent(twice['dropped_share'])} % of the people found with score 0.3 or more"
     )
     lines.append(
-        f"{'score':<12}{'people':>8}{'mean':>8}{'right':>8}    {'P(female)':<12}{'people':>8}{'mean':>8}{'female':>8}"
+        f"{'score':<12}{'people':>8}{'mean':>8}{'right':>8}    "
+        f"{'P(female)':<12}{'people':>8}{'mean':>8}{'female':>8}"
     )
     gender = (row["people_val"]["gender"] or {}).get("reliability") or [None] * BINS
     for score, said in zip(row["score_reliability"], gender, strict=True):
@@ -318,7 +374,12 @@ def rtmdet(path: Path) -> Entrant:
 def movenet(path: Path) -> Entrant:
     finder = MoveNet(path)
     return Entrant(
-        "MoveNet MultiPose 384", finder, LetterboxConfig(384, 384), COCO17, finder.parameters, _megabytes(path)
+        "MoveNet MultiPose 384",
+        finder,
+        LetterboxConfig(384, 384),
+        COCO17,
+        finder.parameters,
+        _megabytes(path),
     )
 
 
@@ -339,7 +400,7 @@ def _crops(data: Path, split: str) -> dict[str, Source]:
 
 
 def _megabytes(path: str | Path) -> float:
-    from humanquery.predict.pictures import shipped_weights
+    from humanquery.predict.base import shipped_weights
 
     return Path(shipped_weights().get(str(path), path)).stat().st_size / 1e6
 
@@ -349,12 +410,16 @@ def _some(source: Source, count: int) -> Picked:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", nargs="*", default=[], help="weights files or shipped names")
     parser.add_argument("--rtmdet", type=Path, nargs="*", default=[])
     parser.add_argument("--movenet", type=Path, nargs="*", default=[])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--limit", type=int, default=0, help="pictures of people/val and crops of each set; 0: all")
+    parser.add_argument(
+        "--limit", type=int, default=0, help="pictures of people/val and crops of each set; 0: all"
+    )
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if not (given.weights or given.rtmdet or given.movenet):
@@ -364,7 +429,10 @@ def main() -> None:
     pictures = Picked(val, range(min(given.limit or len(val), len(val))))
     truths = [val.target(i) for i in pictures.numbers]
     most = given.limit or PETA_CROPS
-    crops = {name: _some(source, min(most, PETA_CROPS)) for name, source in _crops(given.data, "val").items()}
+    crops = {
+        name: _some(source, min(most, PETA_CROPS))
+        for name, source in _crops(given.data, "val").items()
+    }
     entrants = [*map(ours, given.weights), *map(rtmdet, given.rtmdet), *map(movenet, given.movenet)]
     rows: list[dict[str, Any]] = []
     for entrant in entrants:
@@ -376,7 +444,8 @@ def main() -> None:
         if given.out:
             given.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     print(
-        f"\n{len(pictures)} pictures of people/val; crops: {', '.join(f'{len(c)} of {n}/val' for n, c in crops.items())}"
+        f"\n{len(pictures)} pictures of people/val; crops: "
+        f"{', '.join(f'{len(c)} of {n}/val' for n, c in crops.items())}"
     )
     print(table(rows))
     for row in rows:

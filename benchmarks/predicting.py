@@ -1,9 +1,11 @@
-"""Predicting on the CPU: folded norms, padding inside convolutions, pictures side by side, feed-forward in parts.
+"""Predicting on the CPU: folded norms, padding inside convolutions, pictures side by side,
+feed-forward in parts.
 
     python -m benchmarks.predicting --out predicting.json
 
-What is compared runs in turns; ratios are to the first row of a part, in the same round, of CPU seconds for one thread and
-of the clock's where pictures share the threads. Page faults: run it once more with THP_MEM_ALLOC_ENABLE=1.
+What is compared runs in turns; ratios are to the first row of a part, in the same round, of CPU
+seconds for one thread and of the clock's where pictures share the threads. Page faults: run it once
+more with THP_MEM_ALLOC_ENABLE=1.
 """
 
 import argparse
@@ -15,20 +17,21 @@ from unittest import mock
 import torch
 
 from benchmarks.whole_model import compared, in_turns, table
-from humanquery.data.scenes import open as open_scenes
-from humanquery.data.scenes import street_scenes
-from humanquery.engine.report import machine
+from humanquery.data.scenes.scenes import open as open_scenes
+from humanquery.data.scenes.scenes import street_scenes
+from humanquery.engine.curves import machine
 from humanquery.nn import transformer
-from humanquery.nn.lean import fold_norms, pad_inside
-from humanquery.predict.opening import look_once, trained
-from humanquery.predict.pictures import wanted_tasks
+from humanquery.nn.inference import fold_norms, pad_inside
+from humanquery.predict.base import wanted_tasks
+from humanquery.predict.loading import look_once, trained
 from humanquery.predict.predictor import Predictor
 
 TOKENS = ((100, 136), (50, 68), (25, 34), (13, 17))  # of a picture of 800 x 1088, strides 8 to 64
 
 
 def predictor(name: str, *, norms: bool, padding: bool) -> Predictor:
-    """The model of a weights file, with its norms folded and padding moved inside, or as it was trained."""
+    """The model of a weights file, with its norms folded and padding moved inside, or as it was
+    trained."""
     system, card = trained(name)
     if norms:
         fold_norms(system.backbone, lambda: look_once(system.backbone))
@@ -50,12 +53,15 @@ def network_part(name: str, pictures: list, rounds: int) -> dict[str, Any]:
 
 
 def pictures_part(name: str, pictures: list, rounds: int, threads: int) -> dict[str, Any]:
-    """Groups of four: as one batch, one after the other with all threads, side by side (what `predict_many` does)."""
+    """Groups of four: as one batch, one after the other with all threads, side by side (what
+    `predict_many` does)."""
     torch.set_num_threads(threads)
     looker, tasks = predictor(name, norms=True, padding=True), wanted_tasks(None)
     groups = [pictures[i : i + 4] for i in range(0, len(pictures), 4)]
     cases = {
-        "batches of four": lambda: [looker._batch(group, looker.default_score, tasks) for group in groups],
+        "batches of four": lambda: [
+            looker._batch(group, looker.default_score, tasks) for group in groups
+        ],
         "one by one": lambda: [looker.predict(picture) for picture in pictures],
         "side by side": lambda: list(looker.predict_many(pictures, batch_size=4)),
     }
@@ -69,22 +75,38 @@ def feed_forward_part(rounds: int, threads: int) -> dict[str, Any]:
     layer = transformer.EncoderLayer(transformer.LayerConfig()).eval()
     count = sum(h * w for h, w in TOKENS)
     memory, position = torch.randn(2, 1, count, 256).unbind()
-    given = (memory, position, torch.rand(1, count, 4, 2), torch.zeros(1, count, dtype=torch.bool), TOKENS)
+    given = (
+        memory,
+        position,
+        torch.rand(1, count, 4, 2),
+        torch.zeros(1, count, dtype=torch.bool),
+        TOKENS,
+    )
 
     def run(rows: int) -> None:
         with mock.patch.object(transformer, "TOGETHER", rows):
             layer(*given)
 
-    cases = {f"{rows} rows a thread": lambda r=rows: run(r) for rows in (count, 4096, transformer.TOGETHER, 256)}
+    cases = {
+        f"{rows} rows a thread": lambda r=rows: run(r)
+        for rows in (count, 4096, transformer.TOGETHER, 256)
+    }
     return compared(in_turns(cases, rounds), f"{count} rows a thread", "clock")
 
 
-def _each(seconds: dict[str, dict[str, list[float]]], count: int) -> dict[str, dict[str, list[float]]]:
-    return {name: {k: [s / count for s in v] for k, v in kinds.items()} for name, kinds in seconds.items()}
+def _each(
+    seconds: dict[str, dict[str, list[float]]], count: int
+) -> dict[str, dict[str, list[float]]]:
+    return {
+        name: {k: [s / count for s in v] for k, v in kinds.items()}
+        for name, kinds in seconds.items()
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="hqnet-small", help="a shipped name or a weights file")
     parser.add_argument("--pictures", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
@@ -98,7 +120,9 @@ def main() -> None:
     with torch.inference_mode():
         for part, run in {
             "one thread": lambda: network_part(given.model, pictures, given.rounds),
-            f"{given.threads} threads": lambda: pictures_part(given.model, pictures, given.rounds, given.threads),
+            f"{given.threads} threads": lambda: pictures_part(
+                given.model, pictures, given.rounds, given.threads
+            ),
             "feed-forward": lambda: feed_forward_part(given.rounds, given.threads),
         }.items():
             results["parts"][part] = run()

@@ -1,10 +1,12 @@
-"""How fast people are associated: frames per second of `TrackBook.update` on one core, without any network.
+"""How fast people are associated: frames per second of `TrackBook.update` on one core, without any
+network.
 
 Counted in processor time of the thread, so that other work on the machine disturbs little.
 
     python -m benchmarks.tracking --people 10 50 200 --out tracking.json
 
-Made-up walkers with queries of 256 numbers, 17 joints and a pixel of noise, in random order; the ids are checked.
+Made-up walkers with queries of 256 numbers, 17 joints and a pixel of noise, in random order; the
+ids are checked.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import torch
 
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17
-from humanquery.engine.report import machine
+from humanquery.engine.curves import machine
 from humanquery.tracking import SmoothConfig, TrackBook, TrackConfig
 
 SIZE = (1080, 1920)
@@ -59,21 +61,32 @@ def walk(people: int, frames: int, seed: int = 0) -> list[tuple[Persons, torch.T
 
 
 def measure(config: TrackConfig, clip: list[tuple[Persons, torch.Tensor]]) -> dict[str, float]:
-    """Frames per second over the clip, at the median frame, and the share of people with their first id at the end."""
+    """Frames per second over the clip, at the median frame, and the share of people with their
+    first id at the end."""
     book, seconds = TrackBook(config), []
     first: dict[int, int] = {}
     for persons, order in clip:
         start = time.thread_time()
         found = book.update(persons)
         seconds.append(time.thread_time() - start)
-        named = dict(zip(order.tolist(), found.track_ids.tolist(), strict=True)) if len(found) == len(order) else {}
+        named = (
+            dict(zip(order.tolist(), found.track_ids.tolist(), strict=True))
+            if len(found) == len(order)
+            else {}
+        )
         first = first or named
     kept = sum(first[k] == name for k, name in named.items()) / max(len(first), 1)
-    return {"fps": len(clip) / sum(seconds), "fps_median": 1 / statistics.median(seconds), "ids_kept": kept}
+    return {
+        "fps": len(clip) / sum(seconds),
+        "fps_median": 1 / statistics.median(seconds),
+        "ids_kept": kept,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--people", type=int, nargs="+", default=[10, 50, 200])
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--out", type=Path)
@@ -86,7 +99,9 @@ def main() -> None:
         for name, config in CONFIGS.items():
             found = measure(config, clip)
             results.setdefault(name, {})[str(people)] = found
-            print(f"{name:20}{people:>8}{found['fps']:>11.0f}{found['fps_median']:>11.0f}{found['ids_kept']:>10.1%}")
+            print(
+                f"{name:20}{people:>8}{found['fps']:>11.0f}{found['fps_median']:>11.0f}{found['ids_kept']:>10.1%}"
+            )
     if given.out:
         given.out.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
 

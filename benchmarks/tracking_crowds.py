@@ -1,11 +1,13 @@
-"""Who keeps identities best when the faults of the detector are known? Generated crowds, made-up faults and queries.
+"""Who keeps identities best when the faults of the detector are known? Generated crowds, made-up
+faults and queries.
 
     python -m benchmarks.tracking_crowds --seeds 1 2 3 4
 
-True boxes and joints of generated clips (four to eight people, crossings, things in the way) with noise; whoever is covered by
-somebody nearer is found less often, less surely, less exactly, and with a query that is partly the other's; some people are found
-twice, and there are false alarms. A model's own detections are the last word (`benchmarks.tracking_quality`), but few clips have
-a truth, and here a change can be tried on thousands of frames for the price of painting them.
+True boxes and joints of generated clips (four to eight people, crossings, things in the way) with
+noise; whoever is covered by somebody nearer is found less often, less surely, less exactly, and
+with a query that is partly the other's; some people are found twice, and there are false alarms. A
+model's own detections are the last word (`benchmarks.tracking_quality`), but few clips have a
+truth, and here a change can be tried on thousands of frames for the price of painting them.
 """
 
 import argparse
@@ -20,8 +22,8 @@ from humanquery.core.boxes import clip as clipped
 from humanquery.core.boxes import iou
 from humanquery.core.persons import Persons
 from humanquery.core.target import Target
-from humanquery.data.clips import GeneratedClips
-from humanquery.data.clips import open as open_clips
+from humanquery.data.scenes.clips import GeneratedClips
+from humanquery.data.scenes.clips import open as open_clips
 from humanquery.tracking import TrackConfig
 
 CROWDS = GeneratedClips(
@@ -47,12 +49,16 @@ MISSED, DOUBLED, FALSE = 0.05, 0.05, 0.1
 def seen(truth: list[Target], seed: int) -> list[Persons]:
     """What a made-up detector finds in the frames of a clip."""
     random = torch.Generator().manual_seed(seed)
-    shared = F.normalize(torch.randn(LENGTH, generator=torch.Generator().manual_seed(seed + 999)), dim=0)
+    shared = F.normalize(
+        torch.randn(LENGTH, generator=torch.Generator().manual_seed(seed + 999)), dim=0
+    )
     looks: dict[int, torch.Tensor] = {}
     return [_seen(target.people(), looks, shared, random) for target in truth]
 
 
-def _seen(people: Target, looks: dict[int, torch.Tensor], shared: torch.Tensor, random: torch.Generator) -> Persons:
+def _seen(
+    people: Target, looks: dict[int, torch.Tensor], shared: torch.Tensor, random: torch.Generator
+) -> Persons:
     def even(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=random)
 
@@ -64,11 +70,17 @@ def _seen(people: Target, looks: dict[int, torch.Tensor], shared: torch.Tensor, 
         if name not in looks:
             looks[name] = F.normalize(F.normalize(normal(LENGTH), dim=0) + ALIKE * shared, dim=0)
     if not n:
-        return _persons(people, boxes, torch.zeros(0), torch.zeros(0, LENGTH), torch.zeros(0, 17, 2))
+        return _persons(
+            people, boxes, torch.zeros(0), torch.zeros(0, LENGTH), torch.zeros(0, 17, 2)
+        )
     own = torch.stack([looks[name] for name in people.track_ids.tolist()])
     nearer = boxes[None, :, 3] > boxes[:, None, 3]
     covered, by = (iou(boxes, boxes).fill_diagonal_(0) * nearer).max(1)
-    queries = own * (1 - covered)[:, None] + own[by] * covered[:, None] + BLUR * normal(n, LENGTH) / LENGTH**0.5
+    queries = (
+        own * (1 - covered)[:, None]
+        + own[by] * covered[:, None]
+        + BLUR * normal(n, LENGTH) / LENGTH**0.5
+    )
     queries = F.normalize(queries, dim=1)
     kept = even(n) >= MISSED + 0.6 * (covered > 0.5) + 0.35 * (covered > 0.7)
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
@@ -80,7 +92,10 @@ def _seen(people: Target, looks: dict[int, torch.Tensor], shared: torch.Tensor, 
     found = [
         [moved[kept], (moved + 0.05 * sides * normal(n, 4))[twice]],
         [scores[kept], (scores * (0.5 + 0.5 * even(n)))[twice]],
-        [queries[kept], F.normalize(queries + 0.5 * BLUR * normal(n, LENGTH) / LENGTH**0.5, dim=1)[twice]],
+        [
+            queries[kept],
+            F.normalize(queries + 0.5 * BLUR * normal(n, LENGTH) / LENGTH**0.5, dim=1)[twice],
+        ],
         [joints[kept], (joints + 0.03 * sides[:, None, 2:3] * normal(n, 17, 2))[twice]],
     ]
     if even(1) < FALSE:
@@ -93,7 +108,11 @@ def _seen(people: Target, looks: dict[int, torch.Tensor], shared: torch.Tensor, 
 
 
 def _persons(
-    people: Target, boxes: torch.Tensor, scores: torch.Tensor, queries: torch.Tensor, joints: torch.Tensor
+    people: Target,
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    queries: torch.Tensor,
+    joints: torch.Tensor,
 ) -> Persons:
     """Surest first."""
     order, size = scores.argsort(descending=True), people.image_size
@@ -119,12 +138,16 @@ def crowds(seeds: list[int], config: GeneratedClips = CROWDS) -> list[Clip]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--clips", type=int, default=CROWDS.count, help="of each seed")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    scores = compare(crowds(given.seeds, replace(CROWDS, count=given.clips)), CONFIG, there(TRACKERS))
+    scores = compare(
+        crowds(given.seeds, replace(CROWDS, count=given.clips)), CONFIG, there(TRACKERS)
+    )
     print(show("made-up detections in generated crowds", scores))
 
 

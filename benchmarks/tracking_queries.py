@@ -1,10 +1,12 @@
-"""Are the queries of a model that learned more tasks better at telling people apart (HQNet: 62.4 to 64.6 IDF1)?
+"""Are the queries of a model that learned more tasks better at telling people apart (HQNet: 62.4 to
+64.6 IDF1)?
 
     python -m benchmarks.tracking_queries --models runs/ablations --out tracking_queries.json
 
-Takes the models that `benchmarks.ablations` trained for its table of tasks (equal steps, several seeds) and lets each
-follow the people of the same generated clips, with its query and by motion alone. "same person" needs no tracker: how
-often the most alike query of frames at least ten away is of the same person (cosine; true people found by IoU of 0.5).
+Takes the models that `benchmarks.ablations` trained for its table of tasks (equal steps, several
+seeds) and lets each follow the people of the same generated clips, with its query and by motion
+alone. "same person" needs no tracker: how often the most alike query of frames at least ten away is
+of the same person (cosine; true people found by IoU of 0.5).
 """
 
 import argparse
@@ -17,16 +19,29 @@ import torch.nn.functional as F
 
 from benchmarks.tracking_quality import CROSSINGS, Clip, compare, generated, open_model, painted
 from humanquery.core.boxes import iou
-from humanquery.engine.report import machine
+from humanquery.engine.curves import machine
 
-FOLDERS = {"detection": "tasks-0", "+ masks": "tasks-1", "+ keypoints": "tasks-2", "+ attributes": "everything"}
+FOLDERS = {
+    "detection": "tasks-0",
+    "+ masks": "tasks-1",
+    "+ keypoints": "tasks-2",
+    "+ attributes": "everything",
+}
 APART = 10
-SHOWN = ("found", "same person", "IDF1", "IDF1, motion only", "HOTA", "switches", "switches, motion only")
+SHOWN = (
+    "found",
+    "same person",
+    "IDF1",
+    "IDF1, motion only",
+    "HOTA",
+    "switches",
+    "switches, motion only",
+)
 
 
 def same_person(clips: list[Clip]) -> float:
-    """Share of found people whose most alike query, `APART` frames away or more, is of the same person; clips with one
-    person have no wrong answer and are left out."""
+    """Share of found people whose most alike query, `APART` frames away or more, is of the same
+    person; clips with one person have no wrong answer and are left out."""
     right, asked = 0, 0
     for clip in clips:
         frames, names, queries = _known(clip)
@@ -49,7 +64,13 @@ def _known(clip: Clip) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             continue
         best = iou(people.boxes, truth.boxes).max(1)
         ok = best.values >= 0.5
-        rows.append((torch.full((int(ok.sum()),), t), truth.track_ids[best.indices[ok]], people.embeddings[ok].float()))
+        rows.append(
+            (
+                torch.full((int(ok.sum()),), t),
+                truth.track_ids[best.indices[ok]],
+                people.embeddings[ok].float(),
+            )
+        )
     if not rows:
         return torch.zeros(0), torch.zeros(0), torch.zeros(0, 1)
     frames, names, queries = (torch.cat(column) for column in zip(*rows, strict=True))
@@ -79,13 +100,17 @@ def cell(values: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--clips", type=int, default=CROSSINGS.count)
     parser.add_argument("--frames", type=int, default=CROSSINGS.frames)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
-    parser.add_argument("--cache", type=Path, help="folder where what the models find is kept for the next run")
+    parser.add_argument(
+        "--cache", type=Path, help="folder where what the models find is kept for the next run"
+    )
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if given.threads:
@@ -94,15 +119,26 @@ def main() -> None:
     found: dict[str, dict[str, dict[str, float]]] = {}
     for seed in given.seeds:
         for variant, folder in FOLDERS.items():
-            one = scores(given.models / f"{folder}-seed{seed}" / "model.safetensors", clips, given.cache)
+            one = scores(
+                given.models / f"{folder}-seed{seed}" / "model.safetensors", clips, given.cache
+            )
             found.setdefault(variant, {})[str(seed)] = one
-            print(f"{variant}, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in one.items()), flush=True)
+            print(
+                f"{variant}, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in one.items()),
+                flush=True,
+            )
     print("\n| tasks | " + " | ".join(SHOWN) + " |\n" + "|---" * (len(SHOWN) + 1) + "|")
     for variant, by_seed in found.items():
-        print(f"| {variant} | " + " | ".join(cell([s[name] for s in by_seed.values()]) for name in SHOWN) + " |")
+        print(
+            f"| {variant} | "
+            + " | ".join(cell([s[name] for s in by_seed.values()]) for name in SHOWN)
+            + " |"
+        )
     if given.out:
         asked = {"clips": given.clips, "frames": given.frames, "seeds": given.seeds}
-        given.out.write_text(json.dumps({"machine": machine(), "asked": asked, "results": found}, indent=1))
+        given.out.write_text(
+            json.dumps({"machine": machine(), "asked": asked, "results": found}, indent=1)
+        )
 
 
 if __name__ == "__main__":

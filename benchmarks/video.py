@@ -1,11 +1,14 @@
-"""What a video costs beside the model: time of tracking, throughput of the whole, and memory over ten thousand frames.
+"""What a video costs beside the model: time of tracking, throughput of the whole, and memory
+over ten thousand frames.
 
     python -m benchmarks.video --out video.json
 
-1. `tracking`: time of `TrackBook.update` for 10 and 50 people over the time of one prediction (at most 5 % is wanted).
-2. `throughput`: frames per second of `track_video` (decode, predict, track, paint, write) over those of its slowest stage
+1. `tracking`: time of `TrackBook.update` for 10 and 50 people over the time of one prediction
+(at most 5 % is wanted). 2. `throughput`: frames per second of `track_video` (decode, predict,
+track, paint, write) over those of its slowest stage
    alone (at least 85 % is wanted). Needs as many free cores as there are busy stages.
-3. `memory`: growth of the resident memory from frame 500 to the last of 10,000 (at most 50 MB is wanted). Here a stand-in
+3. `memory`: growth of the resident memory from frame 500 to the last of 10,000 (at most 50 MB is
+wanted). Here a stand-in
    that finds the same twelve walkers in every picture takes the model's place: the pipeline is what is measured.
 """
 
@@ -24,21 +27,21 @@ import torch
 from benchmarks.tracking import walk
 from humanquery import load
 from humanquery.core.persons import Persons
-from humanquery.data.clips import GeneratedClips
-from humanquery.data.clips import open as open_clips
-from humanquery.data.video import open_video
-from humanquery.data.video_write import VideoWriter
+from humanquery.data.scenes.clips import GeneratedClips
+from humanquery.data.scenes.clips import open as open_clips
 from humanquery.draw import draw
-from humanquery.engine.report import machine
-from humanquery.predict.pictures import Looker
-from humanquery.predict.video import track_config, track_frames, track_video
+from humanquery.engine.curves import machine
+from humanquery.media.video import open_video
+from humanquery.media.video_writer import VideoWriter
+from humanquery.predict.base import BasePredictor
+from humanquery.predict.track_video import track_config, track_frames, track_video
 from humanquery.tracking import TrackBook
 
 PERIOD = 200
 """frames after which the walkers of the stand-in start again"""
 
 
-class StandIn(Looker):
+class StandIn(BasePredictor):
     """Finds made-up walkers in any picture, and notes the resident memory after every hundredth."""
 
     def __init__(self, people: int = 12):
@@ -65,7 +68,9 @@ def resident() -> float:
 
 def film(path: Path, frames: int, size: tuple[int, int], painted: int = 40) -> Path:
     """A video of walking people; after `painted` frames it starts again."""
-    clip = open_clips(GeneratedClips(count=1, frames=min(painted, frames), size=size, people=(4, 4)))
+    clip = open_clips(
+        GeneratedClips(count=1, frames=min(painted, frames), size=size, people=(4, 4))
+    )
     pictures = [sample.image for sample in clip.clip(0)]
     with VideoWriter(path, 25) as writer:
         for t in range(frames):
@@ -84,13 +89,17 @@ def per_call(calls: Iterable) -> float:
 
 
 def tracking(predictor, pictures: list[np.ndarray]) -> dict[str, float]:
-    """Milliseconds of one prediction, and the share of it that the association of so many people takes."""
+    """Milliseconds of one prediction, and the share of it that the association of so many people
+    takes."""
     predict = per_call(predictor.predict_many(iter(pictures), batch_size=1))
     found = {"predict, ms": predict * 1e3}
     for people in (10, 50):
         book, clip = TrackBook(), [persons for persons, _ in walk(people, 100)]
         track = per_call(map(book.update, clip))
-        found |= {f"track {people} people, ms": track * 1e3, f"share with {people} people": track / predict}
+        found |= {
+            f"track {people} people, ms": track * 1e3,
+            f"share with {people} people": track / predict,
+        }
     return found
 
 
@@ -118,8 +127,13 @@ def throughput(predictor, clip: Path, out: Path) -> dict[str, float]:
                 writer.write(draw(frame.image, people), frame.seconds)
 
     timed("paint and write", write)
-    timed("everything", lambda: track_video(predictor, clip, out, save=("video", "json"), progress=False))
-    return rates | {"share": rates["everything"] / min(v for k, v in rates.items() if k != "everything")}
+    timed(
+        "everything",
+        lambda: track_video(predictor, clip, out, save=("video", "json"), progress=False),
+    )
+    return rates | {
+        "share": rates["everything"] / min(v for k, v in rates.items() if k != "everything")
+    }
 
 
 def memory(clip: Path, out: Path) -> dict[str, float]:
@@ -129,11 +143,19 @@ def memory(clip: Path, out: Path) -> dict[str, float]:
     result = track_video(stand_in, clip, out, save=("video", "json", "mot", "coco"), progress=False)
     early, late = stand_in.memory[500], stand_in.memory[max(stand_in.memory)]
     seconds = time.perf_counter() - begun
-    return {"frames": result.frames, "at 500": early, "at the end": late, "growth": late - early, "seconds": seconds}
+    return {
+        "frames": result.frames,
+        "at 500": early,
+        "at the end": late,
+        "growth": late - early,
+        "seconds": seconds,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", help="a name or a file; default: the shipped model")
     parser.add_argument("--only", nargs="+", choices=("tracking", "throughput", "memory"))
     parser.add_argument("--frames", type=int, default=60, help="of tracking and throughput")

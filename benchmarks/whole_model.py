@@ -1,14 +1,16 @@
-"""The whole model on one CPU thread: one pass for all tasks, more people, masks to RLE, batches, sizes, rivals.
+"""The whole model on one CPU thread: one pass for all tasks, more people, masks to RLE, batches,
+sizes, rivals.
 
     python -m benchmarks.whole_model                          the quick parts, with the shipped model
     python -m benchmarks.whole_model --model hqnet_r50 --side 320 --parts people rivals --rivals /path/with/transformers
     python -m benchmarks.whole_model --parts graphs           CUDA graphs, on a machine with a GPU
 
-Seconds are of `predict` (network, decoding, masks), without reading pictures. What is compared runs in turns, in an order that
-changes with every round, and each ratio is of neighbours in time: median and quartiles over the rounds. CPU seconds of the
-one-threaded process stand beside the clock's, which other work on the machine stretches. Recipes have random weights, laid out
-and folded as `load` does it: their time is a trained model's, while their masks, being noise over the whole picture, are the
-worst case.
+Seconds are of `predict` (network, decoding, masks), without reading pictures. What is compared
+runs in turns, in an order that changes with every round, and each ratio is of neighbours in
+time: median and quartiles over the rounds. CPU seconds of the one-threaded process stand beside
+the clock's, which other work on the machine stretches. Recipes have random weights, laid out and
+folded as `load` does it: their time is a trained model's, while their masks, being noise over
+the whole picture, are the worst case.
 """
 
 import argparse
@@ -27,18 +29,23 @@ import torch
 
 from humanquery.core.batch import Batch, Sample
 from humanquery.core.masks import bitmaps_to_rles
-from humanquery.data.canvas import letterbox
-from humanquery.data.scenes import open as open_scenes
-from humanquery.data.scenes import street_scenes
-from humanquery.engine.report import machine
+from humanquery.data.scenes.scenes import open as open_scenes
+from humanquery.data.scenes.scenes import street_scenes
+from humanquery.engine.curves import machine
+from humanquery.media.letterbox import letterbox
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import load
-from humanquery.predict.opening import lean
+from humanquery.predict.loading import optimise_for_inference
 from humanquery.predict.predictor import LAYOUT
 from humanquery.recipes import find
 
 QUICK = ("tasks", "people", "masks")
-SUBSETS = {"detection": (), "+ masks": ("mask",), "+ keypoints": ("keypoints",), "+ attributes": ("gender", "age")}
+SUBSETS = {
+    "detection": (),
+    "+ masks": ("mask",),
+    "+ keypoints": ("keypoints",),
+    "+ attributes": ("gender", "age"),
+}
 PEOPLE = (1, 10, 25, 50)
 BATCHES = (1, 2, 4, 8)
 SIDES = (256, 320, 416, 512, 640, 800)
@@ -47,7 +54,8 @@ MASK_PEOPLE = {"people of 60 x 150 px": (60, 150), "people of 250 x 600 px": (25
 
 
 def in_turns(cases: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """CPU and clock seconds of every case in every round, after one call of each that is not counted."""
+    """CPU and clock seconds of every case in every round, after one call of each that is not
+    counted."""
     order, draw = list(cases), random.Random(0)
     for case in cases.values():
         case()
@@ -62,13 +70,20 @@ def in_turns(cases: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict
     return seconds
 
 
-def compared(seconds: dict[str, dict[str, list[float]]], base: str, by: str = "cpu") -> dict[str, dict[str, Any]]:
-    """Medians, and the ratio of CPU (or clock) seconds to those of `base` in the same round: median and quartiles."""
+def compared(
+    seconds: dict[str, dict[str, list[float]]], base: str, by: str = "cpu"
+) -> dict[str, dict[str, Any]]:
+    """Medians, and the ratio of CPU (or clock) seconds to those of `base` in the same round:
+    median and quartiles."""
     rows = {}
     for name, kinds in seconds.items():
         ratios = [mine / theirs for mine, theirs in zip(kinds[by], seconds[base][by], strict=True)]
         rows[name] = {kind: statistics.median(values) for kind, values in kinds.items()}
-        rows[name] |= {"ratio": statistics.median(ratios), "quartiles": _quartiles(ratios), "base": base}
+        rows[name] |= {
+            "ratio": statistics.median(ratios),
+            "quartiles": _quartiles(ratios),
+            "base": base,
+        }
     return rows
 
 
@@ -80,7 +95,8 @@ def _quartiles(values: list[float]) -> list[float]:
 
 
 def build(name: str, people: int = max(PEOPLE)) -> HQNet:
-    """A recipe's model with random weights and no pretrained files, or a shipped or trained one, able to give `people`."""
+    """A recipe's model with random weights and no pretrained files, or a shipped or trained one,
+    able to give `people`."""
     if not name.startswith("hqnet_"):
         system = load(name, device="cpu").system
         system.config = replace(system.config, num_persons=system.config.num_queries)
@@ -90,7 +106,9 @@ def build(name: str, people: int = max(PEOPLE)) -> HQNet:
         config = replace(config, backbone=replace(config.backbone, pretrained=False))
     queries = max(config.num_queries, people)
     torch.manual_seed(0)
-    return lean(HQNet(replace(config, num_queries=queries, num_persons=queries)).eval()).to(memory_format=LAYOUT)
+    return optimise_for_inference(
+        HQNet(replace(config, num_queries=queries, num_persons=queries)).eval()
+    ).to(memory_format=LAYOUT)
 
 
 def pictures(side: int, count: int = 1) -> Batch:
@@ -103,8 +121,12 @@ def pictures(side: int, count: int = 1) -> Batch:
 
 def tasks_part(model: HQNet, batch: Batch, rounds: int, people: int) -> dict[str, Any]:
     """Each task alone and all together, against detection only."""
-    wanted = {name: tasks for name, tasks in SUBSETS.items() if not tasks or set(tasks) & set(model.tasks)}
-    cases = {n: lambda t=t: model.predict(batch, max_persons=people, tasks=t) for n, t in wanted.items()}
+    wanted = {
+        name: tasks for name, tasks in SUBSETS.items() if not tasks or set(tasks) & set(model.tasks)
+    }
+    cases = {
+        n: lambda t=t: model.predict(batch, max_persons=people, tasks=t) for n, t in wanted.items()
+    }
     cases["everything"] = lambda: model.predict(batch, max_persons=people)
     return compared(in_turns(cases, rounds), "detection")
 
@@ -131,8 +153,13 @@ def masks_part(rounds: int) -> dict[str, Any]:
     rows = {}
     for name, (width, height) in MASK_PEOPLE.items():
         masks = ellipses(width, height)
-        cases = {"ours": lambda m=masks: bitmaps_to_rles(m), "pycocotools": lambda m=masks: _pycocotools(m)}
-        rows |= {f"{name}, {who}": row for who, row in compared(in_turns(cases, rounds), "ours").items()}
+        cases = {
+            "ours": lambda m=masks: bitmaps_to_rles(m),
+            "pycocotools": lambda m=masks: _pycocotools(m),
+        }
+        rows |= {
+            f"{name}, {who}": row for who, row in compared(in_turns(cases, rounds), "ours").items()
+        }
     return rows
 
 
@@ -146,19 +173,28 @@ def _pycocotools(masks: torch.Tensor) -> list[dict[str, Any]]:
 def batches_part(model: HQNet, side: int, rounds: int, people: int) -> dict[str, Any]:
     """CPU seconds per picture in batches of several sizes, against one by one."""
     looked = {n: pictures(side, n) for n in BATCHES}
-    cases = {f"batch {n}": lambda b=b: model.predict(b, max_persons=people) for n, b in looked.items()}
+    cases = {
+        f"batch {n}": lambda b=b: model.predict(b, max_persons=people) for n, b in looked.items()
+    }
     seconds = in_turns(cases, rounds)
-    each = {f"batch {n}": {k: [s / n for s in v] for k, v in seconds[f"batch {n}"].items()} for n in BATCHES}
+    each = {
+        f"batch {n}": {k: [s / n for s in v] for k, v in seconds[f"batch {n}"].items()}
+        for n in BATCHES
+    }
     return compared(each, f"batch {BATCHES[0]}")
 
 
 def compile_part(model: HQNet, batch: Batch, rounds: int) -> dict[str, Any]:
     """The backbone, plain and through torch.compile.
 
-    Not of a backbone that also says something about people: what `forward` does not return, a compiled one never computes.
+    Not of a backbone that also says something about people: what `forward` does not return, a
+    compiled one never computes.
     """
     if model.config.priors:
-        sys.exit("--parts compile: a backbone with priors would be compiled without them; give --model hqnet_r50")
+        sys.exit(
+            "--parts compile: a backbone with priors would be compiled without them; give --model "
+            "hqnet_r50"
+        )
     start = time.perf_counter()
     fast = torch.compile(model.backbone)
     fast(batch.images)
@@ -170,15 +206,22 @@ def compile_part(model: HQNet, batch: Batch, rounds: int) -> dict[str, Any]:
 
 
 def graphs_part(name: str, side: int, rounds: int) -> dict[str, Any]:
-    """`predict` on a GPU, plain and with CUDA graphs; seconds of the clock, to the people on the host."""
+    """`predict` on a GPU, plain and with CUDA graphs; seconds of the clock, to the people on the
+    host."""
     if not torch.cuda.is_available():
         sys.exit("--parts graphs: there is no CUDA device here")
     picture = open_scenes(street_scenes(seed=1, size=(side, side * 4 // 3)))[0].image
     lookers = {"plain": load(name, device="cuda"), "graphs": load(name, device="cuda", graphs=True)}
-    return compared(in_turns({k: lambda v=v: v.predict(picture) for k, v in lookers.items()}, rounds), "plain", "clock")
+    return compared(
+        in_turns({k: lambda v=v: v.predict(picture) for k, v in lookers.items()}, rounds),
+        "plain",
+        "clock",
+    )
 
 
-def sizes_part(names: list[str], sides: tuple[int, ...], rounds: int, people: int) -> dict[str, Any]:
+def sizes_part(
+    names: list[str], sides: tuple[int, ...], rounds: int, people: int
+) -> dict[str, Any]:
     """Parameters, seconds per picture and memory by model and short side (3:4)."""
     rows = {}
     for name in names:
@@ -187,8 +230,12 @@ def sizes_part(names: list[str], sides: tuple[int, ...], rounds: int, people: in
         for side in sides:
             batch = pictures(side)
             before = _fresh_peak()
-            found = in_turns({"it": lambda m=model, b=batch: m.predict(b, max_persons=people)}, rounds)["it"]
-            rows[f"{name}, {side} px"] = {kind: statistics.median(values) for kind, values in found.items()} | {
+            found = in_turns(
+                {"it": lambda m=model, b=batch: m.predict(b, max_persons=people)}, rounds
+            )["it"]
+            rows[f"{name}, {side} px"] = {
+                kind: statistics.median(values) for kind, values in found.items()
+            } | {
                 "parameters": parameters,
                 "memory_mb": (_peak() - before) / 2**20,
             }
@@ -213,7 +260,8 @@ def _peak() -> float:
 
 
 def rivals_part(model: HQNet, side: int, rounds: int) -> dict[str, Any]:
-    """Everything about k people from us; boxes from Transformers' DETRs; masks, then joints from torchvision's two R-CNNs."""
+    """Everything about k people from us; boxes from Transformers' DETRs; masks, then joints from
+    torchvision's two R-CNNs."""
     batch = pictures(side)
     images, size = batch.images.contiguous(), batch.metas[0].canvas_size
     cases: dict[str, Callable[[], Any]] = {}
@@ -244,7 +292,10 @@ def _torchvision(people: int, size: tuple[int, int]) -> tuple[torch.nn.Module, t
         "box_nms_thresh": 1.0,
     }
     torch.manual_seed(0)
-    models = detection.maskrcnn_resnet50_fpn(**forced), detection.keypointrcnn_resnet50_fpn(**forced)
+    models = (
+        detection.maskrcnn_resnet50_fpn(**forced),
+        detection.keypointrcnn_resnet50_fpn(**forced),
+    )
     return tuple(model.eval() for model in models)
 
 
@@ -268,23 +319,43 @@ def _transformers() -> dict[str, torch.nn.Module]:
 def table(part: str, rows: dict[str, dict[str, Any]]) -> str:
     lines = [f"{part:<44}{'CPU s':>9}{'clock s':>9}{'ratio':>8}  quartiles"]
     for name, row in rows.items():
-        ratio = "{:>7.2f}x  {:.2f} .. {:.2f}".format(row["ratio"], *row["quartiles"]) if "ratio" in row else ""
-        memory = f"{row['parameters'] / 1e6:>8.1f} M{row['memory_mb']:>8.0f} MB" if "memory_mb" in row else ""
+        ratio = (
+            "{:>7.2f}x  {:.2f} .. {:.2f}".format(row["ratio"], *row["quartiles"])
+            if "ratio" in row
+            else ""
+        )
+        memory = (
+            f"{row['parameters'] / 1e6:>8.1f} M{row['memory_mb']:>8.0f} MB"
+            if "memory_mb" in row
+            else ""
+        )
         lines.append(f"{name:<44}{row['cpu']:>9.4f}{row['clock']:>9.3f}{ratio}{memory}")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--parts", nargs="+", default=list(QUICK), choices=(*QUICK, "batches", "compile", "sizes", "rivals", "graphs")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="hqnet-small", help="a recipe (random weights), a shipped name or a file")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        default=list(QUICK),
+        choices=(*QUICK, "batches", "compile", "sizes", "rivals", "graphs"),
+    )
+    parser.add_argument(
+        "--model", default="hqnet-small", help="a recipe (random weights), a shipped name or a file"
+    )
     parser.add_argument("--side", type=int, default=416, help="short side of the picture, px")
-    parser.add_argument("--people", type=int, default=10, help="people where they are not what is varied")
+    parser.add_argument(
+        "--people", type=int, default=10, help="people where they are not what is varied"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--models", nargs="+", default=["hqnet_tiny_scenes", "hqnet-small", "hqnet_r50"], help="of sizes"
+        "--models",
+        nargs="+",
+        default=["hqnet_tiny_scenes", "hqnet-small", "hqnet_r50"],
+        help="of sizes",
     )
     parser.add_argument("--sides", type=int, nargs="+", default=list(SIDES), help="of sizes")
     parser.add_argument("--rivals", type=Path, help="folder that holds the package transformers")

@@ -1,4 +1,5 @@
-"""The command line: arguments in, one call, a few lines out. Heavy imports wait inside the commands."""
+"""The command line: arguments in, one call, a few lines out. Heavy imports wait inside the
+commands."""
 
 import difflib
 import json
@@ -12,11 +13,14 @@ import typer
 from humanquery.cli_data import Out, data_app
 from humanquery.core.errors import HumanQueryError
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch then asks Linux for large pages: 8 % of a photo's CPU time
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # PyTorch then asks Linux for large pages: 8 % of a photo's CPU time
 
 app = typer.Typer(
     name="humanquery",
-    help="Sees people: boxes, masks, keypoints, apparent gender and age of everybody in a photo, from one forward pass.",
+    help="Sees people: boxes, masks, keypoints, apparent gender and age of everybody in a photo, "
+    "from one forward pass.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,35 +32,55 @@ app.add_typer(bench_app, name="bench")
 Weights = Annotated[
     str,
     typer.Option(
-        "--weights", "-w", help="A shipped name, a .safetensors or an exported file; default: the shipped model."
+        "--weights",
+        "-w",
+        help="A shipped name, a .safetensors or an exported file; default: the shipped model.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Sets = Annotated[
-    list[str], typer.Option("--set", help="Change one number: model.tasks.mask=none, engine.steps=500. Repeatable.")
+    list[str],
+    typer.Option(
+        "--set", help="Change one number: model.tasks.mask=none, engine.steps=500. Repeatable."
+    ),
 ]
 
 
 @app.command()
 def predict(
-    sources: Annotated[list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.")],
+    sources: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.")
+    ],
     out: Out = Path("humanquery_out"),
     weights: Weights = "",
     score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out people below this; default: the model's.")
+        float | None,
+        typer.Option(min=0, max=1, help="Leave out people below this; default: the model's."),
     ] = None,
-    tasks: Annotated[str, typer.Option(help="Comma-separated: box, mask, keypoints, gender, age; default: all.")] = "",
-    no_attributes: Annotated[bool, typer.Option("--no-attributes", help="Leave out apparent gender and age.")] = False,
+    tasks: Annotated[
+        str, typer.Option(help="Comma-separated: box, mask, keypoints, gender, age; default: all.")
+    ] = "",
+    no_attributes: Annotated[
+        bool, typer.Option("--no-attributes", help="Leave out apparent gender and age.")
+    ] = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 4,
-    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Write only the numbers.")] = False,
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Write only the numbers.")
+    ] = False,
 ) -> None:
-    """Find everybody in pictures: an annotated picture and a JSON each, and one COCO results file; follow videos.
+    """Find everybody in pictures: an annotated picture and a JSON each, and one COCO results file;
+    follow videos.
 
     Example: humanquery predict photos/ --out found
     """
     from humanquery.predict import load
-    from humanquery.predict.folder import FolderResult, is_video, output_names, predict_sources
+    from humanquery.predict.predict_folder import (
+        FolderResult,
+        is_video,
+        output_names,
+        predict_sources,
+    )
 
     predictor = load(weights or None, device)
     looking = {"tasks": _names(tasks), "attributes": not no_attributes, "batch_size": batch_size}
@@ -64,11 +88,14 @@ def predict(
     videos = list(dict.fromkeys(filter(is_video, sources)))
     names = output_names([Path(video) for video in videos])
     if videos:  # following needs PyTorch, pictures may not
-        from humanquery.predict.video import track_config, track_video
+        from humanquery.predict.track_video import track_config, track_video
     for video in videos:  # as it was typed: a Path would break an address
         name = names[Path(video)]
         try:
-            config, save = track_config(predictor, score), ("json",) if no_pictures else ("video", "json")
+            config, save = (
+                track_config(predictor, score),
+                ("json",) if no_pictures else ("video", "json"),
+            )
             found = track_video(predictor, video, out / name, save=save, config=config, **looking)
         except HumanQueryError as problem:
             followed.failed.append((video, str(problem)))
@@ -78,27 +105,44 @@ def predict(
     pictures = [source for source in sources if not is_video(source)]
     result = FolderResult()
     if pictures:
-        result = predict_sources(predictor, pictures, out, score=score, pictures=not no_pictures, **looking)
+        result = predict_sources(
+            predictor, pictures, out, score=score, pictures=not no_pictures, **looking
+        )
         typer.echo(f"{result.people} people in {result.done} pictures; results in {out}")
     result.failed += followed.failed
     result.done += followed.done
     for name, reason in result.failed:
-        typer.secho(f"not done: {reason if name in reason else f'{name}: {reason}'}", fg="red", err=True)
+        typer.secho(
+            f"not done: {reason if name in reason else f'{name}: {reason}'}", fg="red", err=True
+        )
     raise typer.Exit(result.exit_code)
 
 
 @app.command()
 def track(
     source: Annotated[
-        str, typer.Argument(help="A video, a folder of frames, a webcam (0), an rtsp:// or http:// stream.")
+        str,
+        typer.Argument(
+            help="A video, a folder of frames, a webcam (0), an rtsp:// or http:// stream."
+        ),
     ],
     out: Out = Path("humanquery_out"),
-    save: Annotated[str, typer.Option(help="Comma-separated: video, mot, json, parquet, coco.")] = "video,json",
+    save: Annotated[
+        str, typer.Option(help="Comma-separated: video, mot, json, parquet, coco.")
+    ] = "video,json",
     weights: Weights = "",
-    no_attributes: Annotated[bool, typer.Option("--no-attributes", help="Leave out apparent gender and age.")] = False,
-    motion_only: Annotated[bool, typer.Option("--motion-only", help="Do not compare human queries.")] = False,
-    smooth: Annotated[bool, typer.Option("--smooth", help="Calm joints; gender and age settle over a track.")] = False,
-    patience: Annotated[int, typer.Option(min=0, help="Frames that a lost person is waited for.")] = 30,
+    no_attributes: Annotated[
+        bool, typer.Option("--no-attributes", help="Leave out apparent gender and age.")
+    ] = False,
+    motion_only: Annotated[
+        bool, typer.Option("--motion-only", help="Do not compare human queries.")
+    ] = False,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Calm joints; gender and age settle over a track.")
+    ] = False,
+    patience: Annotated[
+        int, typer.Option(min=0, help="Frames that a lost person is waited for.")
+    ] = 30,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 4,
     max_frames: Annotated[int, typer.Option(help="Stop after so many frames; 0: all.")] = 0,
@@ -109,11 +153,15 @@ def track(
     Example: humanquery track street.mp4 --out found --save video,mot
     """
     from humanquery.predict import load
-    from humanquery.predict.video import track_config, track_video
+    from humanquery.predict.track_video import track_config, track_video
     from humanquery.tracking import SmoothConfig
 
     predictor = load(weights or None, device)
-    chosen = {"appearance": not motion_only, "patience": patience, "smooth": SmoothConfig() if smooth else None}
+    chosen = {
+        "appearance": not motion_only,
+        "patience": patience,
+        "smooth": SmoothConfig() if smooth else None,
+    }
     result = track_video(
         predictor,
         source,
@@ -135,14 +183,18 @@ def track(
 
 @app.command()
 def show(
-    weights: Annotated[str, typer.Argument(help="A shipped name, a .safetensors file or a recipe.")] = "",
-    time: Annotated[bool, typer.Option("--time", help="Also measure what each task adds to one picture.")] = False,
+    weights: Annotated[
+        str, typer.Argument(help="A shipped name, a .safetensors file or a recipe.")
+    ] = "",
+    time: Annotated[
+        bool, typer.Option("--time", help="Also measure what each task adds to one picture.")
+    ] = False,
 ) -> None:
     """Print a model: tasks, parameters, input size, skeleton, data and licences.
 
     Example: humanquery show --time
     """
-    from humanquery.show import show as print_model
+    from humanquery.commands.show import show as print_model
 
     print_model(weights, time=time)
 
@@ -159,7 +211,7 @@ def attend(
 
     Example: humanquery attend photo.jpg --out attention.png
     """
-    from humanquery.show import attend as draw_attention
+    from humanquery.commands.show import attend as draw_attention
 
     count = draw_attention(photo, out, weights or None, score, device)
     typer.echo(f"{count} people; {out}")
@@ -169,8 +221,12 @@ def attend(
 def export(
     format: Annotated[str, typer.Option(help="onnx, openvino or torch.")] = "onnx",
     weights: Weights = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; default: the model's name.")] = None,
-    verify: Annotated[bool, typer.Option(help="Compare with the network; a file that differs is not left.")] = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; default: the model's name.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Compare with the network; a file that differs is not left.")
+    ] = True,
     photos: Annotated[
         Path | None, typer.Option(help="Pictures to compare on; default: real and generated ones.")
     ] = None,
@@ -184,7 +240,7 @@ def export(
     """
     from humanquery.export import export as write
     from humanquery.predict import load
-    from humanquery.predict.pictures import DEFAULT
+    from humanquery.predict.base import DEFAULT
 
     path = out or Path(Path(weights or DEFAULT).stem)
     report = lambda comparison: typer.echo(comparison.table())  # noqa: E731
@@ -197,7 +253,10 @@ def export(
         max_persons=max_persons,
         on_comparison=report,
     )
-    typer.echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB{', verified' if verify else ', not verified'}")
+    typer.echo(
+        f"{written}: {written.stat().st_size / 1e6:.1f} "
+        f"MB{', verified' if verify else ', not verified'}"
+    )
 
 
 @app.command()
@@ -230,7 +289,7 @@ def train(
 
     Example: humanquery train --recipe hqnet_tiny_scenes --out runs/tiny
     """
-    from humanquery.recipes.run import train as run
+    from humanquery.commands.run import train as run
 
     result = run(recipe, set, out, resume=resume, weights=weights)
     typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
@@ -239,23 +298,35 @@ def train(
 @app.command()
 def evaluate(
     weights: Weights = "",
-    data: Annotated[Path | None, typer.Option(help="COCO-like annotation file with the truth.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Its pictures; default: the folder images beside it.")] = None,
-    recipe: Annotated[str, typer.Option(help="Score on this recipe's evaluation part instead.")] = "",
-    results: Annotated[Path | None, typer.Option(help="Score a COCO results file instead of a model.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="COCO-like annotation file with the truth.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Its pictures; default: the folder images beside it.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Score on this recipe's evaluation part instead.")
+    ] = "",
+    results: Annotated[
+        Path | None, typer.Option(help="Score a COCO results file instead of a model.")
+    ] = None,
     set: Sets = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the report as JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write the report as JSON.")
+    ] = None,
     device: Device = "auto",
     limit: Annotated[int, typer.Option(help="Only the first pictures; 0: all.")] = 0,
     task: Annotated[
-        str, typer.Option(help="people, or tracking: --data is then a folder of clips in MOT layout.")
+        str,
+        typer.Option(help="people, or tracking: --data is then a folder of clips in MOT layout."),
     ] = "people",
     rules: Annotated[str, typer.Option(help="Of tracking: mot or posetrack21.")] = "mot",
     motion_only: Annotated[
         bool, typer.Option("--motion-only", help="Of tracking: do not compare human queries.")
     ] = False,
 ) -> None:
-    """Score a model: AP of boxes, masks, keypoints, apparent gender and age; or MOTA, IDF1 and HOTA of tracking.
+    """Score a model: AP of boxes, masks, keypoints, apparent gender and age; or MOTA, IDF1 and HOTA
+    of tracking.
 
     Example: humanquery evaluate --data people/val.json --out report.json
     """
@@ -265,13 +336,13 @@ def evaluate(
         report = _evaluate_tracking(data, results, weights, device, rules, motion_only)
     elif results is not None:
         from humanquery.core.skeleton import COCO17
-        from humanquery.evaluation.files import evaluate_files
+        from humanquery.evaluation.result_files import evaluate_files
 
         if data is None:
             raise typer.BadParameter("--results needs the truth: --data annotations.json")
         report = evaluate_files(data, results, skeleton=COCO17)
     else:
-        from humanquery.recipes.run import evaluate as run
+        from humanquery.commands.run import evaluate as run
 
         report = run(
             weights or None,
@@ -288,14 +359,21 @@ def evaluate(
 
 
 def _evaluate_tracking(
-    data: Path | None, results: Path | None, weights: str, device: str, rules: str, motion_only: bool
+    data: Path | None,
+    results: Path | None,
+    weights: str,
+    device: str,
+    rules: str,
+    motion_only: bool,
 ):
+    from humanquery.commands.evaluate_tracks import evaluate_tracks
     from humanquery.predict import load
-    from humanquery.predict.video import track_config
-    from humanquery.recipes.tracks import evaluate_tracks
+    from humanquery.predict.track_video import track_config
 
     if data is None:
-        raise typer.BadParameter("--task tracking needs --data: a clip in MOT layout, or a folder of them")
+        raise typer.BadParameter(
+            "--task tracking needs --data: a clip in MOT layout, or a folder of them"
+        )
     if results is not None:
         return evaluate_tracks(data, results, rules=rules)
     predictor = load(weights or None, device)
@@ -307,20 +385,25 @@ def _evaluate_tracking(
 def ship(
     weights: Annotated[Path, typer.Argument(help="model.safetensors of a training run.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
-    name: Annotated[str, typer.Option(help="What the model is called; default: the file's name.")] = "",
+    name: Annotated[
+        str, typer.Option(help="What the model is called; default: the file's name.")
+    ] = "",
     score_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Default threshold of predict; default: of best F1.")
+        float | None,
+        typer.Option(min=0, max=1, help="Default threshold of predict; default: of best F1."),
     ] = None,
 ) -> None:
-    """Make a trained model half as large and fit to hand on: with its name, threshold and scores in the file.
+    """Make a trained model half as large and fit to hand on: with its name, threshold and scores in
+    the file.
 
     Example: humanquery ship runs/small/model.safetensors hqnet-small.safetensors
     """
-    from humanquery.recipes.ship import ship as write
+    from humanquery.commands.ship import ship as write
 
     card = write(weights, out, name=name, score_threshold=score_threshold)
     typer.echo(
-        f"{card['name']}: {out}, {out.stat().st_size / 1e6:.1f} MB, threshold {card.get('score_threshold', 'none')}"
+        f"{card['name']}: {out}, {out.stat().st_size / 1e6:.1f} MB, threshold "
+        f"{card.get('score_threshold', 'none')}"
     )
 
 
@@ -341,15 +424,16 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of training runs.")],
     out: Out = Path("curves.png"),
     score: Annotated[
-        list[str], typer.Option("--score", help="A number to draw, e.g. box/ap50; default: the main ones.")
+        list[str],
+        typer.Option("--score", help="A number to draw, e.g. box/ap50; default: the main ones."),
     ] = [],  # noqa: B006
 ) -> None:
     """Draw learning curves of training runs.
 
     Example: humanquery report runs/a runs/b --out curves.png
     """
-    from humanquery.engine.report import plot_runs, summarise
-    from humanquery.evaluation.report import MAIN_NUMBERS
+    from humanquery.engine.curves import plot_runs, summarise
+    from humanquery.evaluation.people_report import MAIN_NUMBERS
 
     for run in runs:
         typer.echo(summarise(run))
@@ -363,7 +447,7 @@ def demo(out: Out = Path("demo_out")) -> None:
 
     Example: humanquery demo
     """
-    from humanquery.demo import run
+    from humanquery.commands.demo import run
 
     run(out)
 
@@ -381,13 +465,16 @@ def bench_train(
     recipe: Annotated[str, typer.Option(help="Its name; see `humanquery recipes`.")],
     steps: Annotated[int, typer.Option(min=1)] = 10,
     set: Sets = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the numbers as JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write the numbers as JSON.")
+    ] = None,
 ) -> None:
-    """Print where the time of a training step goes: data, trunk, matching, losses by task, backward, optimizer.
+    """Print where the time of a training step goes: data, trunk, matching, losses by task,
+    backward, optimizer.
 
     Example: humanquery bench train --recipe hqnet_tiny_scenes --steps 10
     """
-    from humanquery.recipes.bench import bench_train as measure
+    from humanquery.commands.bench import bench_train as measure
 
     found = measure(recipe, set, steps)
     typer.echo(found.table())
@@ -414,9 +501,16 @@ def main() -> None:
 
 
 def _offer_nearest_verb(arguments: list[str]) -> None:
-    known = [command.name or command.callback.__name__ for command in app.registered_commands] + ["data", "bench"]
+    known = [command.name or command.callback.__name__ for command in app.registered_commands] + [
+        "data",
+        "bench",
+    ]
     if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
         close = difflib.get_close_matches(arguments[0], known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        typer.secho(f"error: no verb {arguments[0]!r}.{hint} Known: {', '.join(sorted(known))}", fg="red", err=True)
+        typer.secho(
+            f"error: no verb {arguments[0]!r}.{hint} Known: {', '.join(sorted(known))}",
+            fg="red",
+            err=True,
+        )
         sys.exit(2)

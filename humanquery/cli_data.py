@@ -22,8 +22,8 @@ def check(
 
     Example: humanquery data check people/train.json --images people/images
     """
-    from humanquery.data.doctor import check as examine
-    from humanquery.data.doctor import print_report
+    from humanquery.data.check.doctor import check as examine
+    from humanquery.data.check.doctor import print_report
 
     found = examine(annotations, images, read_pictures=read_pictures)
     print_report(found)
@@ -36,7 +36,7 @@ def stats(annotations: Annotated[Path, typer.Argument()], out: Out = Path("stats
 
     Example: humanquery data stats people/train.json --out stats
     """
-    from humanquery.data.stats import measure, print_stats, write
+    from humanquery.data.check.stats import measure, print_stats, write
 
     found = measure(annotations)
     print_stats(found)
@@ -55,7 +55,7 @@ def generate(
 
     Example: humanquery data generate --count 1000 --out scenes
     """
-    from humanquery.data.scenes import preset, write_scenes
+    from humanquery.data.scenes.scenes import preset, write_scenes
 
     path = write_scenes(preset(kind, seed=seed, count=count), out)
     typer.echo(f"{count} scenes; {path}")
@@ -63,14 +63,18 @@ def generate(
 
 @data_app.command("aggregate-votes")
 def aggregate_votes(
-    votes: Annotated[Path, typer.Argument(help="JSON or CSV of votes.")], out: Out = Path("ages.json")
+    votes: Annotated[Path, typer.Argument(help="JSON or CSV of votes.")],
+    out: Out = Path("ages.json"),
 ) -> None:
-    """Ten group votes and ten age votes per person to one apparent age, and how consistent they are.
+    """Ten group votes and ten age votes per person to one apparent age, and how consistent they
+    are.
 
     Example: humanquery data aggregate-votes votes.json --out ages.json
     """
-    from humanquery.data.votes import aggregate
+    from humanquery.data.check.votes import aggregate
 
     result = aggregate(votes, out)
-    typer.echo(json.dumps({name: value for name, value in result.items() if name != "people"}, indent=1))
+    typer.echo(
+        json.dumps({name: value for name, value in result.items() if name != "people"}, indent=1)
+    )
     typer.echo(out)

@@ -36,13 +36,14 @@ def draw(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A copy of the picture (RGB array or path) with these people painted on.
 
-    Large people are painted first, so that small ones stay visible; lines and letters grow with the picture and with each
-    person. Left joints are blue, right ones orange; joints that score up to `keypoint_threshold` are left out (they cannot be
-    seen, or nobody knows where they are). Labels say apparent gender and age (unless `attributes` is off) and the
-    score; where there is no room they are left out.
+    Large people are painted first, so that small ones stay visible; lines and letters grow with the
+    picture and with each person. Left joints are blue, right ones orange; joints that score up to
+    `keypoint_threshold` are left out (they cannot be seen, or nobody knows where they are). Labels
+    say apparent gender and age (unless `attributes` is off) and the score; where there is no room
+    they are left out.
     """
     if isinstance(image, str | Path):
-        from humanquery.data.images import read_image
+        from humanquery.media.images import read_image
 
         image = read_image(image)
     canvas = np.ascontiguousarray(image).copy()
@@ -101,7 +102,9 @@ def _paint_mask(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int
     part[inside] = (part[inside] * 0.62 + np.array(color) * 0.38).astype(np.uint8)
     rings, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     part = np.ascontiguousarray(part)
-    cv2.drawContours(part, rings, -1, color, max(1, round(max(canvas.shape[:2]) / 700)), cv2.LINE_AA)
+    cv2.drawContours(
+        part, rings, -1, color, max(1, round(max(canvas.shape[:2]) / 700)), cv2.LINE_AA
+    )
     canvas[window] = part
 
 
@@ -149,7 +152,9 @@ def label_of(persons: Persons, i: int, *, attributes: bool = True) -> str:
     return f"{said} · {float(persons.scores[i]):.2f}" if said else f"{float(persons.scores[i]):.2f}"
 
 
-def _paint_labels(canvas: np.ndarray, persons: Persons, order: list[int], attributes: bool) -> np.ndarray:
+def _paint_labels(
+    canvas: np.ndarray, persons: Persons, order: list[int], attributes: bool
+) -> np.ndarray:
     """Best scores first; a label goes above, into or below its box, or nowhere."""
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
@@ -172,7 +177,12 @@ def _paint_labels(canvas: np.ndarray, persons: Persons, order: list[int], attrib
         color = person_color(_identity(persons, i))
         pen.rectangle(place, fill=color)
         dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
-        pen.text((place[0] + 0.25 * size, place[1] + 0.05 * size), text, (0, 0, 0) if dark else (255, 255, 255), font)
+        pen.text(
+            (place[0] + 0.25 * size, place[1] + 0.05 * size),
+            text,
+            (0, 0, 0) if dark else (255, 255, 255),
+            font,
+        )
     return np.array(picture)
 
 
@@ -198,13 +208,15 @@ def draw_attention(
     points: Float[Tensor, "n s 2"],
     weights: Float[Tensor, "n s"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Where each person's query samples the picture: red dots with white rims, stronger with more weight (Figure A5 of the
-    HQNet paper)."""
+    """Where each person's query samples the picture: red dots with white rims, stronger with more
+    weight (Figure A5 of the HQNet paper)."""
     canvas = draw(image, persons, masks=False, keypoints=False, labels=False)
     radius = max(1, round(max(canvas.shape[:2]) / 200))
     for places, shares in zip(points.cpu(), weights.cpu(), strict=True):
         strength = (shares / shares.max().clamp(min=1e-6)).tolist()
-        for (x, y), share in sorted(zip(places.tolist(), strength, strict=True), key=lambda pair: pair[1]):
+        for (x, y), share in sorted(
+            zip(places.tolist(), strength, strict=True), key=lambda pair: pair[1]
+        ):
             _paint_dot(canvas, x, y, radius, 0.25 + 0.75 * share)
     return canvas
 
@@ -212,7 +224,9 @@ def draw_attention(
 def _paint_dot(canvas: np.ndarray, x: float, y: float, radius: int, strength: float) -> None:
     """`strength` 0..1 is how much the dot covers; places outside the picture are left out."""
     column, line, reach = int(x), int(y), 2 * radius + 2
-    window = np.s_[max(line - reach, 0) : line + reach + 1, max(column - reach, 0) : column + reach + 1]
+    window = np.s_[
+        max(line - reach, 0) : line + reach + 1, max(column - reach, 0) : column + reach + 1
+    ]
     part = canvas[window]
     if column < -reach or line < -reach or not part.size:
         return

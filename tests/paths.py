@@ -1,4 +1,5 @@
-"""Where data, oracle arrays and third-party weights lie, and marks that skip with a reason where they are absent."""
+"""Where data, oracle arrays and third-party weights lie, and marks that skip with a reason where
+they are absent."""
 
 import os
 from pathlib import Path
@@ -12,7 +13,9 @@ WEIGHTS = DATA.parent / "weights"
 
 
 def _needs(path: Path, what: str):
-    return pytest.mark.skipif(not path.is_dir(), reason=f"{what} not found at {path}; set HUMANQUERY_DATA")
+    return pytest.mark.skipif(
+        not path.is_dir(), reason=f"{what} not found at {path}; set HUMANQUERY_DATA"
+    )
 
 
 needs_data = _needs(DATA, "real photos and labels")

@@ -31,17 +31,17 @@ from benchmarks.people import (
     table,
     without_duplicates,
 )
-from humanquery.backbones import MoveNetBackbone, build
-from humanquery.backbones.movenet import MoveNetPoses
 from humanquery.core.affine import Affine2D
 from humanquery.core.batch import Batch, Meta, Sample
 from humanquery.core.errors import CheckpointError
 from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
 from humanquery.core.target import Target
-from humanquery.data.canvas import LetterboxConfig, letterbox_fixed
-from humanquery.data.images import read_image
-from humanquery.evaluation.coco import evaluate_predictions
+from humanquery.evaluation.coco_ap import evaluate_predictions
+from humanquery.experts import MoveNetBackbone, build
+from humanquery.experts.movenet import MoveNetPoses
+from humanquery.media.images import read_image
+from humanquery.media.letterbox import LetterboxConfig, letterbox_fixed
 from tests.paths import DATA, WEIGHTS, needs_data, needs_weights
 
 SIZE = (100, 100)
@@ -49,7 +49,9 @@ SIZE = (100, 100)
 
 def people(boxes, scores, **fields) -> Persons:
     boxes = torch.tensor(boxes, dtype=torch.float).reshape(-1, 4)
-    return Persons(image_size=SIZE, boxes=boxes, scores=torch.tensor(scores, dtype=torch.float), **fields)
+    return Persons(
+        image_size=SIZE, boxes=boxes, scores=torch.tensor(scores, dtype=torch.float), **fields
+    )
 
 
 def truth(boxes, ignore=None, gender=None, age=None) -> Target:
@@ -85,10 +87,15 @@ def test_a_person_painted_into_movenets_maps_is_read_back():
 
 def test_movenets_box_lengths_are_what_its_heads_say():
     torch.manual_seed(0)
-    backbone, images = build(MoveNetBackbone(width=0.35, heads=True)).eval(), torch.rand(1, 3, 64, 96)
+    backbone, images = (
+        build(MoveNetBackbone(width=0.35, heads=True)).eval(),
+        torch.rand(1, 3, 64, 96),
+    )
     told = {}
     for name in ("box_scale", "box_offset"):
-        backbone.people.heads[name].register_forward_hook(lambda _, __, out, name=name: told.update({name: out}))
+        backbone.people.heads[name].register_forward_hook(
+            lambda _, __, out, name=name: told.update({name: out})
+        )
     lengths = box_lengths(backbone.see(images).features[0])
     torch.testing.assert_close(lengths, torch.cat([told["box_scale"], told["box_offset"]], 1))
 
@@ -105,7 +112,9 @@ def test_peaks_are_cells_that_no_neighbour_exceeds_best_first():
 def test_a_joint_takes_weak_heat_nearby_before_strong_heat_far_away():
     heat = torch.zeros(1, 5, 40)
     heat[0, 2, 4], heat[0, 2, 35] = 0.3, 0.9
-    joints, scores = snapped(torch.tensor([[[5.0, 2.0]], [[30.0, 2.0]]]), heat, torch.zeros(1, 2, 5, 40))
+    joints, scores = snapped(
+        torch.tensor([[[5.0, 2.0]], [[30.0, 2.0]]]), heat, torch.zeros(1, 2, 5, 40)
+    )
     assert joints[:, 0].tolist() == [[4, 2], [35, 2]]
     assert scores[:, 0].tolist() == pytest.approx([0.3, 0.9])
     assert snapped(torch.zeros(0, 1, 2), heat, torch.zeros(1, 2, 5, 40))[0].shape == (0, 1, 2)
@@ -119,12 +128,16 @@ def test_boxes_go_back_to_the_picture_and_are_cut_there():
 def test_the_commonest_answer_is_the_one_that_is_right_most_often():
     told = [
         truth([[0, 0, 9, 9]] * 2, gender=[1.0, 1.0], age=[[30.0, 30.0], [20.0, 30.0]]),
-        truth([[0, 0, 9, 9]] * 2, [False, True], gender=[0.0, 0.0], age=[[70.0, 70.0], [70.0, 70.0]]),
+        truth(
+            [[0, 0, 9, 9]] * 2, [False, True], gender=[0.0, 0.0], age=[[70.0, 70.0], [70.0, 70.0]]
+        ),
     ]
     answer = commonest(told)
     assert answer.gender == 1
     assert abs(answer.age - 25) < 10 and abs(answer.age - 30) < 10
-    assert commonest([truth([[0, 0, 9, 9]] * 2, age=[[31.0, 45.0], [40.0, 50.0]])]) == Answer(0.0, 43.0)
+    assert commonest([truth([[0, 0, 9, 9]] * 2, age=[[31.0, 45.0], [40.0, 50.0]])]) == Answer(
+        0.0, 43.0
+    )
     same = answered(people([[0, 0, 9, 9]] * 2, [0.5, 0.4]), answer)
     assert same.gender.tolist() == [1, 1] and same.age.tolist() == [answer.age] * 2
     whole = WholePicture(answer).predict(_batch())[0]
@@ -134,7 +147,9 @@ def test_the_commonest_answer_is_the_one_that_is_right_most_often():
 def test_the_row_of_the_commonest_answer_has_the_boxes_of_another():
     of_train = {"people": Answer(0.0, 25.0), "peta": Answer(1.0, 28.0), "faces": Answer(0.0, 40.0)}
     told = truth([[10, 10, 50, 50]] * 1, gender=[0.0], age=[[30.0, 30.0]])
-    row = judge_commonest(of_train, [told], [people([[10, 10, 50, 50]], [0.9])], {"peta": [crop(), crop(gender=0.0)]})
+    row = judge_commonest(
+        of_train, [told], [people([[10, 10, 50, 50]], [0.9])], {"peta": [crop(), crop(gender=0.0)]}
+    )
     names = ("box AP", "gender AP", "Age-10 AP", "gender right", "age in ten")
     assert [row["columns"][name] for name in names] == pytest.approx([1.0] * 5)
     assert row["peta"]["gender_right"] == 0.5 and row["peta"]["age_right"] == 1
@@ -151,11 +166,15 @@ class Fixed:
 
 
 def _batch() -> Batch:
-    return Batch(torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32, dtype=torch.bool), [Meta(SIZE, (32, 32))])
+    return Batch(
+        torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32, dtype=torch.bool), [Meta(SIZE, (32, 32))]
+    )
 
 
 def test_who_is_remembered_has_no_pixels():
-    finder = Remembering(Fixed(people([[0, 0, 9, 9]], [0.5], masks=torch.zeros(1, *SIZE, dtype=torch.bool))))
+    finder = Remembering(
+        Fixed(people([[0, 0, 9, 9]], [0.5], masks=torch.zeros(1, *SIZE, dtype=torch.bool)))
+    )
     assert finder.predict(_batch())[0].masks is not None
     assert finder.found[0].masks is None and len(finder.found) == 1
 
@@ -221,12 +240,16 @@ def test_a_crop_in_which_nobody_is_found_counts_as_wrong():
     scores = crop_scores(Finder(), crops, LetterboxConfig(64, 64))
     assert scores["crops"] == 4 and scores["found"] == 0.75
     assert scores["gender_right"] == pytest.approx(0.5)  # one is male, one is not found
-    assert scores["age_right"] == pytest.approx(0.5)  # 30.4 years are 30: in 16 to 30, not in 31 to 45
+    assert scores["age_right"] == pytest.approx(
+        0.5
+    )  # 30.4 years are 30: in 16 to 30, not in 31 to 45
     assert scores["age_mean_error"] == pytest.approx(1 / 3)
 
 
 def test_a_finder_without_attributes_has_no_scores_on_crops():
-    assert crop_scores(Fixed(people([[0, 0, 9, 9]], [0.5])), [crop()], LetterboxConfig(64, 64)) == {}
+    assert (
+        crop_scores(Fixed(people([[0, 0, 9, 9]], [0.5])), [crop()], LetterboxConfig(64, 64)) == {}
+    )
 
 
 def test_score_reliability_counts_one_hit_per_person_and_skips_ignored_regions():
@@ -249,9 +272,19 @@ def test_duplicates_cost_box_ap_that_suppression_gives_back():
 
 def test_the_table_shows_a_dash_for_what_a_system_does_not_give():
     report = evaluate_predictions([(truth([[10, 10, 50, 50]]), people([[10, 10, 50, 50]], [0.9]))])
-    row = {"name": "A", "parameters": 1234, "file_mb": 2.5, "seconds_per_picture": 0.25, "columns": columns(report)}
+    row = {
+        "name": "A",
+        "parameters": 1234,
+        "file_mb": 2.5,
+        "seconds_per_picture": 0.25,
+        "columns": columns(report),
+    }
     lines = {line[:20].strip(): line[20:].split() for line in table([row]).splitlines()}
-    assert lines["box AP"] == ["100.0"] and lines["mask AP"] == ["-"] and lines["peta gender_right"] == ["-"]
+    assert (
+        lines["box AP"] == ["100.0"]
+        and lines["mask AP"] == ["-"]
+        and lines["peta gender_right"] == ["-"]
+    )
     assert lines["parameters"] == ["1,234"] and lines["seconds_per_picture"] == ["0.250"]
 
 

@@ -10,7 +10,7 @@ from benchmarks.tracking_crowds import CROWDS, crowds, seen
 from benchmarks.tracking_queries import cell, same_person
 from benchmarks.video import StandIn, film, memory
 from humanquery.core.target import Target
-from humanquery.predict.pictures import Looker
+from humanquery.predict.base import BasePredictor
 from humanquery.tracking import TrackConfig
 from tests.tracking.people import SIZE, walkers
 
@@ -40,7 +40,9 @@ def test_whoever_is_found_as_he_is_is_followed_without_a_switch():
     for by_clip in scores.values():
         assert by_clip["combined"] == dataclasses.replace(by_clip["walk"])
         assert by_clip["walk"].idf1 == 1 and by_clip["walk"].switches == 0
-    assert "| walk | motion only | 1.000 | 1.000 | 1.000 | 1.000 | 0 |" in quality.show("title", scores)
+    assert "| walk | motion only | 1.000 | 1.000 | 1.000 | 1.000 | 0 |" in quality.show(
+        "title", scores
+    )
 
 
 def test_noisy_truth_is_the_same_every_time_misses_some_and_invents_some():
@@ -61,18 +63,23 @@ def test_queries_that_tell_people_apart_score_one_and_exchanged_ones_zero():
 
 
 def test_what_a_model_found_is_kept_for_the_next_run(tmp_path):
-    class Kept(Looker):
+    class Kept(BasePredictor):
         default_score, asked = 0.4, 0
 
         def predict_many(self, pictures, *, score, tasks):
             self.asked += 1
-            return iter([walkers([(100, 100)], [0], scores=[0.3])[: len(list(pictures))], walkers([], [])])
+            return iter(
+                [walkers([(100, 100)], [0], scores=[0.3])[: len(list(pictures))], walkers([], [])]
+            )
 
     looker = Kept()
     for _ in range(2):
         model = quality.Model(looker, tmp_path / "kept")
         first, second = model.looked_at("clip", lambda: [1])
-        assert first.embeddings.tolist() == walkers([(0, 0)], [0]).embeddings.tolist() and len(second) == 0
+        assert (
+            first.embeddings.tolist() == walkers([(0, 0)], [0]).embeddings.tolist()
+            and len(second) == 0
+        )
         assert first.skeleton.name == "coco17" and first.masks is None
     assert looker.asked == 1
     assert len(quality.Model(looker).looked_at("clip", lambda: [1])) == 2 and looker.asked == 2

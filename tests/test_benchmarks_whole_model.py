@@ -10,7 +10,9 @@ from benchmarks import whole_model
 
 def test_cases_run_in_turns_and_once_more_to_warm_up():
     calls = []
-    seconds = whole_model.in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    seconds = whole_model.in_turns(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3
+    )
     assert calls.count("a") == calls.count("b") == 4
     assert all(sorted(calls[2 + 2 * i : 4 + 2 * i]) == ["a", "b"] for i in range(3))
     assert {len(times) for kinds in seconds.values() for times in kinds.values()} == {3}
@@ -18,7 +20,10 @@ def test_cases_run_in_turns_and_once_more_to_warm_up():
 
 def test_ratios_are_of_the_same_round():
     """Round two is ten times slower for everybody, which the ratio does not see."""
-    seconds = {"a": {"cpu": [1.0, 10.0, 1.0], "clock": [1.0] * 3}, "b": {"cpu": [2.0, 20.0, 3.0], "clock": [2.0] * 3}}
+    seconds = {
+        "a": {"cpu": [1.0, 10.0, 1.0], "clock": [1.0] * 3},
+        "b": {"cpu": [2.0, 20.0, 3.0], "clock": [2.0] * 3},
+    }
     rows = whole_model.compared(seconds, "a")
     assert rows["a"]["ratio"] == 1.0
     assert (rows["b"]["ratio"], rows["b"]["quartiles"], rows["b"]["cpu"]) == (2.0, [2.0, 2.5], 3.0)
@@ -43,8 +48,28 @@ def test_generated_pictures_have_the_asked_side():
 @pytest.mark.slow
 def test_the_parts_run_and_are_written(tmp_path, monkeypatch):
     out = tmp_path / "whole.json"
-    asked = ["x", "--model", "hqnet_tiny_scenes", "--side", "96", "--rounds", "1", "--out", str(out)]
-    asked += ["--parts", "tasks", "people", "batches", "sizes", "--models", "hqnet_tiny_scenes", "--sides", "96"]
+    asked = [
+        "x",
+        "--model",
+        "hqnet_tiny_scenes",
+        "--side",
+        "96",
+        "--rounds",
+        "1",
+        "--out",
+        str(out),
+    ]
+    asked += [
+        "--parts",
+        "tasks",
+        "people",
+        "batches",
+        "sizes",
+        "--models",
+        "hqnet_tiny_scenes",
+        "--sides",
+        "96",
+    ]
     monkeypatch.setattr("sys.argv", asked)
     threads = torch.get_num_threads()
     try:
@@ -52,5 +77,14 @@ def test_the_parts_run_and_are_written(tmp_path, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     written = json.loads(out.read_text())
-    assert set(written["parts"]) == {"tasks", "people", "batches", "sizes"} and "commit" in written["machine"]
-    assert set(written["parts"]["tasks"]) == {"detection", "+ masks", "+ keypoints", "+ attributes", "everything"}
+    assert (
+        set(written["parts"]) == {"tasks", "people", "batches", "sizes"}
+        and "commit" in written["machine"]
+    )
+    assert set(written["parts"]["tasks"]) == {
+        "detection",
+        "+ masks",
+        "+ keypoints",
+        "+ attributes",
+        "everything",
+    }

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from humanquery import cli
-from humanquery.data.images import write_image
-from humanquery.data.video_write import VideoWriter
+from humanquery.media.images import write_image
+from humanquery.media.video_writer import VideoWriter
 from humanquery.predict import Predictor
 from tests.predict.fake import FakeSystem
 
@@ -33,7 +33,9 @@ def test_help_is_fast_and_does_not_import_torch():
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "predict" in done.stdout and time.monotonic() - start < 60
 
@@ -83,7 +85,9 @@ def test_a_mistyped_verb_gets_the_nearest(monkeypatch, capsys):
 
 
 def test_errors_for_people_are_one_message_without_a_traceback(monkeypatch, capsys):
-    code, said = run_main(monkeypatch, capsys, "train", "--recipe", "hqnet_tiny_scene", "--out", "nowhere")
+    code, said = run_main(
+        monkeypatch, capsys, "train", "--recipe", "hqnet_tiny_scene", "--out", "nowhere"
+    )
     assert code == 2 and "Did you mean 'hqnet_tiny_scenes'" in said and "Traceback" not in said
     code, said = run_main(
         monkeypatch,
@@ -103,12 +107,23 @@ def test_errors_for_people_are_one_message_without_a_traceback(monkeypatch, caps
 
 def test_predict_writes_results_and_its_exit_code_tells_of_broken_files(fake_model, tmp_path):
     write_image(tmp_path / "in" / "a.png", np.zeros((30, 40, 3), np.uint8))
-    done = runner.invoke(cli.app, ["predict", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--score", "0.1"])
+    done = runner.invoke(
+        cli.app, ["predict", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--score", "0.1"]
+    )
     assert done.exit_code == 0 and "2 people in 1 pictures" in done.output
     assert (tmp_path / "out" / "a.jpg").is_file()
     (tmp_path / "in" / "b.png").write_text("")
     done = runner.invoke(
-        cli.app, ["predict", str(tmp_path / "in"), "--out", str(tmp_path / "o2"), "--no-attributes", "--tasks", "box"]
+        cli.app,
+        [
+            "predict",
+            str(tmp_path / "in"),
+            "--out",
+            str(tmp_path / "o2"),
+            "--no-attributes",
+            "--tasks",
+            "box",
+        ],
     )
     assert done.exit_code == 1 and "b.png" in done.output
     person = json.loads((tmp_path / "o2" / "a.json").read_text())["persons"][0]
@@ -123,7 +138,9 @@ def test_videos_are_followed_by_both_verbs(fake_model, tmp_path):
     done = runner.invoke(cli.app, ["predict", str(clip), "--out", str(tmp_path / "p")])
     assert done.exit_code == 0 and "in 5 frames" in done.output
     assert (tmp_path / "p" / "clip" / "tracked.mp4").is_file()
-    done = runner.invoke(cli.app, ["track", str(clip), "--out", str(tmp_path / "t"), "--save", "mot", "--smooth"])
+    done = runner.invoke(
+        cli.app, ["track", str(clip), "--out", str(tmp_path / "t"), "--save", "mot", "--smooth"]
+    )
     assert done.exit_code == 0 and "1 people in 5 frames" in done.output
     assert len((tmp_path / "t" / "tracks.txt").read_text().splitlines()) == 5
 
@@ -137,11 +154,21 @@ def test_options_hold_for_videos_too_and_a_broken_one_stops_nothing(fake_model, 
     sources = [str(tmp_path / name) for name in ("bad.mp4", "a/clip.mp4", "b/clip.mp4", "p.png")]
     options = ["--tasks", "box", "--score", "0.95", "--no-pictures", "--out", str(tmp_path / "o")]
     done = runner.invoke(cli.app, ["predict", *sources, *options])
-    assert done.exit_code == 1 and "bad.mp4" in done.output and "0 people in 1 pictures" in done.output
-    said = sorted(p.relative_to(tmp_path / "o").as_posix() for p in (tmp_path / "o").rglob("tracks.jsonl"))
-    assert len(said) == 2 and not list((tmp_path / "o").rglob("*.mp4"))  # neither overwrote the other
-    assert json.loads((tmp_path / "o" / said[0]).read_text())["persons"] == []  # nobody is that sure
-    runner.invoke(cli.app, ["predict", sources[1], "--tasks", "box", "--out", str(tmp_path / "box")])
+    assert (
+        done.exit_code == 1 and "bad.mp4" in done.output and "0 people in 1 pictures" in done.output
+    )
+    said = sorted(
+        p.relative_to(tmp_path / "o").as_posix() for p in (tmp_path / "o").rglob("tracks.jsonl")
+    )
+    assert len(said) == 2 and not list(
+        (tmp_path / "o").rglob("*.mp4")
+    )  # neither overwrote the other
+    assert (
+        json.loads((tmp_path / "o" / said[0]).read_text())["persons"] == []
+    )  # nobody is that sure
+    runner.invoke(
+        cli.app, ["predict", sources[1], "--tasks", "box", "--out", str(tmp_path / "box")]
+    )
     (line,) = (tmp_path / "box" / "clip" / "tracks.jsonl").read_text().splitlines()
     assert set(json.loads(line)["persons"][0]) == {"box", "score", "track_id"}
 
@@ -159,24 +186,41 @@ def test_recipes_are_listed_with_their_first_line():
 
 
 def test_generated_scenes_become_files_that_the_doctor_finds_sound(tmp_path):
-    made = runner.invoke(cli.app, ["data", "generate", "--count", "3", "--out", str(tmp_path), "--kind", "easy"])
+    made = runner.invoke(
+        cli.app, ["data", "generate", "--count", "3", "--out", str(tmp_path), "--kind", "easy"]
+    )
     assert made.exit_code == 0 and len(list((tmp_path / "images").iterdir())) == 3
     truth = json.loads((tmp_path / "annotations.json").read_text())
     assert len(truth["images"]) == 3 and truth["annotations"]
     checked = runner.invoke(
-        cli.app, ["data", "check", str(tmp_path / "annotations.json"), "--images", str(tmp_path / "images")]
+        cli.app,
+        ["data", "check", str(tmp_path / "annotations.json"), "--images", str(tmp_path / "images")],
     )
     assert checked.exit_code == 0, checked.output
 
 
 def test_a_results_file_is_scored_against_its_truth(tmp_path):
-    runner.invoke(cli.app, ["data", "generate", "--count", "2", "--out", str(tmp_path), "--kind", "easy"])
+    runner.invoke(
+        cli.app, ["data", "generate", "--count", "2", "--out", str(tmp_path), "--kind", "easy"]
+    )
     truth = json.loads((tmp_path / "annotations.json").read_text())
     rows = [
-        {"image_id": a["image_id"], "category_id": 1, "bbox": a["bbox"], "score": 0.9, "keypoints": a["keypoints"]}
+        {
+            "image_id": a["image_id"],
+            "category_id": 1,
+            "bbox": a["bbox"],
+            "score": 0.9,
+            "keypoints": a["keypoints"],
+        }
         for a in truth["annotations"]
     ]
     (tmp_path / "found.json").write_text(json.dumps(rows))
-    arguments = ["evaluate", "--data", str(tmp_path / "annotations.json"), "--results", str(tmp_path / "found.json")]
+    arguments = [
+        "evaluate",
+        "--data",
+        str(tmp_path / "annotations.json"),
+        "--results",
+        str(tmp_path / "found.json"),
+    ]
     said = runner.invoke(cli.app, [*arguments, "--out", str(tmp_path / "report.json")])
     assert said.exit_code == 0 and (tmp_path / "report.json").is_file()

@@ -15,7 +15,9 @@ def test_every_function_and_test_of_the_equations_page_exists():
     missing = []
     for file, name in names:
         path = ROOT / file if file.startswith("tests/") else ROOT / "humanquery" / file
-        if not path.exists() or not re.search(rf"^(def|class) {name}\b", path.read_text(), re.MULTILINE):
+        if not path.exists() or not re.search(
+            rf"^(def|class) {name}\b", path.read_text(), re.MULTILINE
+        ):
             missing.append(f"{file}::{name}")
     assert not missing, missing
 

@@ -30,7 +30,9 @@ def test_any_size_can_be_painted(size):
 
 
 def test_boxes_outside_the_picture_do_no_harm():
-    outside = people((50, 50)).replace(boxes=torch.tensor([[-90.0, -90, -20, -20], [60, 60, 900, 900]]))
+    outside = people((50, 50)).replace(
+        boxes=torch.tensor([[-90.0, -90, -20, -20], [60, 60, 900, 900]])
+    )
     assert draw(grey(50, 50), outside).shape == (50, 50, 3)
 
 
@@ -53,7 +55,9 @@ def test_labels_tell_apparent_gender_age_and_score_unless_switched_off():
 
 
 def test_parts_can_be_left_out():
-    nothing = draw(grey(60, 60), people((60, 60)), masks=False, boxes=False, keypoints=False, labels=False)
+    nothing = draw(
+        grey(60, 60), people((60, 60)), masks=False, boxes=False, keypoints=False, labels=False
+    )
     assert (nothing == 128).all()
 
 
@@ -79,7 +83,10 @@ def test_a_label_never_hides_more_than_its_person():
 
 def test_colours_follow_the_identity_and_differ_between_neighbours():
     assert person_color(3) == person_color(3)
-    apart = [sum(abs(a - b) for a, b in zip(person_color(i), person_color(i + 1), strict=True)) for i in range(20)]
+    apart = [
+        sum(abs(a - b) for a, b in zip(person_color(i), person_color(i + 1), strict=True))
+        for i in range(20)
+    ]
     assert min(apart) > 80
 
 

@@ -7,35 +7,37 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "humanquery"
 RANKS = {"core": 0}
-RANKS |= dict.fromkeys(["ops", "nn", "losses", "data", "evaluation", "tracking", "draw"], 1)
-RANKS |= dict.fromkeys(["backbones", "engine"], 2)
+RANKS |= dict.fromkeys(
+    ["ops", "nn", "losses", "media", "data", "evaluation", "tracking", "draw"], 1
+)
+RANKS |= dict.fromkeys(["backbones", "experts", "engine"], 2)
 RANKS |= {
     "tasks": 3,
     "models": 4,
     "predict": 5,
     "export": 5,
     "recipes": 6,
-    "show": 7,
-    "demo": 7,
-    "cli": 7,
-    "cli_data": 7,
-    "serve": 7,
-    "__main__": 8,
+    "commands": 7,
+    "cli": 8,
+    "cli_data": 8,
+    "serve": 8,
+    "__main__": 9,
 }
 SIBLINGS = [
-    ("losses", "ops"),
+    ("data", "media"),
+    ("draw", "media"),
+    ("experts", "backbones"),
     ("export", "predict"),
     ("losses", "nn"),
+    ("losses", "ops"),
     ("nn", "ops"),
     ("cli", "cli_data"),
-    ("cli", "show"),
-    ("cli", "demo"),
     ("cli", "serve"),
 ]
 """of the same rank, yet the first may import the second"""
-ALLOWED = {("core/persons.py", "draw"), ("core/masks.py", "ops"), ("draw.py", "data")}
-"""`Persons.draw` opens the painter when it is called, masks look for their coder in C when they are coded, and the painter
-opens a picture given by its path"""
+ALLOWED = {("core/persons.py", "draw"), ("core/masks.py", "ops")}
+"""`Persons.draw` opens the painter when it is called, masks look for their coder in C when they
+are coded"""
 FORBIDDEN_NAMES = {"utils", "util", "misc", "common", "helpers", "helper"}
 MAX_LINES = 600
 
@@ -50,11 +52,17 @@ def _imported(tree: ast.AST, file: Path) -> set[tuple[int, str]]:
             found |= {(node.lineno, alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level:
             here = ["humanquery", *file.relative_to(PACKAGE).parts[:-1]]
-            base = here[: len(here) - node.level + 1] + (node.module.split(".") if node.module else [])
+            base = here[: len(here) - node.level + 1] + (
+                node.module.split(".") if node.module else []
+            )
             found |= {(node.lineno, ".".join([*base, alias.name])) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= {(node.lineno, f"{node.module}.{alias.name}") for alias in node.names}
-    return {(line, name.removeprefix("humanquery.")) for line, name in found if name.startswith("humanquery.")}
+    return {
+        (line, name.removeprefix("humanquery."))
+        for line, name in found
+        if name.startswith("humanquery.")
+    }
 
 
 def _folder(parts: tuple[str, ...]) -> str:
@@ -75,12 +83,20 @@ def broken_imports(file: Path, text: str) -> list[str]:
         if target == "__version__":
             continue
         if target not in RANKS:  # a name of humanquery/__init__.py
-            broken.append(f"{place}:{line} imports humanquery.{target}, which is no folder of the package")
+            broken.append(
+                f"{place}:{line} imports humanquery.{target}, which is no folder of the package"
+            )
         elif home == target == "models":
             model, other = place.parts[1], (module.split(".") + [""])[1]
-            if len(place.parts) > 2 and model != other:  # files beside the folders may look into all of them
-                broken.append(f"{place}:{line} imports models.{other}: models do not import each other")
-        elif home != target and RANKS[target] >= RANKS[home] and (str(place), target) not in ALLOWED:
+            if (
+                len(place.parts) > 2 and model != other
+            ):  # files beside the folders may look into all of them
+                broken.append(
+                    f"{place}:{line} imports models.{other}: models do not import each other"
+                )
+        elif (
+            home != target and RANKS[target] >= RANKS[home] and (str(place), target) not in ALLOWED
+        ):
             if (home, target) not in SIBLINGS:
                 broken.append(
                     f"{place}:{line} (rank {RANKS[home]}) imports {module} (rank {RANKS[target]}); "
@@ -99,13 +115,37 @@ def test_every_file_imports_only_from_below():
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("core/boxes.py", "from humanquery.ops import deform", "core/boxes.py:1 .rank 0. imports ops.deform .rank 1."),
-        ("data/coco.py", "from humanquery.evaluation.coco import ap", "imports evaluation.coco.ap"),
-        ("evaluation/coco.py", "def f():\n    import humanquery.data.coco", "coco.py:2 .rank 1. imports data.coco"),
-        ("engine/loop.py", "from humanquery.models.hqnet import HQNet", "imports models.hqnet.HQNet"),
-        ("models/path/net.py", "from humanquery.models.hqnet.model import x", "models do not import each other"),
+        (
+            "core/boxes.py",
+            "from humanquery.ops import deform",
+            "core/boxes.py:1 .rank 0. imports ops.deform .rank 1.",
+        ),
+        (
+            "data/readers/coco.py",
+            "from humanquery.evaluation.coco_ap import ap",
+            "imports evaluation.coco.ap",
+        ),
+        (
+            "evaluation/coco.py",
+            "def f():\n    import humanquery.data.readers.coco",
+            "coco.py:2 .rank 1. imports data.readers.coco",
+        ),
+        (
+            "engine/loop.py",
+            "from humanquery.models.hqnet import HQNet",
+            "imports models.hqnet.HQNet",
+        ),
+        (
+            "models/path/net.py",
+            "from humanquery.models.hqnet.model import x",
+            "models do not import each other",
+        ),
         ("models/path/net.py", "from ..hqnet import model", "models do not import each other"),
-        ("losses/people.py", "from humanquery import load", "imports humanquery.load, which is no folder"),
+        (
+            "losses/people.py",
+            "from humanquery import load",
+            "imports humanquery.load, which is no folder",
+        ),
         ("new/file.py", "", "'new' has no rank"),
     ],
 )
@@ -135,10 +175,16 @@ def test_no_file_is_named_after_nothing():
 
 
 def test_every_file_can_be_read_in_one_sitting():
-    long = {str(f.relative_to(PACKAGE)): n for f in FILES if (n := len(f.read_text().splitlines())) > MAX_LINES}
+    long = {
+        str(f.relative_to(PACKAGE)): n
+        for f in FILES
+        if (n := len(f.read_text().splitlines())) > MAX_LINES
+    }
     assert not long, f"more than {MAX_LINES} lines: {long}"
 
 
 def test_annotations_are_not_turned_into_strings():
     late = [f.name for f in FILES if "from __future__ import annotations" in f.read_text()]
-    assert not late, f"{late}: shapes in signatures are checked at run time in the tests; keep annotations real"
+    assert not late, (
+        f"{late}: shapes in signatures are checked at run time in the tests; keep annotations real"
+    )

@@ -8,7 +8,9 @@ import humanquery
 
 def test_importing_the_package_does_not_import_torch():
     code = "import humanquery, sys; print(humanquery.__version__, 'torch' in sys.modules, 'cv2' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert out.split() == [humanquery.__version__, "False", "False"]
 
 
@@ -17,7 +19,11 @@ def test_the_names_at_the_door_lead_to_their_homes():
     from humanquery.core.skeleton import Skeleton
     from humanquery.core.target import Target
 
-    assert (humanquery.Persons, humanquery.Target, humanquery.Skeleton) == (Persons, Target, Skeleton)
+    assert (humanquery.Persons, humanquery.Target, humanquery.Skeleton) == (
+        Persons,
+        Target,
+        Skeleton,
+    )
     assert {"load", "Persons"} <= set(humanquery.__all__) & set(dir(humanquery))
 
 

@@ -18,9 +18,16 @@ class MappedLevel(nn.Module):
 
 
 class ChannelMapper(nn.Module):
-    """C2..C5 to P2..P5 by 1×1 convolutions; further levels by 3×3 convolutions of stride 2, the first on C5 itself."""
+    """C2..C5 to P2..P5 by 1×1 convolutions; further levels by 3×3 convolutions of stride 2, the
+    first on C5 itself."""
 
-    def __init__(self, in_channels: tuple[int, ...], out_channels: int, groups: int = 32, extra_levels: int = 1):
+    def __init__(
+        self,
+        in_channels: tuple[int, ...],
+        out_channels: int,
+        groups: int = 32,
+        extra_levels: int = 1,
+    ):
         super().__init__()
         self.levels = nn.ModuleList(MappedLevel(c, out_channels, 1, 1, groups) for c in in_channels)
         widths = [in_channels[-1], *[out_channels] * extra_levels][:extra_levels]

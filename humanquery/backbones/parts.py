@@ -17,8 +17,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Backbone(nn.Module):
     """b×3×h×w normalised pictures to four maps C2..C5 of strides 4, 8, 16, 32 (sides rounded up).
 
-    `channels` are the maps' widths; `mean` and `std` the normalisation (RGB, 0..1) that the model applies before.
-    With `frozen_norm`, batch norms stay in eval mode with fixed weights, also after `train()`.
+    `channels` are the maps' widths; `mean` and `std` the normalisation (RGB, 0..1) that the model
+    applies before. With `frozen_norm`, batch norms stay in eval mode with fixed weights, also after
+    `train()`.
     """
 
     channels: tuple[int, ...]
@@ -29,10 +30,14 @@ class Backbone(nn.Module):
     gives: tuple[str, ...] = ()
     """what `see` says about people: "person", "keypoints", "gender", "age" (`Sight`)"""
 
-    def see(self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None) -> Sight:
-        """The maps, and what a backbone that was trained on people says about them. Sides are multiples of 32 there.
+    def see(
+        self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None
+    ) -> Sight:
+        """The maps, and what a backbone that was trained on people says about them. Sides are
+        multiples of 32 there.
 
-        `finer`: the same pictures at a whole multiple of their size, for backbones that look closer at people.
+        `finer`: the same pictures at a whole multiple of their size, for backbones that look closer
+        at people.
         """
         return Sight(self(images))
 
@@ -66,26 +71,34 @@ def freeze(modules: list[nn.Module]) -> None:
 
 
 def read_tensors(path: str) -> dict[str, Tensor]:
-    """Tensors of a local .safetensors in float32; a file that cannot be read raises CheckpointError."""
+    """Tensors of a local .safetensors in float32; a file that cannot be read raises
+    CheckpointError."""
     if not Path(path).is_file():
-        raise CheckpointError(f"backbone weights {path}: no such file; expected a local .safetensors")
+        raise CheckpointError(
+            f"backbone weights {path}: no such file; expected a local .safetensors"
+        )
     try:
         tensors = load_file(path)
     except SafetensorError as problem:
-        raise CheckpointError(f"backbone weights {path}: not a readable .safetensors file ({problem})") from None
+        raise CheckpointError(
+            f"backbone weights {path}: not a readable .safetensors file ({problem})"
+        ) from None
     return {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], path: str) -> None:
-    """Loads strictly; names and shapes that do not fit raise CheckpointError. Counters of batch norms may be absent."""
+    """Loads strictly; names and shapes that do not fit raise CheckpointError. Counters of batch
+    norms may be absent."""
     own = {n: t for n, t in module.state_dict().items() if not n.endswith("num_batches_tracked")}
     tensors = {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     misshapen = sorted(n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape)
     if missing or extra or misshapen:
         raise CheckpointError(
-            f"backbone weights {path} do not fit {type(module).__name__}: {len(missing)} missing {missing[:3]}, "
-            f"{len(extra)} unexpected {extra[:3]}, {len(misshapen)} of another shape {misshapen[:3]}"
+            f"backbone weights {path} do not fit {type(module).__name__}: {len(missing)} missing "
+            f"{missing[:3]}, "
+            f"{len(extra)} unexpected {extra[:3]}, {len(misshapen)} of another shape "
+            f"{misshapen[:3]}"
         )
     with torch.no_grad():
         for name, value in own.items():

@@ -1,4 +1,5 @@
-"""What a backbone sees: feature maps, and, where it was trained to find people, what it already says about them."""
+"""What a backbone sees: feature maps, and, where it was trained to find people, what it already
+says about them."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -30,14 +31,16 @@ def evidence_width(joints: int) -> int:
 class PoseMaps(Protocol):
     """Joints of whoever fills a box."""
 
-    def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q k 2"], Float[Tensor, "b q k"]]:
+    def in_boxes(
+        self, boxes: Float[Tensor, "b q 4"]
+    ) -> tuple[Float[Tensor, "b q k 2"], Float[Tensor, "b q k"]]:
         """Joints (px of the padded canvas, as the boxes) and how sure each is (0..1)."""
 
     def around(
         self, joints: Float[Tensor, "b n k 2"], sides: Float[Tensor, "b n 2"]
     ) -> Float[Tensor, "b n k evidence"]:
-        """What the joints' maps say about and around given places (px of the padded canvas) of people of given size, as
-        `evidence_width(k)` numbers of 0..1."""
+        """What the joints' maps say about and around given places (px of the padded canvas) of
+        people of given size, as `evidence_width(k)` numbers of 0..1."""
 
     def of(self, picture: int) -> "PoseMaps":
         """The maps of one picture, as a batch of one."""
@@ -47,7 +50,9 @@ class PoseMaps(Protocol):
 class AttributeMaps(Protocol):
     """Apparent gender and age of whoever fills a box."""
 
-    def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
+    def in_boxes(
+        self, boxes: Float[Tensor, "b q 4"]
+    ) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
         """Logit of label 1 (female), and logits of whole years from 0."""
 
     def of(self, picture: int) -> "AttributeMaps":
@@ -56,7 +61,8 @@ class AttributeMaps(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """Feature maps of strides 4, 8, 16, 32; the rest is None where the backbone only gives features."""
+    """Feature maps of strides 4, 8, 16, 32; the rest is None where the backbone only gives
+    features."""
 
     features: list[Float[Tensor, "b _c _h _w"]]
     boxes: DenseBoxes | None = None
@@ -64,8 +70,11 @@ class Sight:
     attributes: AttributeMaps | None = None
 
     def of(self, picture: int) -> "Sight":
-        """What is said about the joints, gender and age of people in one picture, as a batch of one."""
-        poses, attributes = (None if part is None else part.of(picture) for part in (self.poses, self.attributes))
+        """What is said about the joints, gender and age of people in one picture, as a batch of
+        one."""
+        poses, attributes = (
+            None if part is None else part.of(picture) for part in (self.poses, self.attributes)
+        )
         return Sight([], poses=poses, attributes=attributes)
 
     def without_features(self) -> "Sight":

@@ -16,8 +16,9 @@ STRIDES = (4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class TimmBackbone:
-    """A timm model by name. `pretrained` fetches timm's weights from the hub; `weights` reads a local .safetensors (timm's
-    names, or torchvision's `features.` names for MobileNetV2) instead. Defaults are the paper's ResNet-50."""
+    """A timm model by name. `pretrained` fetches timm's weights from the hub; `weights` reads a
+    local .safetensors (timm's names, or torchvision's `features.` names for MobileNetV2) instead.
+    Defaults are the paper's ResNet-50."""
 
     name: str = "resnet50"
     pretrained: bool = False
@@ -37,7 +38,9 @@ class TimmFeatures(Backbone):
         self.body = _create(config)
         info = self.body.feature_info
         if tuple(info.reduction()) != STRIDES:
-            raise ConfigError(f"backbone {config.name}: strides {info.reduction()}, expected {STRIDES}")
+            raise ConfigError(
+                f"backbone {config.name}: strides {info.reduction()}, expected {STRIDES}"
+            )
         self.channels = tuple(info.channels())
         self.mean, self.std = (tuple(self.body.pretrained_cfg[key]) for key in ("mean", "std"))
         self.windowed = "swin" in config.name
@@ -52,7 +55,9 @@ class TimmFeatures(Backbone):
     def _first_stages(self, count: int) -> list:
         """Modules up to and with the feature of stage `count`."""
         modules = dict(self.body.named_children())
-        last = self.body.feature_info.info[self.body.feature_info.out_indices[count - 1]]["module"].replace(".", "_")
+        last = self.body.feature_info.info[self.body.feature_info.out_indices[count - 1]][
+            "module"
+        ].replace(".", "_")
         names = list(modules)
         if last in names:
             return [modules[n] for n in names[: names.index(last) + 1]]
@@ -78,7 +83,9 @@ def _create(config: TimmBackbone):
         options.setdefault("strict_img_size", False)
     try:
         body = timm.create_model(config.name, pretrained=False, features_only=True, **options)
-        indices = [i for i, reduction in enumerate(body.feature_info.reduction()) if reduction in STRIDES]
+        indices = [
+            i for i, reduction in enumerate(body.feature_info.reduction()) if reduction in STRIDES
+        ]
         body = timm.create_model(
             config.name,
             pretrained=config.pretrained and not config.weights,
@@ -90,10 +97,17 @@ def _create(config: TimmBackbone):
         raise ConfigError(
             f"backbone {config.name!r} cannot be built by timm: {problem}; see timm.list_models()"
         ) from None
-    except OSError as problem:  # the hub client raises OSError and its subclasses when it cannot be reached
+    except (
+        OSError
+    ) as problem:  # the hub client raises OSError and its subclasses when it cannot be reached
         raise _no_hub(config.name, problem) from None
     except Exception as problem:
-        if type(problem).__module__.split(".")[0] in ("huggingface_hub", "requests", "httpx", "urllib"):
+        if type(problem).__module__.split(".")[0] in (
+            "huggingface_hub",
+            "requests",
+            "httpx",
+            "urllib",
+        ):
             raise _no_hub(config.name, problem) from None
         raise
     return body
@@ -101,15 +115,20 @@ def _create(config: TimmBackbone):
 
 def _no_hub(name: str, problem: Exception) -> CheckpointError:
     return CheckpointError(
-        f"backbone {name}: its pretrained weights could not be fetched from the hub ({type(problem).__name__}); "
-        "set backbone.weights to a local .safetensors, or backbone.pretrained=false to start from scratch"
+        f"backbone {name}: its pretrained weights could not be fetched from the hub "
+        f"({type(problem).__name__}); "
+        "set backbone.weights to a local .safetensors, or backbone.pretrained=false to start from "
+        "scratch"
     )
 
 
 def _timm_names(tensors: dict[str, Tensor], body) -> dict[str, Tensor]:
-    """Torchvision's MobileNetV2 names (`features.N...`) as timm's; other names stay. Classifier and head are dropped."""
+    """Torchvision's MobileNetV2 names (`features.N...`) as timm's; other names stay. Classifier and
+    head are dropped."""
     if any(name.startswith("features.") for name in tensors):
-        order = [n for n in tensors_in_torchvision_order(tensors) if not n.startswith("features.18.")]
+        order = [
+            n for n in tensors_in_torchvision_order(tensors) if not n.startswith("features.18.")
+        ]
         own = [n for n in body.state_dict() if not n.endswith("num_batches_tracked")]
         return dict(zip(own, (tensors[n] for n in order), strict=False))
     own = set(body.state_dict())
@@ -121,7 +140,8 @@ def _timm_names(tensors: dict[str, Tensor], body) -> dict[str, Tensor]:
 
 
 def tensors_in_torchvision_order(tensors: dict[str, Tensor]) -> list[str]:
-    """Layer by layer: both libraries build MobileNetV2 in the same order, with weight, bias, mean, variance per norm."""
+    """Layer by layer: both libraries build MobileNetV2 in the same order, with weight, bias, mean,
+    variance per norm."""
     kinds = {"weight": 0, "bias": 1, "running_mean": 2, "running_var": 3}
 
     def key(name: str) -> tuple:

@@ -25,8 +25,9 @@ class VitBackbone:
 
 
 class VitFeatures(Backbone):
-    """The last block's map, brought to strides 4, 8, 16, 32 by two, one and no transposed convolution, and a max-pool
-    (Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection", 2022)."""
+    """The last block's map, brought to strides 4, 8, 16, 32 by two, one and no transposed
+    convolution, and a max-pool (Li et al., "Exploring Plain Vision Transformer Backbones for Object
+    Detection", 2022)."""
 
     def __init__(self, config: VitBackbone):
         super().__init__()
@@ -39,12 +40,16 @@ class VitFeatures(Backbone):
         )
         if self.body.patch_embed.patch_size != (16, 16):
             raise ConfigError(
-                f"backbone {config.name}: patches of {self.body.patch_embed.patch_size}, expected 16 × 16"
+                f"backbone {config.name}: patches of {self.body.patch_embed.patch_size}, expected "
+                f"16 × 16"
             )
         self.mean, self.std = (tuple(self.body.pretrained_cfg[key]) for key in ("mean", "std"))
         dim = self.body.embed_dim
         self.up4 = nn.Sequential(
-            _double(dim, dim // 2), nn.GroupNorm(1, dim // 2), nn.GELU(), _double(dim // 2, dim // 4)
+            _double(dim, dim // 2),
+            nn.GroupNorm(1, dim // 2),
+            nn.GELU(),
+            _double(dim // 2, dim // 4),
         )
         self.up2 = _double(dim, dim // 2)
         self.channels = (dim // 4, dim // 2, dim, dim)
@@ -56,7 +61,9 @@ class VitFeatures(Backbone):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % 16, 0, -height % 16))
-        x = self.body.forward_intermediates(padded, indices=1, intermediates_only=True, norm=True)[-1]
+        x = self.body.forward_intermediates(padded, indices=1, intermediates_only=True, norm=True)[
+            -1
+        ]
         levels = [self.up4(x), self.up2(x), x, F.max_pool2d(x, 2, ceil_mode=True)]
         # the maps of the padded picture, cut to the cells that the picture reaches
         return [

@@ -1,7 +1,8 @@
 """What people are made of: PyTorch's tensors, or numpy's arrays where PyTorch is not installed.
 
-Exported models look at pictures without PyTorch, so `core` and what draws and writes people take both kinds. Modules that
-say `from humanquery.core.arrays import Tensor, torch` can be imported without PyTorch; only what they compute with it cannot.
+Exported models look at pictures without PyTorch, so `core` and what draws and writes people take
+both kinds. Modules that say `from humanquery.core.arrays import Tensor, torch` can be imported
+without PyTorch; only what they compute with it cannot.
 """
 
 import importlib.util
@@ -28,7 +29,8 @@ class _NoTorch:
 
     def __getattr__(self, name: str) -> Any:
         raise HumanQueryError(
-            f"this needs PyTorch (torch.{name}), which is not installed; pip install torch. Without it, exported models "
+            f"this needs PyTorch (torch.{name}), which is not installed; pip install torch. "
+            f"Without it, exported models "
             "(.onnx) find people in pictures, and nothing else works"
         )
 
@@ -56,8 +58,16 @@ def as_house(values: np.ndarray) -> Tensor:
 
 
 def stack(parts: Sequence[Tensor | np.ndarray], axis: int) -> Tensor | np.ndarray:
-    return np.stack(parts, axis) if isinstance(parts[0], np.ndarray) else torch.stack(list(parts), axis)
+    return (
+        np.stack(parts, axis)
+        if isinstance(parts[0], np.ndarray)
+        else torch.stack(list(parts), axis)
+    )
 
 
 def concatenate(parts: Sequence[Tensor | np.ndarray], axis: int = 0) -> Tensor | np.ndarray:
-    return np.concatenate(parts, axis) if isinstance(parts[0], np.ndarray) else torch.cat(list(parts), axis)
+    return (
+        np.concatenate(parts, axis)
+        if isinstance(parts[0], np.ndarray)
+        else torch.cat(list(parts), axis)
+    )

@@ -9,12 +9,13 @@ from jaxtyping import Bool, Float, UInt8
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.arrays import Tensor, torch
 from humanquery.core.target import Target
-from humanquery.core.transfer import sent
+from humanquery.core.transfer import to_device
 
 
 @dataclass(frozen=True)
 class Meta:
-    """Where a canvas came from. `canvas_size` is the valid (unpadded) part; `to_canvas` maps picture px to canvas px."""
+    """Where a canvas came from. `canvas_size` is the valid (unpadded) part; `to_canvas` maps
+    picture px to canvas px."""
 
     image_size: Size
     canvas_size: Size
@@ -36,29 +37,39 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images: RGB 0..1 (the model normalises), zero where padded; padding: True outside the valid canvas."""
+    """images: RGB 0..1 (the model normalises), zero where padded; padding: True outside the valid
+    canvas."""
 
     images: Float[Tensor, "b 3 h w"]
     padding: Bool[Tensor, "b h w"]
     metas: list[Meta]
     targets: list[Target] | None = None
     finer: Float[Tensor, "b 3 H W"] | None = None
-    """the same pictures at a whole multiple of this size, for whatever looks closer at people; the rest is as `images`"""
+    """the same pictures at a whole multiple of this size, for whatever looks closer at people; the
+    rest is as `images`"""
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device) -> "Batch":
-        """Pictures and padding on `device`. Targets stay on the host, where a system may ask how many people there are and
-        who has which label without waiting for the device; it sends on what it needs."""
-        finer = None if self.finer is None else sent(self.finer, device)
-        return replace(self, images=sent(self.images, device), padding=sent(self.padding, device), finer=finer)
+        """Pictures and padding on `device`. Targets stay on the host, where a system may ask how
+        many people there are and who has which label without waiting for the device; it sends on
+        what it needs."""
+        finer = None if self.finer is None else to_device(self.finer, device)
+        return replace(
+            self,
+            images=to_device(self.images, device),
+            padding=to_device(self.padding, device),
+            finer=finer,
+        )
 
     @staticmethod
     def collate(samples: Sequence[Sample], divisor: int = 1) -> "Batch":
-        """Pads right and bottom with zeros to the largest canvas, sides rounded up to a multiple of `divisor`.
+        """Pads right and bottom with zeros to the largest canvas, sides rounded up to a multiple of
+        `divisor`.
 
-        No samples, truth or a finer picture for only some of them, or finer pictures of different multiples raise ValueError.
+        No samples, truth or a finer picture for only some of them, or finer pictures of different
+        multiples raise ValueError.
         """
         if not samples:
             raise ValueError("Batch.collate needs at least one sample")
@@ -68,11 +79,16 @@ class Batch:
         padding = torch.ones(len(samples), height, width, dtype=torch.bool)
         for i, sample in enumerate(samples):
             h, w = sample.image.shape[:2]
-            images[i, :, :h, :w] = torch.from_numpy(np.require(sample.image, requirements="CW")).permute(2, 0, 1)
+            images[i, :, :h, :w] = torch.from_numpy(
+                np.require(sample.image, requirements="CW")
+            ).permute(2, 0, 1)
             padding[i, :h, :w] = False
         targets = [s.target for s in samples if s.target is not None]
         if len(targets) not in (0, len(samples)):
-            raise ValueError(f"Batch.collate: {len(targets)} of {len(samples)} samples have a target; all or none must")
+            raise ValueError(
+                f"Batch.collate: {len(targets)} of {len(samples)} samples have a target; all or "
+                f"none must"
+            )
         finer = _finer(samples, (height, width))
         return Batch(images / 255, padding, [s.meta for s in samples], targets or None, finer)
 
@@ -84,7 +100,8 @@ def _finer(samples: Sequence[Sample], size: Size) -> Float[Tensor, "b 3 H W"] | 
     if len(times) != 1 or None in times:
         told = [None if s.finer is None else s.finer.shape[:2] for s in samples]
         raise ValueError(
-            f"Batch.collate: finer pictures of sizes {told} for canvases {[s.image.shape[:2] for s in samples]}; expected "
+            f"Batch.collate: finer pictures of sizes {told} for canvases "
+            f"{[s.image.shape[:2] for s in samples]}; expected "
             "the same whole multiple of the canvas for all"
         )
     (n,) = times

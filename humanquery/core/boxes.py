@@ -4,7 +4,7 @@ from jaxtyping import Float
 
 from humanquery.core.affine import Size
 from humanquery.core.arrays import Tensor, concatenate, torch
-from humanquery.core.transfer import numbers
+from humanquery.core.transfer import constants
 
 BODY_SHARE = 0.53
 """of a box is body, on average over COCO: the area that OKS wants, where only a box is known"""
@@ -31,13 +31,13 @@ def xywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
 def unit_to_canvas(boxes_unit: Float[Tensor, "*n 4"], size: Size) -> Float[Tensor, "*n 4"]:
     """cxcywh in 0..1 of a canvas of `size` (height, width) to xyxy px."""
     height, width = size
-    return cxcywh_to_xyxy(boxes_unit * numbers([width, height, width, height], boxes_unit))
+    return cxcywh_to_xyxy(boxes_unit * constants([width, height, width, height], boxes_unit))
 
 
 def canvas_to_unit(boxes: Float[Tensor, "*n 4"], size: Size) -> Float[Tensor, "*n 4"]:
     """xyxy px to cxcywh in 0..1 of a canvas of `size` (height, width)."""
     height, width = size
-    return xyxy_to_cxcywh(boxes) / numbers([width, height, width, height], boxes)
+    return xyxy_to_cxcywh(boxes) / constants([width, height, width, height], boxes)
 
 
 def areas(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
@@ -49,11 +49,14 @@ def areas(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
 def clip(boxes: Float[Tensor, "*n 4"], size: Size) -> Float[Tensor, "*n 4"]:
     height, width = size
     low = boxes.new_zeros(4)
-    return boxes.maximum(low).minimum(numbers([width, height, width, height], boxes))
+    return boxes.maximum(low).minimum(constants([width, height, width, height], boxes))
 
 
-def iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"], *, crowd: bool = False) -> Float[Tensor, "n m"]:
-    """Intersection over union of every pair of xyxy boxes; with `crowd`, intersection over the area of `a` (COCO)."""
+def iou(
+    a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"], *, crowd: bool = False
+) -> Float[Tensor, "n m"]:
+    """Intersection over union of every pair of xyxy boxes; with `crowd`, intersection over the area
+    of `a` (COCO)."""
     inner, union = _overlap(a[:, None], b[None])
     return inner / (areas(a)[:, None] if crowd else union).clamp(min=1e-12)
 
@@ -64,7 +67,9 @@ def pairwise_iou(boxes: Float[Tensor, "*n q 4"]) -> Float[Tensor, "*n q q"]:
     return inner / union.clamp(min=1e-12)
 
 
-def giou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"], eps: float = 1e-6) -> Float[Tensor, "*m"]:
+def giou(
+    a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"], eps: float = 1e-6
+) -> Float[Tensor, "*m"]:
     """Generalised IoU of matching (or broadcast) xyxy boxes, -1..1 (Rezatofighi et al. 2019)."""
     inner, union = _overlap(a, b)
     union = union.clamp(min=eps)
@@ -74,7 +79,9 @@ def giou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"], eps: float = 1e-6
 
 
 def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(
+        min=0
+    )
     inner = sides[..., 0] * sides[..., 1]
     # not `areas`: the official loss keeps the signed product of boxes turned inside out
     area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])

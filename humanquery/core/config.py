@@ -1,4 +1,5 @@
-"""Configurations are frozen dataclasses; this file turns them into plain data, back, and changes one field by its path."""
+"""Configurations are frozen dataclasses; this file turns them into plain data, back, and changes
+one field by its path."""
 
 import ast
 import dataclasses
@@ -12,10 +13,14 @@ from humanquery.core.errors import ConfigError, nearest
 def to_plain(config: Any, where: str = "config") -> Any:
     """JSON-ready data; a dataclass becomes a dict that names its class under "is".
 
-    Anything but dataclasses, tuples, lists, dicts, strings, numbers, bools and None raises ConfigError.
+    Anything but dataclasses, tuples, lists, dicts, strings, numbers, bools and None raises
+    ConfigError.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        fields = {f.name: to_plain(getattr(config, f.name), f"{where}.{f.name}") for f in dataclasses.fields(config)}
+        fields = {
+            f.name: to_plain(getattr(config, f.name), f"{where}.{f.name}")
+            for f in dataclasses.fields(config)
+        }
         return {"is": type(config).__name__, **fields}
     if isinstance(config, list | tuple):
         return [to_plain(item, f"{where}[{i}]") for i, item in enumerate(config)]
@@ -24,15 +29,17 @@ def to_plain(config: Any, where: str = "config") -> Any:
     if config is None or isinstance(config, str | int | float):
         return config
     raise ConfigError(
-        f"{where} holds a {type(config).__name__}; a config holds plain data only (numbers, strings, ...)"
+        f"{where} holds a {type(config).__name__}; a config holds plain data only (numbers, "
+        f"strings, ...)"
     )
 
 
 def from_plain(kind: Any, plain: Any, where: str = "config") -> Any:
-    """The inverse of `to_plain` for the type `kind` (dataclass, union of dataclasses, tuple, plain type).
+    """The inverse of `to_plain` for the type `kind` (dataclass, union of dataclasses, tuple, plain
+    type).
 
-    Unknown fields raise ConfigError with the nearest known name; so do missing fields and values of another type.
-    The bare name of a dataclass stands for that class with its defaults.
+    Unknown fields raise ConfigError with the nearest known name; so do missing fields and values of
+    another type. The bare name of a dataclass stands for that class with its defaults.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -41,7 +48,9 @@ def from_plain(kind: Any, plain: Any, where: str = "config") -> Any:
         return _from_union(args, plain, where)
     if origin is typing.Literal:
         if plain not in args:
-            raise ConfigError(f"{where}: got {plain!r}, expected one of {', '.join(map(repr, args))}")
+            raise ConfigError(
+                f"{where}: got {plain!r}, expected one of {', '.join(map(repr, args))}"
+            )
         return plain
     if origin in (tuple, list):
         return _from_sequence(origin, args, plain, where)
@@ -51,18 +60,25 @@ def from_plain(kind: Any, plain: Any, where: str = "config") -> Any:
     if expected is float and isinstance(plain, int) and not isinstance(plain, bool):
         return float(plain)
     if not isinstance(plain, expected) or (isinstance(plain, bool) and expected is not bool):
-        raise ConfigError(f"{where}: got {plain!r} ({type(plain).__name__}), expected {expected.__name__}")
+        raise ConfigError(
+            f"{where}: got {plain!r} ({type(plain).__name__}), expected {expected.__name__}"
+        )
     return plain
 
 
 def _from_sequence(kind: type, inner: tuple, plain: Any, where: str) -> Any:
     if not isinstance(plain, list | tuple):
-        raise ConfigError(f"{where}: got {plain!r} ({type(plain).__name__}), expected a list of values")
+        raise ConfigError(
+            f"{where}: got {plain!r} ({type(plain).__name__}), expected a list of values"
+        )
     if kind is list or (len(inner) == 2 and inner[1] is Ellipsis):
         inner = inner[:1] * len(plain)
     if len(inner) != len(plain):
         raise ConfigError(f"{where}: got {len(plain)} values, expected {len(inner)}")
-    return kind(from_plain(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(inner, plain, strict=True)))
+    return kind(
+        from_plain(k, item, f"{where}[{i}]")
+        for i, (k, item) in enumerate(zip(inner, plain, strict=True))
+    )
 
 
 def _from_union(kinds: tuple, plain: Any, where: str) -> Any:
@@ -81,8 +97,12 @@ def _from_union(kinds: tuple, plain: Any, where: str) -> Any:
             return from_plain(kind, plain, where)
         except ConfigError as problem:
             problems.append(str(problem))
-    wanted = " or ".join("None" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds)
-    raise ConfigError(f"{where}: got {plain!r} ({type(plain).__name__}), expected {wanted} ({problems[0]})")
+    wanted = " or ".join(
+        "None" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds
+    )
+    raise ConfigError(
+        f"{where}: got {plain!r} ({type(plain).__name__}), expected {wanted} ({problems[0]})"
+    )
 
 
 def _from_fields(kind: type, plain: Any, where: str) -> Any:
@@ -95,20 +115,30 @@ def _from_fields(kind: type, plain: Any, where: str) -> Any:
     known = [f.name for f in fields]
     for name in plain:
         if name != "is" and name not in known:
-            raise ConfigError(f"{where}: {kind.__name__} has no field {name!r}.{nearest(name, known)}")
+            raise ConfigError(
+                f"{where}: {kind.__name__} has no field {name!r}.{nearest(name, known)}"
+            )
     missing = [f.name for f in fields if f.name not in plain and not _has_default(f)]
     if missing:
         raise ConfigError(f"{where}: {kind.__name__} needs a value for {', '.join(missing)}")
-    return kind(**{name: from_plain(hints[name], plain[name], f"{where}.{name}") for name in known if name in plain})
+    return kind(
+        **{
+            name: from_plain(hints[name], plain[name], f"{where}.{name}")
+            for name in known
+            if name in plain
+        }
+    )
 
 
 def _has_default(field: dataclasses.Field) -> bool:
-    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    return (
+        field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    )
 
 
 def override(config: Any, assignments: list[str]) -> Any:
-    """A copy with `path.to.field=value` applied in order; values are Python literals, anything else is a string. A part of a
-    tuple goes by its number: `parts.1.name=value`.
+    """A copy with `path.to.field=value` applied in order; values are Python literals, anything else
+    is a string. A part of a tuple goes by its number: `parts.1.name=value`.
 
     An unknown field or a value of the wrong type raises ConfigError.
     """
@@ -136,10 +166,14 @@ def _set(config: Any, path: list[str], text: str, where: str) -> Any:
         i = int(name)
         return (*config[:i], _set(config[i], rest, text, where), *config[i + 1 :])
     if not dataclasses.is_dataclass(config):
-        raise ConfigError(f"--set {where}: {config!r} ({type(config).__name__}) has no fields, so no {name!r}")
+        raise ConfigError(
+            f"--set {where}: {config!r} ({type(config).__name__}) has no fields, so no {name!r}"
+        )
     known = [f.name for f in dataclasses.fields(config)]
     if name not in known:
-        raise ConfigError(f"--set {where}: {type(config).__name__} has no field {name!r}.{nearest(name, known)}")
+        raise ConfigError(
+            f"--set {where}: {type(config).__name__} has no field {name!r}.{nearest(name, known)}"
+        )
     if rest:
         return dataclasses.replace(config, **{name: _set(getattr(config, name), rest, text, where)})
     kind = typing.get_type_hints(type(config))[name]

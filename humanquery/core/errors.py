@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 
 class HumanQueryError(Exception):
-    """Base of every error that humanquery raises on purpose; the CLI prints its message without a traceback."""
+    """Base of every error that humanquery raises on purpose; the CLI prints its message without a
+    traceback."""
 
 
 class ImageError(HumanQueryError):

@@ -1,4 +1,5 @@
-"""Masks as bitmaps, polygons and COCO run lengths (column-major counts, compressed to the COCO string)."""
+"""Masks as bitmaps, polygons and COCO run lengths (column-major counts, compressed to the COCO
+string)."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,8 +13,11 @@ from humanquery.core.arrays import HAS_TORCH, Tensor, as_numpy, torch
 from humanquery.core.errors import AnnotationError
 
 
-def polygons_to_bitmap(polygons: Sequence[Sequence[int | float]], size: Size) -> Bool[Tensor, "h w"]:
-    """Union of COCO polygons [x1, y1, x2, y2, ...] (continuous px) on a canvas of `size`; pixels whose centre is inside.
+def polygons_to_bitmap(
+    polygons: Sequence[Sequence[int | float]], size: Size
+) -> Bool[Tensor, "h w"]:
+    """Union of COCO polygons [x1, y1, x2, y2, ...] (continuous px) on a canvas of `size`; pixels
+    whose centre is inside.
 
     A polygon needs at least three points; fewer raise AnnotationError.
     """
@@ -21,17 +25,21 @@ def polygons_to_bitmap(polygons: Sequence[Sequence[int | float]], size: Size) ->
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise AnnotationError(
-                f"a mask polygon has {len(polygon)} numbers, expected an even count of at least 6 (three points)"
+                f"a mask polygon has {len(polygon)} numbers, expected an even count of at least 6 "
+                f"(three points)"
             )
         points = np.asarray(polygon, np.float64).reshape(-1, 2)
         if not np.isfinite(points).all():
-            raise AnnotationError("a mask polygon holds NaN or infinity; expected finite pixel coordinates")
+            raise AnnotationError(
+                "a mask polygon holds NaN or infinity; expected finite pixel coordinates"
+            )
         canvas |= _inside(points, size)
     return torch.from_numpy(canvas)
 
 
 def _inside(ring: np.ndarray, size: Size) -> np.ndarray:
-    """Pixels whose centre lies inside one closed ring (even-odd rule): each edge flips all pixels right of it."""
+    """Pixels whose centre lies inside one closed ring (even-odd rule): each edge flips all pixels
+    right of it."""
     height, width = size
     x, y = ring[:, 0], ring[:, 1]
     next_x, next_y = np.roll(x, -1), np.roll(y, -1)
@@ -53,7 +61,8 @@ def bitmap_to_rle(bitmap: Bool[Tensor, "h w"]) -> dict[str, Any]:
 
 
 def bitmaps_to_rles(bitmaps: Bool[Tensor, "n h w"]) -> list[dict[str, Any]]:
-    """COCO compressed RLE of each bitmap; all at once is faster than one by one. In C where that can be had."""
+    """COCO compressed RLE of each bitmap; all at once is faster than one by one. In C where that
+    can be had."""
     texts = _native_texts(bitmaps)
     if texts is None:
         texts = _compress(*_counts(bitmaps))
@@ -71,29 +80,39 @@ def _native_texts(bitmaps: Bool[Tensor, "n h w"]) -> list[str] | None:
 
 
 def bitmap_to_counts(bitmap: Bool[Tensor, "h w"]) -> list[int]:
-    """Uncompressed COCO counts: lengths of alternating runs in column-major order, the first of zeros (maybe 0)."""
+    """Uncompressed COCO counts: lengths of alternating runs in column-major order, the first of
+    zeros (maybe 0)."""
     return _counts(bitmap[None])[0].tolist()
 
 
-def _counts(bitmaps: Bool[Tensor, "n h w"]) -> tuple[Int[np.ndarray, " counts"], Int[np.ndarray, " n"]]:
+def _counts(
+    bitmaps: Bool[Tensor, "n h w"],
+) -> tuple[Int[np.ndarray, " counts"], Int[np.ndarray, " n"]]:
     """The counts of all bitmaps one after the other, and how many each has (at least 1)."""
     height, width = bitmaps.shape[1:]
     area = height * width
     if not area or not len(bitmaps):
         return np.zeros(len(bitmaps), np.int64), np.ones(len(bitmaps), np.int64)
     pixels = np.ascontiguousarray(as_numpy(bitmaps)).view(np.uint8)
-    lines = as_numpy(torch.from_numpy(pixels).amax(2)) if HAS_TORCH else pixels.max(2)  # torch is ten times as fast
+    lines = (
+        as_numpy(torch.from_numpy(pixels).amax(2)) if HAS_TORCH else pixels.max(2)
+    )  # torch is ten times as fast
     tops, ends = lines.argmax(1).tolist(), (height - lines[:, ::-1].argmax(1)).tolist()
     bounds = [
         # every bitmap has an interval of its own, so that one sort serves all
         _flips(bitmap[top:end], top, height) + i * (area + 1)
-        for i, (bitmap, top, end, shown) in enumerate(zip(pixels, tops, ends, lines.any(1).tolist(), strict=True))
+        for i, (bitmap, top, end, shown) in enumerate(
+            zip(pixels, tops, ends, lines.any(1).tolist(), strict=True)
+        )
         if shown
     ]
     starts = np.arange(len(bitmaps) + 1) * (area + 1)
     bounds, times = np.unique(np.concatenate([np.zeros(0, np.int64), *bounds]), return_counts=True)
-    bounds = bounds[times == 1]  # twice: a column that ends where the next one starts, which is no bound
-    # counts are the distances between 0, the bounds and the area; a bitmap that ends set has its area as a bound already
+    bounds = bounds[
+        times == 1
+    ]  # twice: a column that ends where the next one starts, which is no bound
+    # counts are the distances between 0, the bounds and the area; a bitmap that ends set has its
+    # area as a bound already
     closed = np.isin(starts[1:] - 1, bounds, assume_unique=True)
     marks = np.sort(np.concatenate([starts[:-1], bounds, (starts[1:] - 1)[~closed]]), kind="stable")
     num_marks = np.diff(np.searchsorted(marks, starts))
@@ -103,7 +122,8 @@ def _counts(bitmaps: Bool[Tensor, "n h w"]) -> tuple[Int[np.ndarray, " counts"],
 
 
 def _flips(pixels: UInt8[np.ndarray, "h w"], top: int, height: int) -> Int[np.ndarray, " flips"]:
-    """Column-major positions on a picture of `height` at which a column turns on or off, in any order."""
+    """Column-major positions on a picture of `height` at which a column turns on or off, in any
+    order."""
     columns = np.flatnonzero(np.bitwise_or.reduce(pixels, 0))
     left, end = int(columns[0]), int(columns[-1]) + 1
     inner = pixels[:, left:end]
@@ -120,29 +140,40 @@ def _flips(pixels: UInt8[np.ndarray, "h w"], top: int, height: int) -> Int[np.nd
 
 
 def rle_to_bitmap(rle: dict[str, Any]) -> Bool[Tensor, "h w"]:
-    """From compressed or uncompressed COCO RLE; anything else, or counts that do not fill the size, raises
-    AnnotationError."""
+    """From compressed or uncompressed COCO RLE; anything else, or counts that do not fill the size,
+    raises AnnotationError."""
     try:
         (height, width), counts = rle["size"], rle["counts"]
-        lengths = _expand(counts) if isinstance(counts, str | bytes) else np.asarray(counts, np.int64).reshape(-1)
+        lengths = (
+            _expand(counts)
+            if isinstance(counts, str | bytes)
+            else np.asarray(counts, np.int64).reshape(-1)
+        )
     except (KeyError, TypeError, ValueError) as problem:
-        raise AnnotationError(f"an RLE mask must be {{'size': [height, width], 'counts': ...}}: {problem}") from problem
+        raise AnnotationError(
+            f"an RLE mask must be {{'size': [height, width], 'counts': ...}}: {problem}"
+        ) from problem
     if (lengths < 0).any():
-        raise AnnotationError(f"an RLE mask has a run of {lengths.min()} pixels; its counts are damaged")
+        raise AnnotationError(
+            f"an RLE mask has a run of {lengths.min()} pixels; its counts are damaged"
+        )
     if lengths.sum() != height * width:
         raise AnnotationError(
-            f"an RLE mask counts {lengths.sum()} pixels, expected {height} x {width} = {height * width}"
+            f"an RLE mask counts {lengths.sum()} pixels, expected {height} x {width} = "
+            f"{height * width}"
         )
     flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return torch.from_numpy(np.ascontiguousarray(flat.reshape(width, height).T))
 
 
-_LIMITS = 1 << (5 * np.arange(1, 13) - 1)  # a number in [-limit, limit) fits into that many characters
+_LIMITS = 1 << (
+    5 * np.arange(1, 13) - 1
+)  # a number in [-limit, limit) fits into that many characters
 
 
 def _compress(counts: Int[np.ndarray, " counts"], num_counts: Int[np.ndarray, " n"]) -> list[str]:
-    """The COCO string of each mask: 5 bits a character from 48 up, bit 5 = more follows; from the fourth number on,
-    differences to two before."""
+    """The COCO string of each mask: 5 bits a character from 48 up, bit 5 = more follows; from the
+    fourth number on, differences to two before."""
     ends = np.cumsum(num_counts)
     place = np.arange(len(counts)) - np.repeat(ends - num_counts, num_counts)
     numbers = counts.copy()
@@ -151,13 +182,20 @@ def _compress(counts: Int[np.ndarray, " counts"], num_counts: Int[np.ndarray, " 
     digit = np.arange(num_characters.max(initial=1))
     characters = (numbers[:, None] >> (5 * digit)) & 0x1F
     characters |= np.where(digit < num_characters[:, None] - 1, 0x20, 0)
-    text = (characters + 48)[digit < num_characters[:, None]].astype(np.uint8).tobytes().decode("ascii")
+    text = (
+        (characters + 48)[digit < num_characters[:, None]]
+        .astype(np.uint8)
+        .tobytes()
+        .decode("ascii")
+    )
     cuts = [0, *np.cumsum(num_characters)[ends - 1].tolist()]
     return [text[start:end] for start, end in pairwise(cuts)]
 
 
 def _expand(text: str | bytes) -> np.ndarray:
-    codes = np.frombuffer(text if isinstance(text, bytes) else text.encode("ascii", "replace"), np.uint8)
+    codes = np.frombuffer(
+        text if isinstance(text, bytes) else text.encode("ascii", "replace"), np.uint8
+    )
     characters = codes.astype(np.int64) - 48
     if not len(characters):
         return characters
@@ -165,7 +203,9 @@ def _expand(text: str | bytes) -> np.ndarray:
     if ((characters < 0) | (characters > 63)).any() or not last[-1]:
         raise ValueError("the counts are not a COCO run-length string")
     first = np.flatnonzero(np.append(True, last[:-1]))
-    place = np.arange(len(characters)) - np.repeat(first, np.diff(np.append(first, len(characters))))
+    place = np.arange(len(characters)) - np.repeat(
+        first, np.diff(np.append(first, len(characters)))
+    )
     if place.max() > 11:
         raise ValueError("the counts are not a COCO run-length string")
     numbers = np.add.reduceat((characters & 0x1F) << (5 * place), first)

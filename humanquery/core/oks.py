@@ -15,10 +15,10 @@ def oks(
 ) -> Float[Tensor, "*m"]:
     """Object keypoint similarity, 0..1; 0 where no joint counts.
 
-    COCO keypoint evaluation: mean over counted joints of exp(-d² / (2 area (2 sigma)²)).
-    `area` in px² of the true person; both point sets in the same space; the leading shapes broadcast, so that
-    `found[:, None]` against `true[None]` gives every pair. `max_exponent` cuts the exponent (the matching
-    cost of HQNet cuts at 100).
+    COCO keypoint evaluation: mean over counted joints of exp(-d² / (2 area (2 sigma)²)). `area` in
+    px² of the true person; both point sets in the same space; the leading shapes broadcast, so that
+    `found[:, None]` against `true[None]` gives every pair. `max_exponent` cuts the exponent (the
+    matching cost of HQNet cuts at 100).
     """
     near = torch.where(counts, joint_similarity(found, true, area, sigmas, max_exponent), 0.0)
     return near.sum(-1) / counts.sum(-1).clamp(min=1)

@@ -1,4 +1,5 @@
-"""People as the library gives them: `Persons` is what models return, trackers extend, evaluators score, painters draw."""
+"""People as the library gives them: `Persons` is what models return, trackers extend, evaluators
+score, painters draw."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from humanquery.core.skeleton import Skeleton
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Persons(PersonRows):
-    """One row per person, best score first, in pixels of the picture. A field that a model does not give is None.
+    """One row per person, best score first, in pixels of the picture. A field that a model does not
+    give is None.
 
     Fields are tensors, or numpy arrays where PyTorch is not installed (`core.arrays`).
     """
@@ -33,7 +35,8 @@ class Persons(PersonRows):
     keypoints: Float[Tensor, "n k 2"] | None = rows("points")
     keypoint_scores: Float[Tensor, "n k"] | None = rows("joint_rows")
     pose_scores: Float[Tensor, " n"] | None = rows("row")
-    """score times the mean of the joints' scores, each weighted by itself; ranks poses in COCO keypoint AP"""
+    """score times the mean of the joints' scores, each weighted by itself; ranks poses in COCO
+    keypoint AP"""
     gender: Float[Tensor, " n"] | None = rows("row")
     """P(female), apparent, 0..1 (0 male, 1 female in COCO-UniHuman)"""
     age: Float[Tensor, " n"] | None = rows("row")
@@ -61,25 +64,31 @@ class Persons(PersonRows):
     def draw(self, image=None, **style):
         """The picture with these people painted on, h×w×3 uint8 RGB; see `humanquery.draw.draw`.
 
-        `image` is an RGB array or a path; None takes the file that was looked at, and raises ImageError where it was none.
+        `image` is an RGB array or a path; None takes the file that was looked at, and raises
+        ImageError where it was none.
         """
         from humanquery.draw import draw
 
         if image is None and self.path is None:
-            raise ImageError("these people do not come from a file; pass the picture: people.draw(image)")
+            raise ImageError(
+                "these people do not come from a file; pass the picture: people.draw(image)"
+            )
         return draw(self.path if image is None else image, self, **style)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and lists: {"image_size": [h, w], "skeleton": {"name", "joints"} or null, "persons": [...]}.
+        """Plain numbers and lists: {"image_size": [h, w], "skeleton": {"name", "joints"} or null,
+        "persons": [...]}.
 
-        Boxes are xyxy px; masks COCO RLE; keypoints [[x, y, score], ...] in continuous px (centre of the first pixel 0.5).
-        A number that is not finite becomes null, which JSON can hold.
+        Boxes are xyxy px; masks COCO RLE; keypoints [[x, y, score], ...] in continuous px (centre
+        of the first pixel 0.5). A number that is not finite becomes null, which JSON can hold.
         """
         people = self.to("cpu")  # one transfer per field instead of one per number
         masks = people._rles()
         return {
             "image_size": [int(side) for side in self.image_size],
-            "skeleton": {"name": self.skeleton.name, "joints": list(self.skeleton.joints)} if self.skeleton else None,
+            "skeleton": {"name": self.skeleton.name, "joints": list(self.skeleton.joints)}
+            if self.skeleton
+            else None,
             "persons": [people._person_json(i, masks) for i in range(len(self))],
         }
 
@@ -87,10 +96,14 @@ class Persons(PersonRows):
         return None if self.masks is None else mask_codes.bitmaps_to_rles(self.masks)
 
     def _person_json(self, i: int, masks: list[dict[str, Any]] | None) -> dict[str, Any]:
-        person: dict[str, Any] = {"box": _rounded(self.boxes[i]), "score": _number(self.scores[i], 5)}
+        person: dict[str, Any] = {
+            "box": _rounded(self.boxes[i]),
+            "score": _number(self.scores[i], 5),
+        }
         if self.keypoints is not None:
             person["keypoints"] = [
-                [*_rounded(p), s] for p, s in zip(self.keypoints[i], self._joint_scores(i), strict=True)
+                [*_rounded(p), s]
+                for p, s in zip(self.keypoints[i], self._joint_scores(i), strict=True)
             ]
         if masks is not None:
             person["mask"] = masks[i]
@@ -110,13 +123,15 @@ class Persons(PersonRows):
         return _rounded(self.keypoint_scores[i], 4)
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """COCO results (category 1): xywh boxes, keypoints as pixel indices (0.5 less than ours; the third
-        number is 1, as in the official exporter), RLE masks, gender, age."""
+        """COCO results (category 1): xywh boxes, keypoints as pixel indices (0.5 less than ours;
+        the third number is 1, as in the official exporter), RLE masks, gender, age."""
         people = self.to("cpu")
         masks = people._rles()
         return [people._person_coco(i, image_id, masks) for i in range(len(self))]
 
-    def _person_coco(self, i: int, image_id: int, masks: list[dict[str, Any]] | None) -> dict[str, Any]:
+    def _person_coco(
+        self, i: int, image_id: int, masks: list[dict[str, Any]] | None
+    ) -> dict[str, Any]:
         row: dict[str, Any] = {"image_id": int(image_id), "category_id": 1}
         row |= {"bbox": _rounded(xyxy_to_xywh(self.boxes[i])), "score": float(self.scores[i])}
         if masks is not None:
@@ -126,7 +141,9 @@ class Persons(PersonRows):
         if self.pose_scores is not None:
             row["pose_score"] = float(self.pose_scores[i])
         if self.keypoints is not None:
-            row["keypoints"] = [v for point in self.keypoints[i] - 0.5 for v in (*_rounded(point), 1)]
+            row["keypoints"] = [
+                v for point in self.keypoints[i] - 0.5 for v in (*_rounded(point), 1)
+            ]
         if self.gender is not None:
             row["gender"] = float(self.gender[i])
         if self.age is not None:

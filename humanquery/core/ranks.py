@@ -1,4 +1,5 @@
-"""Which of the processes of one training this is, and the one sum that models need over all of them."""
+"""Which of the processes of one training this is, and the one sum that models need over all of
+them."""
 
 import torch.distributed as dist
 from torch import Tensor
@@ -19,10 +20,11 @@ def world_size() -> int:
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The element-wise sum of every process's tensor, without gradient; the tensor itself in a single process.
+    """The element-wise sum of every process's tensor, without gradient; the tensor itself in a
+    single process.
 
-    Every process must call it, equally often and with the same shape. It is how a loss finds its normaliser: local sum
-    divided by `sum_over_ranks(local count)`, see `engine.distributed`.
+    Every process must call it, equally often and with the same shape. It is how a loss finds its
+    normaliser: local sum divided by `sum_over_ranks(local count)`, see `engine.distributed`.
     """
     total = tensor.detach()
     if world_size() == 1:

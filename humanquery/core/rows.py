@@ -1,5 +1,5 @@
-"""Parallel tensors, one row per person: each field is declared once with its kind; slicing, moving, warping and
-mirroring follow from that one line."""
+"""Parallel tensors, one row per person: each field is declared once with its kind; slicing,
+moving, warping and mirroring follow from that one line."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,8 +18,10 @@ KINDS = ("boxes", "points", "joint_rows", "masks", "row", "area")
 
 
 def rows(kind: str, *, required: bool = False) -> Any:
-    """Declares a per-person field, None unless `required`. Kinds: boxes (xyxy px), points (n k 2 px),
-    joint_rows (n k ...: one value per joint), masks (n h w), area (px²), row (anything else)."""
+    """Declares a per-person field, None unless `required`. Kinds: boxes (xyxy px), points (n k 2
+    px), joint_rows (n k ...: one value per joint), masks (n h w), area (px²), row (anything
+    else).
+    """
     assert kind in KINDS, kind
     default = dataclasses.MISSING if required else None
     return dataclasses.field(default=default, metadata={"kind": kind})
@@ -29,7 +31,8 @@ def rows(kind: str, *, required: bool = False) -> Any:
 class Labelled:
     """A value per person and whether anybody annotated it.
 
-    Where `valid` is False the value is a finite placeholder (zeros), never NaN; read it only through `valid`.
+    Where `valid` is False the value is a finite placeholder (zeros), never NaN; read it only
+    through `valid`.
     """
 
     value: Tensor
@@ -38,7 +41,8 @@ class Labelled:
     def __post_init__(self):
         if len(self.value) != len(self.valid):
             raise ValueError(
-                f"Labelled: {len(self.value)} values for {len(self.valid)} valid flags; give one per person"
+                f"Labelled: {len(self.value)} values for {len(self.valid)} valid flags; give one "
+                f"per person"
             )
 
     def map(self, change) -> "Labelled":
@@ -66,11 +70,14 @@ class PersonRows:
         count, kind_of = len(self.boxes), type(self).__name__
         for name, kind, value in self.filled():
             if len(value) != count:
-                raise ValueError(f"{kind_of}: field '{name}' has {len(value)} rows for {count} boxes")
+                raise ValueError(
+                    f"{kind_of}: field '{name}' has {len(value)} rows for {count} boxes"
+                )
             shape = tuple((value.value if isinstance(value, Labelled) else value).shape)
             if kind == "masks" and shape[1:] != tuple(self.image_size):
                 raise ValueError(
-                    f"{kind_of}: field '{name}' is {shape[1:]} for an image of {self.image_size}; (height, width)"
+                    f"{kind_of}: field '{name}' is {shape[1:]} for an image of {self.image_size}; "
+                    f"(height, width)"
                 )
             if kind in ("points", "joint_rows"):
                 self._check_joints(name, shape[1])
@@ -78,7 +85,8 @@ class PersonRows:
     def _check_joints(self, name: str, joints: int):
         if self.skeleton is None:
             raise ValueError(
-                f"{type(self).__name__}: field '{name}' needs a skeleton; pass skeleton=Skeleton.named(...)"
+                f"{type(self).__name__}: field '{name}' needs a skeleton; pass "
+                f"skeleton=Skeleton.named(...)"
             )
         if joints != len(self.skeleton):
             raise ValueError(
@@ -89,26 +97,34 @@ class PersonRows:
     @classmethod
     def row_fields(cls) -> list[tuple[str, str]]:
         """(name, kind) of every per-person field."""
-        return [(f.name, f.metadata["kind"]) for f in dataclasses.fields(cls) if "kind" in f.metadata]
+        return [
+            (f.name, f.metadata["kind"]) for f in dataclasses.fields(cls) if "kind" in f.metadata
+        ]
 
     def filled(self) -> list[tuple[str, str, Any]]:
         """(name, kind, value) of every per-person field that is not None."""
-        return [(n, k, getattr(self, n)) for n, k in self.row_fields() if getattr(self, n) is not None]
+        return [
+            (n, k, getattr(self, n)) for n, k in self.row_fields() if getattr(self, n) is not None
+        ]
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def _map(self: Rows, change, **others) -> Rows:
-        """A copy with change(value, kind) applied to every filled field; `Labelled` fields change in their value only."""
+        """A copy with change(value, kind) applied to every filled field; `Labelled` fields
+        change in their value only."""
         changed = {}
         for name, kind, value in self.filled():
             changed[name] = (
-                value.map(lambda v, k=kind: change(v, k)) if isinstance(value, Labelled) else change(value, kind)
+                value.map(lambda v, k=kind: change(v, k))
+                if isinstance(value, Labelled)
+                else change(value, kind)
             )
         return dataclasses.replace(self, **changed, **others)
 
     def __getitem__(self: Rows, index) -> Rows:
-        """Rows by slice, boolean mask, index tensor or list; an int gives one row, still as rows."""
+        """Rows by slice, boolean mask, index tensor or list; an int gives one row, still as
+        rows."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"{type(self).__name__}: no row {index}, there are {len(self)}")
@@ -127,20 +143,26 @@ class PersonRows:
     def to(self: Rows, device) -> Rows:
         if isinstance(self.boxes, np.ndarray):
             return self
-        return dataclasses.replace(self, **{name: value.to(device) for name, _, value in self.filled()})
+        return dataclasses.replace(
+            self, **{name: value.to(device) for name, _, value in self.filled()}
+        )
 
     def replace(self: Rows, **fields) -> Rows:
         return dataclasses.replace(self, **fields)
 
     def warp(self: Rows, matrix: Affine2D, size: Size) -> Rows:
-        """The same people on a canvas of `size`; a mirroring matrix also swaps left and right joints. Nothing is cut."""
+        """The same people on a canvas of `size`; a mirroring matrix also swaps left and right
+        joints. Nothing is cut."""
         geometry = {
             "boxes": matrix.boxes,
             "points": matrix.points,
             "masks": lambda masks: matrix.masks(masks, size),
             "area": lambda area: area * abs(matrix.determinant),
         }
-        moved = self._map(lambda value, kind: geometry[kind](value) if kind in geometry else value, image_size=size)
+        moved = self._map(
+            lambda value, kind: geometry[kind](value) if kind in geometry else value,
+            image_size=size,
+        )
         return moved._swap_sides() if matrix.is_mirror else moved
 
     def mirror(self: Rows) -> Rows:
@@ -151,29 +173,40 @@ class PersonRows:
         if self.skeleton is None:
             return self
         order = list(self.skeleton.mirror_order)
-        return self._map(lambda value, kind: value[:, order] if kind in ("points", "joint_rows") else value)
+        return self._map(
+            lambda value, kind: value[:, order] if kind in ("points", "joint_rows") else value
+        )
 
     @classmethod
     def cat(cls: type[Rows], parts: Sequence[Rows]) -> Rows:
-        """People of the same picture in one structure; a field is kept if every part that holds people has it.
+        """People of the same picture in one structure; a field is kept if every part that holds
+        people has it.
 
         Parts of pictures of different size, or with different skeletons, raise ValueError.
         """
         if not parts:
             raise ValueError(f"{cls.__name__}.cat needs at least one part")
         parts = [part for part in parts if len(part)] or parts[:1]
-        for kind, found in (("image sizes", [p.image_size for p in parts]), ("skeletons", [p.skeleton for p in parts])):
+        for kind, found in (
+            ("image sizes", [p.image_size for p in parts]),
+            ("skeletons", [p.skeleton for p in parts]),
+        ):
             differing = list(dict.fromkeys(f for f in found if f is not None))
             if len(differing) > 1:
                 names = [getattr(f, "name", f) for f in differing]
-                raise ValueError(f"{cls.__name__}.cat: the parts have different {kind}: {names}; convert them first")
+                raise ValueError(
+                    f"{cls.__name__}.cat: the parts have different {kind}: {names}; convert them "
+                    f"first"
+                )
         joined: dict[str, Any] = {}
         for name, _ in cls.row_fields():
             values = [getattr(part, name) for part in parts]
             if any(v is None for v in values):
                 joined[name] = None
             elif isinstance(values[0], Labelled):
-                joined[name] = Labelled(concatenate([v.value for v in values]), concatenate([v.valid for v in values]))
+                joined[name] = Labelled(
+                    concatenate([v.value for v in values]), concatenate([v.valid for v in values])
+                )
             else:
                 joined[name] = concatenate(values)
         skeleton = next((part.skeleton for part in parts if part.skeleton is not None), None)

@@ -14,10 +14,12 @@ from humanquery.core.skeleton import Skeleton
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target(PersonRows):
-    """What people said about the people of one picture, in its pixels (continuous: first pixel's left edge is 0.0).
+    """What people said about the people of one picture, in its pixels (continuous: first pixel's
+    left edge is 0.0).
 
-    A field that is None was never annotated by the *data set*; a row that is not `valid` was not annotated for this
-    *person*. Rows with `ignore` are regions (crowds) in which nothing is known: no loss, no false positive.
+    A field that is None was never annotated by the *data set*; a row that is not `valid` was not
+    annotated for this *person*. Rows with `ignore` are regions (crowds) in which nothing is known:
+    no loss, no false positive.
     """
 
     boxes: Float[Tensor, "n 4"] = rows("boxes", required=True)
@@ -26,7 +28,8 @@ class Target(PersonRows):
     areas: Float[Tensor, " n"] = rows("area", required=True)
     """px² of the person's segment (COCO `area`); the scale of the OKS"""
     keypoints: Labelled | None = rows("points")
-    """value n k 2 px; valid: somebody annotated this person's joints. Which joints count is in `visibility`."""
+    """value n k 2 px; valid: somebody annotated this person's joints. Which joints count is in
+    `visibility`."""
     visibility: Int[Tensor, "n k"] | None = rows("joint_rows")
     """0 not labelled, 1 labelled but hidden, 2 visible"""
     masks: Labelled | None = rows("masks")
@@ -42,7 +45,8 @@ class Target(PersonRows):
 
     @property
     def counted_joints(self) -> Bool[Tensor, "n k"]:
-        """Joints that have a place: labelled (visibility > 0) on a person whose joints were annotated."""
+        """Joints that have a place: labelled (visibility > 0) on a person whose joints were
+        annotated."""
         assert self.keypoints is not None and self.visibility is not None
         return (self.visibility > 0) & self.keypoints.valid[:, None]
 
@@ -52,18 +56,25 @@ class Target(PersonRows):
 
     @classmethod
     def of_pictures(cls, targets: Sequence["Target"], canvas: Size) -> "Target":
-        """The people of several pictures one after the other, masks on a common canvas that is at least as large as each.
+        """The people of several pictures one after the other, masks on a common canvas that is at
+        least as large as each.
 
-        A field that only some pictures have gets zeros, not valid, for the people of the others. Pictures with different
-        skeletons raise ValueError.
+        A field that only some pictures have gets zeros, not valid, for the people of the others.
+        Pictures with different skeletons raise ValueError.
         """
         skeletons = list(dict.fromkeys(t.skeleton for t in targets if t.skeleton is not None))
         if len(skeletons) > 1:
             names = [skeleton.name for skeleton in skeletons]
-            raise ValueError(f"Target.of_pictures: the pictures have different skeletons {names}; convert them first")
+            raise ValueError(
+                f"Target.of_pictures: the pictures have different skeletons {names}; convert them "
+                f"first"
+            )
         filled = {name for target in targets for name, _, _ in target.filled()}
         fields = {
-            name: _joined([target._on(canvas, name, kind) for target in targets], [len(target) for target in targets])
+            name: _joined(
+                [target._on(canvas, name, kind) for target in targets],
+                [len(target) for target in targets],
+            )
             for name, kind in cls.row_fields()
             if name in filled
         }
@@ -74,7 +85,9 @@ class Target(PersonRows):
         if value is None or kind != "masks":
             return value
         return value.map(
-            lambda masks: torch.nn.functional.pad(masks, (0, canvas[1] - masks.shape[2], 0, canvas[0] - masks.shape[1]))
+            lambda masks: torch.nn.functional.pad(
+                masks, (0, canvas[1] - masks.shape[2], 0, canvas[0] - masks.shape[1])
+            )
         )
 
 
@@ -83,10 +96,15 @@ def _joined(parts: list[Labelled | Tensor | None], counts: list[int]) -> Labelle
     example = next(part for part in parts if part is not None)
     if isinstance(example, Labelled):
         values = _joined([None if part is None else part.value for part in parts], counts)
-        return Labelled(values, _joined([None if part is None else part.valid for part in parts], counts))
+        return Labelled(
+            values, _joined([None if part is None else part.valid for part in parts], counts)
+        )
     shape = example.shape[1:]
     return torch.cat(
-        [example.new_zeros(n, *shape) if part is None else part for part, n in zip(parts, counts, strict=True)]
+        [
+            example.new_zeros(n, *shape) if part is None else part
+            for part, n in zip(parts, counts, strict=True)
+        ]
     )
 
 
@@ -101,7 +119,8 @@ def empty_target(image_size: Size, skeleton: Skeleton | None = None) -> Target:
     labelled = {"masks": (0, *image_size), "gender": (0,), "age": (0, 2)}
     fields = {
         name: Labelled(
-            torch.zeros(shape, dtype=torch.bool if name == "masks" else torch.float32), torch.zeros(0, dtype=torch.bool)
+            torch.zeros(shape, dtype=torch.bool if name == "masks" else torch.float32),
+            torch.zeros(0, dtype=torch.bool),
         )
         for name, shape in labelled.items()
     }

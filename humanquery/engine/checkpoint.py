@@ -1,4 +1,5 @@
-"""Weights as one file: a `.safetensors` whose metadata carries the config from which the system is rebuilt."""
+"""Weights as one file: a `.safetensors` whose metadata carries the config from which the system is
+rebuilt."""
 
 import json
 import os
@@ -22,8 +23,8 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """What a weights file says: the system's config as plain data (`core.config.to_plain`), its tensors, its card
-    (free plain data: what it was trained on, licences, scores)."""
+    """What a weights file says: the system's config as plain data (`core.config.to_plain`), its
+    tensors, its card (free plain data: what it was trained on, licences, scores)."""
 
     config: dict[str, Any]
     state: dict[str, Tensor]
@@ -33,15 +34,21 @@ class Weights:
 def save_weights(
     path: Path | str, system: nn.Module, card: dict[str, Any] | None = None, *, half: bool = False
 ) -> Path:
-    """Writes `system` (its `config` and tensors) to `path`, whole or not at all; see `save_state_dict`."""
+    """Writes `system` (its `config` and tensors) to `path`, whole or not at all; see
+    `save_state_dict`."""
     return save_state_dict(path, system.state_dict(), system.config, card, half=half)
 
 
 def save_state_dict(
-    path: Path | str, state: dict[str, Tensor], config: Any, card: dict[str, Any] | None = None, *, half: bool = False
+    path: Path | str,
+    state: dict[str, Tensor],
+    config: Any,
+    card: dict[str, Any] | None = None,
+    *,
+    half: bool = False,
 ) -> Path:
-    """Writes tensors with the config of the system they belong to. `half`: float tensors as fp16, half the size; a
-    tensor with a value that fp16 cannot hold stays as it is."""
+    """Writes tensors with the config of the system they belong to. `half`: float tensors as fp16,
+    half the size; a tensor with a value that fp16 cannot hold stays as it is."""
     path = Path(path)
     metadata = {
         "format": FORMAT,
@@ -65,7 +72,8 @@ def _shipped(value: Tensor, half: bool) -> Tensor:
 
 
 class atomic:
-    """`with atomic(path) as unfinished:` write the file `unfinished`; it becomes `path` once all of it is on disk."""
+    """`with atomic(path) as unfinished:` write the file `unfinished`; it becomes `path` once all of
+    it is on disk."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -92,8 +100,8 @@ class atomic:
 def read_weights(path: Path | str) -> Weights:
     """Reads what `save_weights` wrote; tensors on the CPU, in the file's dtypes.
 
-    Anything else raises CheckpointError: no file, a pickle (never opened), no safetensors, a cut file, another
-    program's safetensors, a newer format.
+    Anything else raises CheckpointError: no file, a pickle (never opened), no safetensors, a cut
+    file, another program's safetensors, a newer format.
     """
     path = Path(path)
     _check_is_safetensors(path)
@@ -102,9 +110,13 @@ def read_weights(path: Path | str) -> Weights:
             metadata = opened.metadata() or {}
             _check_is_ours(path, metadata)
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-        return Weights(json.loads(metadata["config"]), state, json.loads(metadata.get("card", "{}")))
+        return Weights(
+            json.loads(metadata["config"]), state, json.loads(metadata.get("card", "{}"))
+        )
     except (SafetensorError, KeyError, json.JSONDecodeError) as problem:
-        raise CheckpointError(f"{path}: the file is damaged ({problem}); fetch or write it again") from problem
+        raise CheckpointError(
+            f"{path}: the file is damaged ({problem}); fetch or write it again"
+        ) from problem
 
 
 def _check_is_safetensors(path: Path) -> None:
@@ -120,28 +132,42 @@ def _check_is_safetensors(path: Path) -> None:
         pickled = start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and head[:1] != b"{")
         if pickled or path.suffix in (".pth", ".pt", ".ckpt", ".pkl"):
             raise CheckpointError(
-                f"{path}: this is a pickle (torch.save), which can run code when opened; expected .safetensors. "
+                f"{path}: this is a pickle (torch.save), which can run code when opened; expected "
+                f".safetensors. "
                 f"Turn it into one: humanquery convert {path.name} {path.stem}.safetensors"
             )
         if start == b"version ":
-            raise CheckpointError(f"{path}: this is a Git LFS pointer, not the weights; run git lfs pull")
+            raise CheckpointError(
+                f"{path}: this is a Git LFS pointer, not the weights; run git lfs pull"
+            )
     if len(start) < 8 or head[:1] not in (b"{", b""):
-        raise CheckpointError(f"{path}: {size} bytes that are not a safetensors file; expected weights of humanquery")
+        raise CheckpointError(
+            f"{path}: {size} bytes that are not a safetensors file; expected weights of humanquery"
+        )
     try:
         entries = json.loads(head)
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        ends = [
+            entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(
-            f"{path}: the header cannot be read: either cut at {size} bytes or not a safetensors file; fetch it again"
+            f"{path}: the header cannot be read: either cut at {size} bytes or not a safetensors "
+            f"file; fetch it again"
         ) from None
     expected = 8 + length + max(ends, default=0)
     if size < expected:
-        raise CheckpointError(f"{path}: cut off: {size} of {expected} bytes are there; fetch or write it again")
+        raise CheckpointError(
+            f"{path}: cut off: {size} of {expected} bytes are there; fetch or write it again"
+        )
 
 
 def _check_is_ours(path: Path, metadata: dict[str, str]) -> None:
     if metadata.get("format") != FORMAT:
-        origin = f"format {metadata['format']!r}" if "format" in metadata else "no format in its metadata"
+        origin = (
+            f"format {metadata['format']!r}"
+            if "format" in metadata
+            else "no format in its metadata"
+        )
         raise CheckpointError(
             f"{path}: a safetensors file of another program ({origin}, expected {FORMAT!r}); "
             f"weights of the official HQNet are taken over by humanquery convert"
@@ -151,12 +177,14 @@ def _check_is_ours(path: Path, metadata: dict[str, str]) -> None:
         raise CheckpointError(f"{path}: format_version is {version!r}, expected a number")
     if int(version) > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format version {version}, this humanquery reads up to {FORMAT_VERSION}; update humanquery"
+            f"{path}: format version {version}, this humanquery reads up to {FORMAT_VERSION}; "
+            f"update humanquery"
         )
 
 
 def load_state(system: nn.Module, state: dict[str, Tensor]) -> None:
-    """Fills `system` with `state`, every name and shape equal, or raises CheckpointError and changes nothing.
+    """Fills `system` with `state`, every name and shape equal, or raises CheckpointError and
+    changes nothing.
 
     Values take the dtype of the module's tensors (fp16 files widen to fp32).
     """
@@ -164,12 +192,21 @@ def load_state(system: nn.Module, state: dict[str, Tensor]) -> None:
     problems = {
         "missing in the file": own.keys() - state.keys(),
         "unknown to the model": state.keys() - own.keys(),
-        "of another shape": {n for n in own.keys() & state.keys() if own[n].shape != state[n].shape},
+        "of another shape": {
+            n for n in own.keys() & state.keys() if own[n].shape != state[n].shape
+        },
     }
     if any(problems.values()):
-        lines = [f"  {len(names)} {what}: {_by_module(names)}" for what, names in problems.items() if names]
+        lines = [
+            f"  {len(names)} {what}: {_by_module(names)}"
+            for what, names in problems.items()
+            if names
+        ]
         for name in sorted(problems["of another shape"])[:3]:
-            lines.append(f"    {name}: {list(state[name].shape)} in the file, {list(own[name].shape)} in the model")
+            lines.append(
+                f"    {name}: {list(state[name].shape)} in the file, {list(own[name].shape)} in "
+                f"the model"
+            )
         raise CheckpointError(
             f"these weights do not belong to this {type(system).__name__}:\n"
             + "\n".join(lines)
@@ -179,7 +216,8 @@ def load_state(system: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _by_module(names: Iterable[str], shown: int = 6) -> str:
-    """`backbone.layer1 (12), tasks.box (4), ... 3 more modules`: names grouped by their first two dotted parts."""
+    """`backbone.layer1 (12), tasks.box (4), ... 3 more modules`: names grouped by their first two
+    dotted parts."""
     counts = Counter(".".join(name.split(".")[:-1][:2]) or name for name in names)
     parts = [f"{module} ({count})" for module, count in sorted(counts.items())]
     rest = [f"... {len(parts) - shown} more modules"] if len(parts) > shown else []

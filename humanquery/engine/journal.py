@@ -50,7 +50,12 @@ class Journal:
         if tensorboard:
             self.events = _tensorboard(out, step)
         if sys.stdout.isatty():
-            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[said]}"))
+            columns = (
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.fields[said]}"),
+            )
             self.bar = Progress(*columns, TimeRemainingColumn(), transient=False)
             self.task = self.bar.add_task("train", total=steps, completed=step, said="")
 
@@ -72,7 +77,8 @@ class Journal:
             self.bar.update(self.task, completed=step)
 
     def losses(self, record: dict[str, Any], seconds_per_step: float) -> None:
-        """A line of metrics.jsonl: step, time (s of training), total, losses, lr, grad_norm, images_per_s."""
+        """A line of metrics.jsonl: step, time (s of training), total, losses, lr, grad_norm,
+        images_per_s."""
         if not self.speaks:
             return
         self.metrics.write(json.dumps(plain_numbers(record)) + "\n")
@@ -82,7 +88,10 @@ class Journal:
         else:
             left = (self.steps - record["step"]) * seconds_per_step
             print(f"step {record['step']}/{self.steps}  {said}  {_clock(left)} left", flush=True)
-        self._scalars(record["step"], flat_numbers(plain_numbers({k: v for k, v in record.items() if k != "step"})))
+        self._scalars(
+            record["step"],
+            flat_numbers(plain_numbers({k: v for k, v in record.items() if k != "step"})),
+        )
 
     def evaluation(self, step: int, scores: dict[str, Any]) -> None:
         """A line `{"step": ..., "evaluation": {...}}`."""
@@ -91,7 +100,10 @@ class Journal:
         scores = plain_numbers(scores)
         self.metrics.write(json.dumps({"step": step, "evaluation": scores}) + "\n")
         numbers = flat_numbers(scores)
-        self.say(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:8]))
+        self.say(
+            f"step {step}: "
+            + "  ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:8])
+        )
         self._scalars(step, {f"evaluation/{name}": value for name, value in numbers.items()})
 
     def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:

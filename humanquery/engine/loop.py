@@ -19,8 +19,14 @@ from humanquery.core.config import to_plain
 from humanquery.core.errors import ConfigError, TrainingError
 from humanquery.core.ranks import rank, sum_over_ranks, world_size
 from humanquery.engine.checkpoint import atomic, load_state, save_state_dict
-from humanquery.engine.config import EngineConfig, differences, run_identity
-from humanquery.engine.distributed import any_rank, gathered, gradient_sync, joined_ranks, placed_like, share
+from humanquery.engine.distributed import (
+    any_rank,
+    gathered,
+    gradient_sync,
+    joined_ranks,
+    placed_like,
+    share,
+)
 from humanquery.engine.journal import Journal
 from humanquery.engine.optim import WeightAverage, build_optimizer, clip_gradients, set_lr, whole
 from humanquery.engine.signals import StopRequest
@@ -36,17 +42,20 @@ from humanquery.engine.state import (
     set_random_state,
     undisturbed,
 )
-from humanquery.ops.depthwise import quicken
+from humanquery.engine.train_config import EngineConfig, differences, run_identity
+from humanquery.ops.depthwise import use_fast_depthwise
 
 Evaluate = Callable[[nn.Module], dict]
-"""the weights as they would be shipped (averaged if averaging is on), in eval mode -> numbers, nested as they like"""
+"""the weights as they would be shipped (averaged if averaging is on), in eval mode -> numbers,
+nested as they like"""
 Illustrate = Callable[[nn.Module], dict]
 """the same module -> name of a picture: h w 3 uint8 RGB"""
 
 
 @runtime_checkable
 class Loader(Protocol):
-    """An endless stream of batches in which batch i depends on i alone (and on seed, rank and world size)."""
+    """An endless stream of batches in which batch i depends on i alone (and on seed, rank and world
+    size)."""
 
     def batches(self, start: int) -> Iterator[Batch]: ...
 
@@ -79,29 +88,40 @@ def train(
     illustrate: Illustrate | None = None,
     card: dict[str, Any] | None = None,
 ) -> TrainingResult:
-    """Trains any `System` and leaves `model.safetensors`, `metrics.jsonl`, `config.json` and the last states in `out`.
+    """Trains any `System` and leaves `model.safetensors`, `metrics.jsonl`, `config.json` and the
+    last states in `out`.
 
-    Optimizer step s (from 0) uses batches s·k .. s·k + k - 1 of the loader, k = `config.accumulate`. What is minimised
-    is the mean over these micro-batches of the sum of all losses: equal to one k-fold batch for losses that average
-    over something every micro-batch has equally much of (pictures, say); a loss divided by its micro-batch's number of
-    people weighs every micro-batch alike, however many people stand in it. Over several ranks see `engine.distributed`;
-    `out` must then be one folder that all of them see.
+    Optimizer step s (from 0) uses batches s·k .. s·k + k - 1 of the loader, k =
+    `config.accumulate`. What is minimised is the mean over these micro-batches of the sum of all
+    losses: equal to one k-fold batch for losses that average over something every micro-batch has
+    equally much of (pictures, say); a loss divided by its micro-batch's number of people weighs
+    every micro-batch alike, however many people stand in it. Over several ranks see
+    `engine.distributed`; `out` must then be one folder that all of them see.
 
-    `resume` goes on from the newest state in `out`, bit for bit as if there had been no interruption (on the CPU, with
-    the same number of ranks), or begins if there is none. `system` is trained in place and keeps the plain, not the
-    averaged weights (under FSDP it stays sharded); `evaluate` and `illustrate` see a copy, on rank 0 only, and cannot
-    disturb the run's random numbers. `card` is written into the weights file.
+    `resume` goes on from the newest state in `out`, bit for bit as if there had been no
+    interruption (on the CPU, with the same number of ranks), or begins if there is none. `system`
+    is trained in place and keeps the plain, not the averaged weights (under FSDP it stays sharded);
+    `evaluate` and `illustrate` see a copy, on rank 0 only, and cannot disturb the run's random
+    numbers. `card` is written into the weights file.
 
-    ConfigError: `out` has a run already, or the state to resume comes from another config. TrainingError: a loss or a
-    gradient is not finite (before the optimizer step), or the losses are no losses. TrainingInterrupted: SIGTERM or
-    Ctrl-C; the step was finished and the state saved.
+    ConfigError: `out` has a run already, or the state to resume comes from another config.
+    TrainingError: a loss or a gradient is not finite (before the optimizer step), or the losses are
+    no losses. TrainingInterrupted: SIGTERM or Ctrl-C; the step was finished and the state saved.
     """
-    with joined_ranks(config.device) as device, _kernels(config.deterministic), StopRequest() as stop:
+    with (
+        joined_ranks(config.device) as device,
+        _kernels(config.deterministic),
+        StopRequest() as stop,
+    ):
         run = _Run(system, config, Path(out), device, stop, evaluate, illustrate)
         run.begin(resume)
         speaks = rank() == 0
         with Journal(
-            run.out, step=run.step, steps=config.steps, tensorboard=config.tensorboard, speaks=speaks
+            run.out,
+            step=run.step,
+            steps=config.steps,
+            tensorboard=config.tensorboard,
+            speaks=speaks,
         ) as run.journal:
             run.go(loader)
         return run.finish(card or {})
@@ -109,10 +129,17 @@ def train(
 
 @contextlib.contextmanager
 def _kernels(deterministic: bool) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, fill = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    benchmark, fill = (
+        torch.backends.cudnn.benchmark,
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
     if deterministic:
-        # nothing here reads what it has not written; torch would spend a pass over every new tensor to make sure
+        # nothing here reads what it has not written; torch would spend a pass over every new tensor
+        # to make sure
         torch.utils.deterministic.fill_uninitialized_memory = False
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -130,10 +157,27 @@ class _Run:
 
     journal: Journal
 
-    def __init__(self, system, config: EngineConfig, out: Path, device, stop: StopRequest, evaluate, illustrate):
-        self.system, self.config, self.out, self.device, self.stop = system, config, out, device, stop
+    def __init__(
+        self,
+        system,
+        config: EngineConfig,
+        out: Path,
+        device,
+        stop: StopRequest,
+        evaluate,
+        illustrate,
+    ):
+        self.system, self.config, self.out, self.device, self.stop = (
+            system,
+            config,
+            out,
+            device,
+            stop,
+        )
         self.evaluate, self.illustrate = evaluate, illustrate
-        self.system_config = getattr(system, "config", None)  # FSDP changes the class of `system`, not this
+        self.system_config = getattr(
+            system, "config", None
+        )  # FSDP changes the class of `system`, not this
         self.step = 0
         self.seconds_before = 0.0
         self.names: tuple[str, ...] | None = None
@@ -150,7 +194,8 @@ class _Run:
             changed = differences(state["identity"], identity)
             if changed:
                 raise ConfigError(
-                    f"{self.out}: this run was begun with another config; resuming would mix the two:\n  "
+                    f"{self.out}: this run was begun with another config; resuming would mix the "
+                    f"two:\n  "
                     + "\n  ".join(changed)
                     + "\nSet it back, or train into another folder."
                 )
@@ -158,7 +203,7 @@ class _Run:
         gathered(None)  # all have looked into the folder before rank 0 writes there
         if rank() == 0:
             self._prepare_folder(state)
-        quicken(self.system)
+        use_fast_depthwise(self.system)
         layout = {"memory_format": torch.channels_last} if self.config.channels_last else {}
         self.system.to(self.device, **layout).train()
         wants_copy = rank() == 0 and (self.evaluate or self.illustrate)
@@ -172,7 +217,9 @@ class _Run:
         )
         self.optimizer = build_optimizer(self.system, self.config.optim)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.average = WeightAverage(self.system, self.config.optim.ema) if self.config.optim.ema else None
+        self.average = (
+            WeightAverage(self.system, self.config.optim.ema) if self.config.optim.ema else None
+        )
         seed_everything(self.config.seed + 1_000_003 * rank())  # each rank its own dropout
         if state is not None:
             self._restore(state)
@@ -181,7 +228,9 @@ class _Run:
         if resume:
             return read_latest(self.out)
         if latest(self.out) or (self.out / "metrics.jsonl").exists():
-            raise ConfigError(f"{self.out}: a run is here already; go on with --resume, or choose another --out")
+            raise ConfigError(
+                f"{self.out}: a run is here already; go on with --resume, or choose another --out"
+            )
         return None
 
     def _prepare_folder(self, state: dict[str, Any] | None) -> None:
@@ -197,7 +246,10 @@ class _Run:
         self.step, self.seconds_before = state["step"], state["seconds"]
         moments = state["optimizer"]["state"]
         state["optimizer"]["state"] = {
-            index: {k: v if k == "step" else placed_like(v, self.parameters[index]) for k, v in of_one.items()}
+            index: {
+                k: v if k == "step" else placed_like(v, self.parameters[index])
+                for k, v in of_one.items()
+            }
             for index, of_one in moments.items()
         }
         self.optimizer.load_state_dict(state["optimizer"])
@@ -206,7 +258,8 @@ class _Run:
             for name, value in self.average.state.items():
                 value.copy_(placed_like(state["average"]["state"][name], value))
         if len(state["ranks"]) != world_size():
-            # the old ranks' random numbers are nobody's now; what follows is a valid run, but not the same one
+            # the old ranks' random numbers are nobody's now; what follows is a valid run, but not
+            # the same one
             seed_everything(self.config.seed + 1_000_003 * rank() + 7919 * self.step)
             return
         mine = state["ranks"][rank()]
@@ -243,23 +296,30 @@ class _Run:
             stream.close()
 
     def _next(self, stream: Iterator[Batch]) -> list[Batch]:
-        """All micro-batches of a step before any is computed, so that a stop while waiting finds an intact state."""
+        """All micro-batches of a step before any is computed, so that a stop while waiting finds an
+        intact state."""
         try:
-            with undisturbed(self.device):  # torch's DataLoader draws a seed where it begins, and so where we resume
+            with undisturbed(
+                self.device
+            ):  # torch's DataLoader draws a seed where it begins, and so where we resume
                 batches = list(itertools.islice(stream, self.config.accumulate))
         except Exception:
-            if self.stop.asked_by and world_size() == 1:  # Ctrl-C also reaches, and ends, the loader's processes
+            if (
+                self.stop.asked_by and world_size() == 1
+            ):  # Ctrl-C also reaches, and ends, the loader's processes
                 self._save()
                 self._leave()
             raise
         if len(batches) < self.config.accumulate:
             raise TrainingError(
-                f"step {self.step + 1}: the loader has no more batches; a training loader must be endless"
+                f"step {self.step + 1}: the loader has no more batches; a training loader must be "
+                f"endless"
             )
         return batches
 
     def _step(self, batches: list[Batch]) -> tuple[Tensor, bool, bool]:
-        """One optimizer step; gives the gradient norm, whether anybody asked to stop, whether a state is due."""
+        """One optimizer step; gives the gradient norm, whether anybody asked to stop, whether a
+        state is due."""
         self.lr = set_lr(self.optimizer, self.config.optim, self.step, self.config.steps)
         per_batch = []
         for i, batch in enumerate(batches):
@@ -273,7 +333,9 @@ class _Run:
         due = 0 < self.config.checkpoint_minutes * 60 <= waited
         bad = ~(losses.isfinite().all() & norm.isfinite())
         stopped = self.stop.asked_by is not None
-        bad, stopped, due = any_rank([stopped, due], bad, self.device)  # the one host sync of a step
+        bad, stopped, due = any_rank(
+            [stopped, due], bad, self.device
+        )  # the one host sync of a step
         if bad:
             self._refuse(losses, norm, batches)
         self.optimizer.step()
@@ -292,35 +354,52 @@ class _Run:
         if self.config.channels_last:
             images = batch.images.contiguous(memory_format=torch.channels_last)
             batch = dataclasses.replace(batch, images=images)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        ):
             losses = self.model(batch)
         if self.names is None:
             self.names = tuple(sorted(losses))
             if any(names != self.names for names in gathered(self.names)):
                 raise TrainingError(
-                    f"step {self.step + 1}: the ranks' losses have different names; every batch needs all"
+                    f"step {self.step + 1}: the ranks' losses have different names; every batch "
+                    f"needs all"
                 )
         if not losses or tuple(sorted(losses)) != self.names:
             raise TrainingError(
-                f"step {self.step + 1}: losses {sorted(losses)}, expected {list(self.names)} as before; "
-                f"{type(self.system).__name__} must return the same names, at least one, for every batch"
+                f"step {self.step + 1}: losses {sorted(losses)}, expected {list(self.names)} as "
+                f"before; "
+                f"{type(self.system).__name__} must return the same names, at least one, for every "
+                f"batch"
             )
-        shaped = [f"{name} has shape {list(losses[name].shape)}" for name in self.names if losses[name].ndim]
+        shaped = [
+            f"{name} has shape {list(losses[name].shape)}"
+            for name in self.names
+            if losses[name].ndim
+        ]
         if shaped:
-            raise TrainingError(f"step {self.step + 1}: every loss must be one number, but {', '.join(shaped)}")
+            raise TrainingError(
+                f"step {self.step + 1}: every loss must be one number, but {', '.join(shaped)}"
+            )
         values = torch.stack([losses[name].float() for name in self.names])
         if not values.requires_grad:
             raise TrainingError(
-                f"step {self.step + 1}: no trainable parameter has a part in the losses {', '.join(self.names)}"
+                f"step {self.step + 1}: no trainable parameter has a part in the losses "
+                f"{', '.join(self.names)}"
             )
         return values
 
     def _refuse(self, losses: Tensor, norm: Tensor, batches: list[Batch]) -> None:
-        """Raises TrainingError that says which losses of which pictures are not finite; no weight was changed."""
+        """Raises TrainingError that says which losses of which pictures are not finite; no weight
+        was changed."""
         self.optimizer.zero_grad(set_to_none=True)
         mine = []
         for values, batch in zip(losses.tolist(), batches, strict=True):
-            broken = [f"{n} = {v}" for n, v in zip(self.names, values, strict=True) if not abs(v) < float("inf")]
+            broken = [
+                f"{n} = {v}"
+                for n, v in zip(self.names, values, strict=True)
+                if not abs(v) < float("inf")
+            ]
             if broken:
                 pictures = ", ".join(meta.path or f"image {meta.image_id}" for meta in batch.metas)
                 mine.append(f"{', '.join(broken)} (pictures: {pictures})")
@@ -328,7 +407,9 @@ class _Run:
         if not found:
             found = [f"all losses are finite, but the norm of their gradients is {norm.item()}"]
         raise TrainingError(
-            f"step {self.step + 1}: not finite: " + "; ".join(found) + ". The optimizer step was not made. "
+            f"step {self.step + 1}: not finite: "
+            + "; ".join(found)
+            + ". The optimizer step was not made. "
             "Look at these pictures' labels (humanquery data check), or lower optim.lr."
         )
 
@@ -336,7 +417,9 @@ class _Run:
 
     def _log(self, norm: Tensor) -> None:
         # .tolist() waits for the device; only at log steps
-        *losses, norm = torch.cat([sum_over_ranks(self.window / self.window_steps), norm.reshape(1)]).tolist()
+        *losses, norm = torch.cat(
+            [sum_over_ranks(self.window / self.window_steps), norm.reshape(1)]
+        ).tolist()
         now = time.perf_counter()
         seconds = now - self.logged_at
         record = {
@@ -354,7 +437,8 @@ class _Run:
         self.logged_at, self.logged_step, self.images, self.window_steps = now, self.step, 0, 0
 
     def _show(self, act: Callable[[], None]) -> None:
-        """Runs `act` on rank 0 with the weights to be shipped in `shown`; the run's random numbers do not notice."""
+        """Runs `act` on rank 0 with the weights to be shipped in `shown`; the run's random numbers
+        do not notice."""
         weights = self._whole_weights()
         if self.shown is None:
             return
@@ -372,17 +456,25 @@ class _Run:
     def _save(self) -> None:
         """The state after `step` steps, written by rank 0."""
         optimizer = self.optimizer.state_dict()
-        optimizer["state"] = {i: {k: whole(v) for k, v in one.items()} for i, one in optimizer["state"].items()}
+        optimizer["state"] = {
+            i: {k: whole(v) for k, v in one.items()} for i, one in optimizer["state"].items()
+        }
         average = self.average and {
             "updates": self.average.updates,
             "state": {name: whole(value) for name, value in self.average.state.items()},
         }
-        mine = {"random": random_state(self.device), "window": self.window.cpu(), "window_steps": self.window_steps}
+        mine = {
+            "random": random_state(self.device),
+            "window": self.window.cpu(),
+            "window_steps": self.window_steps,
+        }
         state = {
             "identity": run_identity(self.config, self.system_config),
             "batches": self.step * self.config.accumulate,
             "seconds": self.seconds_before + time.perf_counter() - self.begun,
-            "model": {name: whole(value.detach()) for name, value in self.system.state_dict().items()},
+            "model": {
+                name: whole(value.detach()) for name, value in self.system.state_dict().items()
+            },
             "optimizer": optimizer,
             "average": average,
             "names": list(self.names or ()),
@@ -396,7 +488,8 @@ class _Run:
     def _leave(self) -> None:
         asked_by = self.stop.asked_by or "another rank"
         raise TrainingInterrupted(
-            f"stopped by {asked_by} after step {self.step} of {self.config.steps}; the state is saved in {self.out}, "
+            f"stopped by {asked_by} after step {self.step} of {self.config.steps}; the state is "
+            f"saved in {self.out}, "
             f"go on with --resume"
         )
 
@@ -410,7 +503,9 @@ class _Run:
         weights = self._whole_weights()
         path = self.out / "model.safetensors"
         losses = {name: logged[name] for name in ("total", *(self.names or ())) if name in logged}
-        losses, evaluation = gathered((losses, evaluation))[0]  # rank 0's file was complete when it read it
+        losses, evaluation = gathered((losses, evaluation))[
+            0
+        ]  # rank 0's file was complete when it read it
         training = {"steps": self.step, "seed": self.config.seed, "evaluation": evaluation}
         if rank() == 0:
             save_state_dict(path, weights, self.system_config, {"training": training, **card})

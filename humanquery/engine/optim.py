@@ -1,4 +1,5 @@
-"""AdamW with a slower backbone, learning-rate schedules as functions of the step, and the average of the weights."""
+"""AdamW with a slower backbone, learning-rate schedules as functions of the step, and the average
+of the weights."""
 
 import math
 from dataclasses import dataclass
@@ -13,14 +14,17 @@ from humanquery.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Defaults are the paper's (HQNet, released configuration): no warm-up, no averaging, decay on every parameter."""
+    """Defaults are the paper's (HQNet, released configuration): no warm-up, no averaging, decay on
+    every parameter."""
 
     lr: float = 1e-4
     weight_decay: float = 1e-4
     backbone_multiplier: float = 0.1
-    """factor on `lr` of parameters whose name begins with `backbone.`; 0 freezes them at their first values"""
+    """factor on `lr` of parameters whose name begins with `backbone.`; 0 freezes them at their
+    first values"""
     only: tuple[str, ...] = ()
-    """if given, only parameters whose name begins with one of these learn, e.g. ("tasks.mask.refinement",)"""
+    """if given, only parameters whose name begins with one of these learn, e.g.
+    ("tasks.mask.refinement",)"""
     betas: tuple[float, ...] = (0.9, 0.999)
     clip: float = 0.1
     """largest L2 norm of all gradients together; 0: no clipping"""
@@ -28,7 +32,8 @@ class OptimConfig:
     """no weight decay on parameters with fewer than two dimensions"""
     schedule: Literal["step", "cosine", "constant"] = "step"
     milestones: tuple[float, ...] = (0.8,)
-    """schedule step: where `lr` is multiplied by `gamma`; up to 1.0 a fraction of all steps, above it a step"""
+    """schedule step: where `lr` is multiplied by `gamma`; up to 1.0 a fraction of all steps, above
+    it a step"""
     gamma: float = 0.1
     warmup_steps: int = 0
     """linear rise from lr / warmup_steps"""
@@ -37,18 +42,25 @@ class OptimConfig:
 
     def __post_init__(self):
         if self.schedule not in ("step", "cosine", "constant"):
-            raise ConfigError(f"optim.schedule: got {self.schedule!r}, expected one of step, cosine, constant")
+            raise ConfigError(
+                f"optim.schedule: got {self.schedule!r}, expected one of step, cosine, constant"
+            )
         if not 0 <= self.ema < 1:
-            raise ConfigError(f"optim.ema: got {self.ema}, expected 0 (off) or a decay below 1, e.g. 0.999")
+            raise ConfigError(
+                f"optim.ema: got {self.ema}, expected 0 (off) or a decay below 1, e.g. 0.999"
+            )
         if len(self.betas) != 2:
-            raise ConfigError(f"optim.betas: got {self.betas}, expected two numbers, e.g. (0.9, 0.999)")
+            raise ConfigError(
+                f"optim.betas: got {self.betas}, expected two numbers, e.g. (0.9, 0.999)"
+            )
         for name in ("lr", "weight_decay", "backbone_multiplier", "clip", "warmup_steps"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"optim.{name}: got {getattr(self, name)}, expected 0 or more")
 
 
 def lr_factor(config: OptimConfig, step: int, steps: int) -> float:
-    """What `lr` is multiplied by in the optimizer step number `step` (0 .. steps - 1); warm-up times schedule, 0..1."""
+    """What `lr` is multiplied by in the optimizer step number `step` (0 .. steps - 1); warm-up
+    times schedule, 0..1."""
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "constant":
         return warmup
@@ -60,15 +72,16 @@ def lr_factor(config: OptimConfig, step: int, steps: int) -> float:
 
 
 def freeze_others(module: nn.Module, only: tuple[str, ...]) -> None:
-    """Only parameters whose name begins with one of `only` learn on; an empty `only` changes nothing. A name that none has
-    raises ConfigError."""
+    """Only parameters whose name begins with one of `only` learn on; an empty `only` changes
+    nothing. A name that none has raises ConfigError."""
     if not only:
         return
     names = [name for name, _ in module.named_parameters()]
     for start in only:
         if not any(name.startswith(start) for name in names):
             raise ConfigError(
-                f"optim.only: no parameter's name begins with {start!r}; there are {names[0]}, {names[-1]} ..."
+                f"optim.only: no parameter's name begins with {start!r}; there are {names[0]}, "
+                f"{names[-1]} ..."
             )
     for name, parameter in module.named_parameters():
         if not name.startswith(tuple(only)):
@@ -76,7 +89,8 @@ def freeze_others(module: nn.Module, only: tuple[str, ...]) -> None:
 
 
 def param_groups(module: nn.Module, config: OptimConfig) -> list[dict]:
-    """AdamW groups of the trainable parameters: backbone or not, decayed or not; `multiplier` is kept in each group.
+    """AdamW groups of the trainable parameters: backbone or not, decayed or not; `multiplier` is
+    kept in each group.
 
     No trainable parameter at all raises ConfigError.
     """
@@ -93,7 +107,9 @@ def param_groups(module: nn.Module, config: OptimConfig) -> list[dict]:
         }
         groups.setdefault((in_backbone, decayed), group)["params"].append(parameter)
     if not groups:
-        raise ConfigError(f"{type(module).__name__} has no trainable parameter; is everything frozen?")
+        raise ConfigError(
+            f"{type(module).__name__} has no trainable parameter; is everything frozen?"
+        )
     return [groups[key] for key in sorted(groups)]
 
 
@@ -103,7 +119,8 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 
 
 def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> float:
-    """Sets every group's rate for the optimizer step number `step`; returns the rate of what is not backbone."""
+    """Sets every group's rate for the optimizer step number `step`; returns the rate of what is not
+    backbone."""
     lr = config.lr * lr_factor(config, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["multiplier"]
@@ -111,22 +128,24 @@ def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, ste
 
 
 def clip_gradients(parameters: list[nn.Parameter], limit: float) -> Float[Tensor, ""]:
-    """Scales all gradients together to an L2 norm of at most `limit` (0: leaves them); returns the norm before."""
+    """Scales all gradients together to an L2 norm of at most `limit` (0: leaves them); returns the
+    norm before."""
     norm = nn.utils.clip_grad_norm_(parameters, limit or math.inf)
     return whole(norm).detach().float()
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that FSDP sharded, gathered from all ranks (all must call); any other tensor as it is."""
+    """A tensor that FSDP sharded, gathered from all ranks (all must call); any other tensor as it
+    is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 class WeightAverage:
     """Exponential moving average of a module's weights, free of bias from the first step on.
 
-    After t updates the average is sum_i decay^(t-i) w_i / sum_i decay^(t-i): the first update gives the weights
-    themselves (Adam's bias correction, done in place). Batch-norm statistics are averaged too; every other buffer is
-    copied from the module.
+    After t updates the average is sum_i decay^(t-i) w_i / sum_i decay^(t-i): the first update gives
+    the weights themselves (Adam's bias correction, done in place). Batch-norm statistics are
+    averaged too; every other buffer is copied from the module.
     """
 
     def __init__(self, module: nn.Module, decay: float):
@@ -137,7 +156,8 @@ class WeightAverage:
         self._averaged = [
             name
             for name, value in self.state.items()
-            if value.is_floating_point() and (name in parameters or name.endswith(("running_mean", "running_var")))
+            if value.is_floating_point()
+            and (name in parameters or name.endswith(("running_mean", "running_var")))
         ]
 
     @torch.no_grad()

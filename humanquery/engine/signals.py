@@ -5,7 +5,8 @@ import threading
 
 
 class StopRequest:
-    """While entered, the first SIGTERM or Ctrl-C only sets `asked_by`; a second Ctrl-C interrupts at once.
+    """While entered, the first SIGTERM or Ctrl-C only sets `asked_by`; a second Ctrl-C interrupts
+    at once.
 
     Signals can only be watched from the main thread; elsewhere nothing is ever asked.
     """

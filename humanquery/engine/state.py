@@ -1,4 +1,5 @@
-"""The state of an unfinished run: `state-<step>.pt` beside its metrics, so that a resumed run goes on bit for bit."""
+"""The state of an unfinished run: `state-<step>.pt` beside its metrics, so that a resumed run
+goes on bit for bit."""
 
 import contextlib
 import json
@@ -21,7 +22,9 @@ STATE_VERSION = 1
 def state_files(out: Path) -> list[Path]:
     """State files of a run's folder, newest first."""
     found = [
-        (int(match[1]), path) for path in out.glob("state-*.pt") if (match := re.fullmatch(r"state-(\d+)", path.stem))
+        (int(match[1]), path)
+        for path in out.glob("state-*.pt")
+        if (match := re.fullmatch(r"state-(\d+)", path.stem))
     ]
     return [path for _, path in sorted(found, reverse=True)]
 
@@ -32,7 +35,8 @@ def latest(out: Path) -> Path | None:
 
 
 def save_state(out: Path, step: int, state: dict[str, Any]) -> Path:
-    """Writes `state-<step>.pt` whole or not at all, then deletes all but the last `KEPT`. Tensors and plain data."""
+    """Writes `state-<step>.pt` whole or not at all, then deletes all but the last `KEPT`.
+    Tensors and plain data."""
     path = out / f"state-{step:08d}.pt"
     with atomic(path) as unfinished:
         torch.save({"version": STATE_VERSION, "step": step, **state}, unfinished)
@@ -42,7 +46,8 @@ def save_state(out: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Reads one state file (plain data and tensors only, no code); a broken or newer one raises CheckpointError."""
+    """Reads one state file (plain data and tensors only, no code); a broken or newer one raises
+    CheckpointError."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # torch raises what zip, pickle or the file system raised
@@ -52,13 +57,15 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a training state of humanquery")
     if state["version"] > STATE_VERSION:
         raise CheckpointError(
-            f"{path}: state version {state['version']}, this humanquery reads up to {STATE_VERSION}; update humanquery"
+            f"{path}: state version {state['version']}, this humanquery reads up to "
+            f"{STATE_VERSION}; update humanquery"
         )
     return state
 
 
 def read_latest(out: Path) -> dict[str, Any] | None:
-    """The newest state that can be read, or None where there is no state file; all broken raises CheckpointError."""
+    """The newest state that can be read, or None where there is no state file; all broken raises
+    CheckpointError."""
     problems = []
     for path in state_files(out):
         try:
@@ -67,13 +74,16 @@ def read_latest(out: Path) -> dict[str, Any] | None:
             problems.append(str(problem))
     if problems:
         raise CheckpointError(
-            "\n".join([*problems, f"no state in {out} can be resumed; start again in another folder"])
+            "\n".join(
+                [*problems, f"no state in {out} can be resumed; start again in another folder"]
+            )
         )
     return None
 
 
 def remove_after(out: Path, step: int) -> None:
-    """Deletes states of later steps (they were broken, or the run would go on from them) and unfinished files."""
+    """Deletes states of later steps (they were broken, or the run would go on from them) and
+    unfinished files."""
     for path in state_files(out):
         if path.stem > f"state-{step:08d}":
             path.unlink()
@@ -87,14 +97,21 @@ def random_state(device: torch.device) -> dict[str, Any]:
     version, words, gauss_next = random.getstate()
     return {
         "python": [version, torch.tensor(words, dtype=torch.int64), gauss_next],
-        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "numpy": [
+            str(name),
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """The inverse of `random_state`; a state from the CPU leaves CUDA's generator alone, and the other way round."""
+    """The inverse of `random_state`; a state from the CPU leaves CUDA's generator alone, and the
+    other way round."""
     version, words, gauss_next = state["python"]
     random.setstate((version, tuple(words.tolist()), gauss_next))
     name, keys, position, has_gauss, gauss = state["numpy"]
@@ -106,7 +123,8 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
 
 @contextlib.contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Whatever draws random numbers inside, the generators stand afterwards where they stood before."""
+    """Whatever draws random numbers inside, the generators stand afterwards where they stood
+    before."""
     before = random_state(device)
     try:
         yield
@@ -122,7 +140,8 @@ def seed_everything(seed: int) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line that was cut off while it was written is left out."""
+    """The lines of a metrics.jsonl; a last line that was cut off while it was written is left
+    out."""
     if not path.is_file():
         return []
     lines = path.read_text().splitlines()
@@ -132,7 +151,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             records.append(json.loads(line))
         except json.JSONDecodeError:
             if number < len(lines):
-                raise CheckpointError(f"{path}:{number}: not a line of JSON: {line[:60]!r}") from None
+                raise CheckpointError(
+                    f"{path}:{number}: not a line of JSON: {line[:60]!r}"
+                ) from None
     return records
 
 

@@ -11,7 +11,8 @@ import torch
 
 @dataclass(frozen=True)
 class Seconds:
-    """Time spent in one part. `busy`: of this process on the CPU, which other work on the machine does not lengthen."""
+    """Time spent in one part. `busy`: of this process on the CPU, which other work on the machine
+    does not lengthen."""
 
     wall: float = 0.0
     busy: float = 0.0
@@ -21,10 +22,11 @@ class Seconds:
 
 
 class Stopwatch:
-    """Adds up seconds by name. A part inside of another counts for itself only, so that all parts sum to the whole.
+    """Adds up seconds by name. A part inside of another counts for itself only, so that all parts
+    sum to the whole.
 
-    On CUDA the times are those of the GPU's own queue, read when `total` is asked for: measuring makes nobody wait. Nothing is
-    timed before `start`.
+    On CUDA the times are those of the GPU's own queue, read when `total` is asked for: measuring
+    makes nobody wait. Nothing is timed before `start`.
     """
 
     def __init__(self, device: torch.device):
@@ -66,14 +68,21 @@ class Stopwatch:
         return undo
 
     def total(self, rest: str = "rest") -> dict[str, Seconds]:
-        """Seconds by name in the order of their first use; `rest`: between `start` and `stop`, but in no part."""
+        """Seconds by name in the order of their first use; `rest`: between `start` and `stop`, but
+        in no part."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         sums: dict[str, Seconds] = {}
-        for (name, begun, busy), (_, ended, busy_after) in zip(self._marks, self._marks[1:], strict=False):
+        for (name, begun, busy), (_, ended, busy_after) in zip(
+            self._marks, self._marks[1:], strict=False
+        ):
             if name is not None:
-                wall = ended - begun if isinstance(begun, float) else begun.elapsed_time(ended) / 1000
-                sums[name or rest] = sums.get(name or rest, Seconds()) + Seconds(wall, busy_after - busy)
+                wall = (
+                    ended - begun if isinstance(begun, float) else begun.elapsed_time(ended) / 1000
+                )
+                sums[name or rest] = sums.get(name or rest, Seconds()) + Seconds(
+                    wall, busy_after - busy
+                )
         return sums
 
     def _mark(self, name: str | None) -> None:

@@ -1,1 +1,2 @@
-"""Scores of what was found against the truth: COCO AP and AR, gender AP, Age-10 AP, plain attribute numbers."""
+"""Scores of what was found against the truth: COCO AP and AR, gender AP, Age-10 AP, plain attribute
+numbers."""

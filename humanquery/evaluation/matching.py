@@ -1,4 +1,5 @@
-"""COCO's greedy matching and its precision-recall curve, for any overlap and with a condition on the pair."""
+"""COCO's greedy matching and its precision-recall curve, for any overlap and with a condition on
+the pair."""
 
 from dataclasses import dataclass
 
@@ -26,12 +27,14 @@ def match(
     reusable: Bool[np.ndarray, " g"],
     thresholds: Float[np.ndarray, " t"],
 ) -> Matches:
-    """Each found person, best score first, takes the free true person of highest overlap, at least the threshold.
+    """Each found person, best score first, takes the free true person of highest overlap, at least
+    the threshold.
 
-    People that are not ignored come first; on equal overlap the later one wins (COCO's comparison is "not less").
-    `reusable` true regions (crowds) may be taken many times. Where the chosen pair is not `right`, neither is matched:
-    the found person is false (unless that true person is ignored) and the true person stays free for others
-    (AttrCOCOeval of COCO-UniHuman; with `right` all true this is COCOeval).
+    People that are not ignored come first; on equal overlap the later one wins (COCO's comparison
+    is "not less"). `reusable` true regions (crowds) may be taken many times. Where the chosen pair
+    is not `right`, neither is matched: the found person is false (unless that true person is
+    ignored) and the true person stays free for others (AttrCOCOeval of COCO-UniHuman; with `right`
+    all true this is COCOeval).
     """
     (d, g), a, t = overlap.shape, len(ignored), len(thresholds)
     owner = np.full((a, t, d), -1)
@@ -80,10 +83,10 @@ def curve(
 ) -> Curve | None:
     """COCO's interpolated curve over all pictures; None without people.
 
-    Equal scores keep the order given (pictures by id, then found people as the system gave them). Recalls are
-    rounded to single precision before they are compared with `RECALLS`, and the curve is kept in single precision, as
-    in the official attribute evaluation: where a recall is a multiple of 0.01 this decides, and with few people it is
-    worth a tenth of a point.
+    Equal scores keep the order given (pictures by id, then found people as the system gave them).
+    Recalls are rounded to single precision before they are compared with `RECALLS`, and the curve
+    is kept in single precision, as in the official attribute evaluation: where a recall is a
+    multiple of 0.01 this decides, and with few people it is worth a tenth of a point.
     """
     if not num_people:
         return None

@@ -1,4 +1,5 @@
-"""People of one frame as PoseTrack's evaluation sees them: fifteen joints by name, head sizes, regions where nothing counts."""
+"""People of one frame as PoseTrack's evaluation sees them: fifteen joints by name, head sizes,
+regions where nothing counts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
 from humanquery.core.skeleton import Skeleton
 from humanquery.core.target import Target
-from humanquery.evaluation.tracking import tracked_frame
+from humanquery.evaluation.track_metrics import tracked_frame
 
 JOINTS = (
     "right_ankle",
@@ -43,7 +44,7 @@ NO_SCORE = -9999.0
 
 @runtime_checkable
 class PoseTruth(Protocol):
-    """The truth of one frame, e.g. `humanquery.data.posetrack.PoseFrame`."""
+    """The truth of one frame, e.g. `humanquery.data.readers.posetrack.PoseFrame`."""
 
     target: Target
     head_boxes: Labelled
@@ -52,7 +53,8 @@ class PoseTruth(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PoseLabels:
-    """The truth of one frame: people with joints and track ids, their head boxes, and polygons where nothing counts."""
+    """The truth of one frame: people with joints and track ids, their head boxes, and polygons
+    where nothing counts."""
 
     target: Target
     head_boxes: Labelled
@@ -82,7 +84,8 @@ class PoseRows:
 
 
 def found_rows(people: Persons, where: str = "found people", *, tracked: bool = True) -> PoseRows:
-    """People found, joints by name; joints with NaN coordinates were not found, NaN scores are missing.
+    """People found, joints by name; joints with NaN coordinates were not found, NaN scores are
+    missing.
 
     Without `tracked` nobody needs an id.
     """
@@ -98,38 +101,54 @@ def found_rows(people: Persons, where: str = "found people", *, tracked: bool = 
     if people.keypoint_scores is not None:
         given = people.keypoint_scores.detach().cpu().double().numpy()
         scores = np.where(np.isfinite(given), given, NO_SCORE)
-    return _rows(*_by_name(people.skeleton, np.nan_to_num(joints), finite), ids, _by_name(people.skeleton, scores)[0])
+    return _rows(
+        *_by_name(people.skeleton, np.nan_to_num(joints), finite),
+        ids,
+        _by_name(people.skeleton, scores)[0],
+    )
 
 
 def true_rows(truth: PoseTruth, where: str = "truth", *, tracked: bool = True) -> PoseRows:
-    """True people (no ignore rows), joints by name, with their head sizes in px. Without `tracked` nobody needs an id."""
+    """True people (no ignore rows), joints by name, with their head sizes in px. Without `tracked`
+    nobody needs an id."""
     target, heads = truth.target, truth.head_boxes
     people = ~target.ignore.cpu().numpy()
     if not people.any():
         return _rows(np.zeros((0, 15, 2)), np.zeros((0, 15), bool), np.zeros(0, np.int64))
     if target.keypoints is None or target.visibility is None or target.skeleton is None:
-        raise AnnotationError(f"{where}: no keypoints; expected a Target with joints, visibility and a skeleton")
+        raise AnnotationError(
+            f"{where}: no keypoints; expected a Target with joints, visibility and a skeleton"
+        )
     if len(heads) != len(target):
-        raise AnnotationError(f"{where}: {len(heads)} head boxes for {len(target)} people; give one per person")
+        raise AnnotationError(
+            f"{where}: {len(heads)} head boxes for {len(target)} people; give one per person"
+        )
     ids = tracked_frame(target, where).ids if tracked else np.arange(int(people.sum()))
     counts = target.counted_joints.cpu().numpy()
     boxes = heads.value.detach().cpu().double().numpy().reshape(-1, 4)
     headless = counts.any(1) & people & ~heads.valid.cpu().numpy()
     if headless.any():
         raise AnnotationError(
-            f"{where}: person {np.flatnonzero(headless)[0]} has joints but no head box; distances are measured in head sizes"
+            f"{where}: person {np.flatnonzero(headless)[0]} has joints but no head box; distances "
+            f"are measured in head sizes"
         )
     sizes = HEAD_SHARE * np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1)
-    joints, present = _by_name(target.skeleton, target.keypoints.value.detach().cpu().double().numpy(), counts)
+    joints, present = _by_name(
+        target.skeleton, target.keypoints.value.detach().cpu().double().numpy(), counts
+    )
     return _rows(joints[people], present[people], ids, head_sizes=sizes[people])
 
 
 def _rows(joints, present, ids, scores=None, head_sizes=None) -> PoseRows:
     scores = np.full(present.shape, NO_SCORE) if scores is None else scores
-    return PoseRows(joints, present, ids, scores, np.ones(len(ids)) if head_sizes is None else head_sizes)
+    return PoseRows(
+        joints, present, ids, scores, np.ones(len(ids)) if head_sizes is None else head_sizes
+    )
 
 
-def _by_name(skeleton: Skeleton, values: np.ndarray, known: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _by_name(
+    skeleton: Skeleton, values: np.ndarray, known: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Columns in the order of `JOINTS`, and which of them are there."""
     out = np.zeros((len(values), len(JOINTS), *values.shape[2:]))
     there = np.zeros(out.shape[:2], bool)
@@ -152,10 +171,14 @@ def outside(rows: PoseRows, regions: Sequence[torch.Tensor]) -> PoseRows:
     return rows.keep(rows.present.any(1))
 
 
-def _inside(points: Float[np.ndarray, "n k 2"], polygon: Float[np.ndarray, "p 2"]) -> Bool[np.ndarray, "n k"]:
+def _inside(
+    points: Float[np.ndarray, "n k 2"], polygon: Float[np.ndarray, "p 2"]
+) -> Bool[np.ndarray, "n k"]:
     """Even-odd rule; a point on the border is outside."""
     if len(polygon) < 3:
-        raise AnnotationError(f"an ignore region has {len(polygon)} points, expected at least three")
+        raise AnnotationError(
+            f"an ignore region has {len(polygon)} points, expected at least three"
+        )
     x, y = points[..., 0, None], points[..., 1, None]
     (x1, y1), (x2, y2) = polygon.T, np.roll(polygon, -1, 0).T
     cross = (x2 - x1) * (y - y1) - (y2 - y1) * (x - x1)

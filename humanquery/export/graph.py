@@ -20,9 +20,10 @@ INPUTS = ("images", "sizes", "score", "finer")
 class Graph(nn.Module):
     """What is exported: uint8 pictures in, everything about the best persons out, in canvas px.
 
-    Of each picture as many people are looked at as the fullest one has with at least `score`: streets that are nearly empty cost
-    little and crowds are not cut. Each task adds its outputs by `Task.tensors`; the graph itself adds `embeddings`, and `queries`
-    and `tokens`: which query each row is, and which memory token each query started from.
+    Of each picture as many people are looked at as the fullest one has with at least `score`:
+    streets that are nearly empty cost little and crowds are not cut. Each task adds its outputs
+    by `Task.tensors`; the graph itself adds `embeddings`, and `queries` and `tokens`: which
+    query each row is, and which memory token each query started from.
     """
 
     def __init__(self, system: System):
@@ -36,47 +37,66 @@ class Graph(nn.Module):
         score: Float[Tensor, ""],
         finer: UInt8[Tensor, "b 3 H W"] | None = None,
     ) -> dict[str, Float[Tensor, "b k ..."] | Int[Tensor, "b _"]]:
-        """`images`: RGB, at the top left of their canvas; `sizes`: (height, width) of each. What lies outside does not count."""
+        """`images`: RGB, at the top left of their canvas; `sizes`: (height, width) of each. What
+        lies outside does not count."""
         net = self.system
         line = torch.arange(images.shape[2], device=images.device)[None, :, None]
         column = torch.arange(images.shape[3], device=images.device)[None, None]
         padding = (line >= sizes[:, 0, None, None]) | (column >= sizes[:, 1, None, None])
         closer = None if finer is None else finer.float() / 255
-        scene = net.look(images.float() / 255, padding, sizes, closer)
-        prepared = net.prepare(scene)
-        outputs = net.read_queries(scene, prepared, every_stage=False)
+        encoded = net.look(images.float() / 255, padding, sizes, closer)
+        prepared = net.prepare(encoded)
+        outputs = net.read_queries(encoded, prepared, every_stage=False)
         last = outputs.layers[-1]
-        chosen = best_queries(last["person"].logit, score, min(net.config.num_persons, net.config.num_queries))
-        last = net.look_closer(last, scene, chosen)
+        chosen = best_queries(
+            last["person"].logit, score, min(net.config.num_persons, net.config.num_queries)
+        )
+        last = net.look_closer(last, encoded, chosen)
         found: dict[str, Tensor] = {}
         for name, task in net.tasks.items():
-            found |= task.tensors(last[name], chosen, scene, prepared[name])
+            found |= task.tensors(last[name], chosen, encoded, prepared[name])
         queries = outputs.queries[-1]
         index = chosen[..., None].expand(-1, -1, queries.shape[-1])
-        return {**found, "embeddings": queries.gather(1, index).float(), "queries": chosen, "tokens": outputs.selected}
+        return {
+            **found,
+            "embeddings": queries.gather(1, index).float(),
+            "queries": chosen,
+            "tokens": outputs.selected,
+        }
 
 
-def best_queries(logits: Float[Tensor, "b q"], score: Float[Tensor, ""], most: int) -> Int[Tensor, "b k"]:
-    """Best first; k is how many of the fullest picture reach `score`, at least 1 and at most `most`."""
+def best_queries(
+    logits: Float[Tensor, "b q"], score: Float[Tensor, ""], most: int
+) -> Int[Tensor, "b k"]:
+    """Best first; k is how many of the fullest picture reach `score`, at least 1 and at most
+    `most`."""
     best = logits.float().sigmoid().topk(most)
-    count = (best.values >= score).sum(1).amax(0).clamp(min=1).item()  # host sync: how many are looked at
+    count = (
+        (best.values >= score).sum(1).amax(0).clamp(min=1).item()
+    )  # host sync: how many are looked at
     torch._check(count >= 1)  # what a trace cannot know of a number that it reads from a tensor
     torch._check(count <= most)
     return best.indices[:, :count]
 
 
 def example(side: int = 4 * SIDE_STEP, finer: int = 1) -> tuple[Tensor, ...]:
-    """Two noisy pictures of different size on one canvas, of which everybody is wanted: the inputs of a `Graph`."""
+    """Two noisy pictures of different size on one canvas, of which everybody is wanted: the
+    inputs of a `Graph`."""
     noise = torch.Generator().manual_seed(0)
     height, width = side, side + SIDE_STEP
     images = torch.randint(0, 256, (2, 3, height, width), generator=noise).to(torch.uint8)
     given = images, torch.tensor([[height, width - 10], [height - 20, width]]), torch.tensor(0.0)
-    return given if finer == 1 else (*given, images.repeat_interleave(finer, 2).repeat_interleave(finer, 3))
+    return (
+        given
+        if finer == 1
+        else (*given, images.repeat_interleave(finer, 2).repeat_interleave(finer, 3))
+    )
 
 
 def with_fixed_padding(module: nn.Module) -> nn.Module:
-    """A copy in which TensorFlow's padding, which follows the size of the map, is the fixed one that it comes to when every
-    stride divides its map: so it is on canvases of `SIDE_STEP`. Traces stay short."""
+    """A copy in which TensorFlow's padding, which follows the size of the map, is the fixed one
+    that it comes to when every stride divides its map: so it is on canvases of `SIDE_STEP`.
+    Traces stay short."""
     module = copy.deepcopy(module)
     for parent in list(module.modules()):
         for name, child in parent.named_children():
@@ -86,20 +106,25 @@ def with_fixed_padding(module: nn.Module) -> nn.Module:
 
 
 def _fixed(conv: Conv2dSame) -> nn.Sequential:
-    """TensorFlow pads by (kernel - 1) · dilation + 1 - stride in all, the odd one right and below."""
+    """TensorFlow pads by (kernel - 1) · dilation + 1 - stride in all, the odd one right and
+    below."""
     (tall, wide) = (
-        max((k - 1) * d + 1 - s, 0) for k, d, s in zip(conv.kernel_size, conv.dilation, conv.stride, strict=True)
+        max((k - 1) * d + 1 - s, 0)
+        for k, d, s in zip(conv.kernel_size, conv.dilation, conv.stride, strict=True)
     )
     plain = nn.Conv2d(
         conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 0, conv.dilation, conv.groups,
         conv.bias is not None,
     )  # fmt: skip
     plain.weight, plain.bias = conv.weight, conv.bias
-    return nn.Sequential(nn.ZeroPad2d((wide // 2, wide - wide // 2, tall // 2, tall - tall // 2)), plain)
+    return nn.Sequential(
+        nn.ZeroPad2d((wide // 2, wide - wide // 2, tall // 2, tall - tall // 2)), plain
+    )
 
 
 def trace(system: System) -> ExportedProgram:
-    """The system's graph for any number of pictures on canvases of any size in steps of `SIDE_STEP`."""
+    """The system's graph for any number of pictures on canvases of any size in steps of
+    `SIDE_STEP`."""
     batch, tall, wide = Dim("batch", min=1), Dim("tall", min=1), Dim("wide", min=1)
     open_sizes = {
         "images": {0: batch, 2: SIDE_STEP * tall, 3: SIDE_STEP * wide},
@@ -126,5 +151,7 @@ def input_names(program: ExportedProgram) -> list[str]:
 
 def output_names(program: ExportedProgram) -> list[str]:
     """Names of the graph's outputs, in their order in the program."""
-    places = tree_unflatten(list(range(program.call_spec.out_spec.num_leaves)), program.call_spec.out_spec)
+    places = tree_unflatten(
+        list(range(program.call_spec.out_spec.num_leaves)), program.call_spec.out_spec
+    )
     return sorted(places, key=places.get)

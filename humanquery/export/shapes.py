@@ -8,10 +8,12 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 
 def fix_reshapes(model: ModelProto) -> int:
-    """Gives every `Reshape` whose sides are known but for one a constant shape with -1 in its place, in `model` itself; how many.
+    """Gives every `Reshape` whose sides are known but for one a constant shape with -1 in its
+    place, in `model` itself; how many.
 
-    A product of open sides, such as pictures times people, leaves OpenVINO without the sides that stand beside it, and `RoiAlign`
-    and convolutions then without the numbers that they need.
+    A product of open sides, such as pictures times people, leaves OpenVINO without the sides
+    that stand beside it, and `RoiAlign` and convolutions then without the numbers that they
+    need.
     """
     graph = model.graph
     known = dict(_constants(model))
@@ -36,7 +38,9 @@ def _constants(model: ModelProto) -> Iterator[tuple[str, Int[np.ndarray, "..."]]
             if attribute.name == "value_ints":
                 yield node.output[0], np.array(attribute.ints, np.int64)
             elif (
-                attribute.name == "value" and len(attribute.t.dims) <= 1 and attribute.t.data_type == attribute.t.INT64
+                attribute.name == "value"
+                and len(attribute.t.dims) <= 1
+                and attribute.t.data_type == attribute.t.INT64
             ):
                 yield node.output[0], numpy_helper.to_array(attribute.t)
 
@@ -44,18 +48,22 @@ def _constants(model: ModelProto) -> Iterator[tuple[str, Int[np.ndarray, "..."]]
 def _shape(
     joined: NodeProto | None, known: dict[str, np.ndarray], made: dict[str, NodeProto]
 ) -> Int[np.ndarray, " sides"] | None:
-    """What a `Concat` joins, with -1 for the one part that is open; None where another number of parts is."""
+    """What a `Concat` joins, with -1 for the one part that is open; None where another number of
+    parts is."""
     if joined is None or joined.op_type != "Concat":
         return None
     open_parts = [part for part in joined.input if part not in known]
     if len(open_parts) != 1 or not _is_one_number(made.get(open_parts[0]), known):
         return None
-    shape = np.concatenate([np.atleast_1d(known.get(part, np.array([-1]))) for part in joined.input])
+    shape = np.concatenate(
+        [np.atleast_1d(known.get(part, np.array([-1]))) for part in joined.input]
+    )
     return shape.astype(np.int64) if (shape < 0).sum() == 1 and (shape != 0).all() else None
 
 
 def _is_one_number(node: NodeProto | None, known: dict[str, np.ndarray]) -> bool:
-    """Whether a node makes a list of one number from a bare number, as PyTorch's translation does."""
+    """Whether a node makes a list of one number from a bare number, as PyTorch's translation
+    does."""
     if node is None or node.op_type != "Reshape" or node.input[1] not in known:
         return False
     return known[node.input[1]].tolist() in ([1], [-1])

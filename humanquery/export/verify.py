@@ -1,4 +1,5 @@
-"""Does an exported file say what the network says? Numbers against numbers on pictures, then AP against AP."""
+"""Does an exported file say what the network says? Numbers against numbers on pictures, then AP
+against AP."""
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -11,21 +12,22 @@ from torch import nn
 
 from humanquery.core.errors import ExportError
 from humanquery.core.target import Target
-from humanquery.evaluation.coco import evaluate_predictions
-from humanquery.predict.exported import Canvases, ExportedPredictor
+from humanquery.evaluation.coco_ap import evaluate_predictions
+from humanquery.predict.exported_predictor import Canvases, ExportedPredictor
 from humanquery.predict.predictor import Predictor
 
 LIMIT = 1e-4
 """largest difference of a number, as a share of its field's range"""
 LIMITS = {"gender": 1e-3, "age": 1e-3}
-"""of those that are read from a view whose place the graph works out (the head's): a hundredth of a pixel there moves all of
-its pixels"""
+"""of those that are read from a view whose place the graph works out (the head's): a hundredth of a
+pixel there moves all of its pixels"""
 AP_LIMIT = 1e-3
 """largest difference of an AP (0..1)"""
 TIED_SHARE = 0.2
 """of the pictures may hold a tie; their numbers are not compared one by one, their AP is"""
 NOISE, DRAWS = 1e-6, 6
-"""share by which weights are changed to see whether a picture holds a tie, and how often that is tried"""
+"""share by which weights are changed to see whether a picture holds a tie, and how often that is
+tried"""
 BATCH = 2
 UNIT_RANGE = ("scores", "gender", "keypoint_confidence", "keypoint_scores")
 CANVAS_RANGE = ("boxes", "keypoints", "mask_windows")
@@ -41,8 +43,9 @@ class Comparison:
 
     pictures: int = 0
     tied: int = 0
-    """pictures in which the two chose other memory tokens, or ranked them otherwise, or in which the network itself says
-    something as far apart when its weights change by `NOISE`: two cells between which a joint is as likely, say"""
+    """pictures in which the two chose other memory tokens, or ranked them otherwise, or in which
+    the network itself says something as far apart when its weights change by `NOISE`: two cells
+    between which a joint is as likely, say"""
     apart: dict[str, float] = field(default_factory=dict)
     """largest absolute difference by output"""
     ranges: dict[str, float] = field(default_factory=dict)
@@ -52,13 +55,20 @@ class Comparison:
     """pictures of which the file did not give as many people as reach the score it was asked for"""
 
     def relative(self) -> dict[str, float]:
-        """Largest difference by output, as a share of the output's range; infinite where one is not finite."""
+        """Largest difference by output, as a share of the output's range; infinite where one is not
+        finite."""
         shares = {name: self.apart[name] / max(self.ranges[name], 1e-12) for name in self.apart}
-        return {name: share if np.isfinite(share) else float("inf") for name, share in shares.items()}
+        return {
+            name: share if np.isfinite(share) else float("inf") for name, share in shares.items()
+        }
 
     def beyond(self) -> dict[str, float]:
         """The outputs that are too far apart, with their share of the range."""
-        return {name: share for name, share in self.relative().items() if not share <= LIMITS.get(name, LIMIT)}
+        return {
+            name: share
+            for name, share in self.relative().items()
+            if not share <= LIMITS.get(name, LIMIT)
+        }
 
     def add(self, picture: "Comparison") -> None:
         """The numbers of one more picture."""
@@ -69,23 +79,31 @@ class Comparison:
     def problems(self) -> list[str]:
         """A sentence for each thing that is too far apart; none: the file may stay."""
         found = [
-            f"{name} differ by {share:.2g} of their range, at most {LIMITS.get(name, LIMIT):.0e} is allowed"
+            f"{name} differ by {share:.2g} of their range, at most {LIMITS.get(name, LIMIT):.0e} "
+            f"is allowed"
             for name, share in self.beyond().items()
         ]
         if self.tied > max(1, TIED_SHARE * self.pictures):
             found.append(
-                f"in {self.tied} of {self.pictures} pictures other memory tokens became queries or other cells joints; ties "
+                f"in {self.tied} of {self.pictures} pictures other memory tokens became queries or "
+                f"other cells joints; ties "
                 f"may do that in {TIED_SHARE:.0%} of them"
             )
         elif self.pictures and self.tied == self.pictures:
-            found.append(f"all {self.pictures} pictures hold a tie, nothing was compared; give others")
+            found.append(
+                f"all {self.pictures} pictures hold a tie, nothing was compared; give others"
+            )
         if self.miscounted:
             found.append(
-                f"in {self.miscounted} of {self.pictures} pictures the file gave more or fewer people than reach a score"
+                f"in {self.miscounted} of {self.pictures} pictures the file gave more or fewer "
+                f"people than reach a score"
             )
         for name, (network, file) in self.ap.items():
             if not abs(network - file) <= AP_LIMIT:
-                found.append(f"{name} is {file:.4f}, of the network {network:.4f}; at most {AP_LIMIT} apart is allowed")
+                found.append(
+                    f"{name} is {file:.4f}, of the network {network:.4f}; at most {AP_LIMIT} apart "
+                    f"is allowed"
+                )
         return found
 
     def table(self) -> str:
@@ -104,19 +122,32 @@ def compare(
     *,
     score: float = 0.5,
 ) -> Comparison:
-    """Both look at the same canvases, `BATCH` pictures at a time, and at as many people as the file can give. Then the file
-    looks only at who has `score`, and must say the same of them. `network` is `export.graph.Graph` of the system."""
+    """Both look at the same canvases, `BATCH` pictures at a time, and at as many people as the file
+    can give. Then the file looks only at who has `score`, and must say the same of them. `network`
+    is `export.graph.Graph` of the system."""
     found = Comparison()
     for start in range(0, len(pictures), BATCH):
         seen = Canvases.of(pictures[start : start + BATCH], exported.facts)
         said, other = _said(network, seen), exported.run(seen, 0.0)
         few, count = exported.run(seen, score), max(1, int((other["scores"] >= score).sum(1).max()))
         if said.keys() != other.keys():
-            raise ExportError(f"the file gives {', '.join(other)}; the network gives {', '.join(said)}")
+            raise ExportError(
+                f"the file gives {', '.join(other)}; the network gives {', '.join(said)}"
+            )
         for i, size in enumerate(seen.sizes):
-            one, two = ({name: value[i] for name, value in outputs.items()} for outputs in (said, other))
-            _compare_picture(found, one, two, float(size.max()), lambda i=i, seen=seen: _unsure(network, seen, i))
-            _compare_asked(found, two, {name: value[i] for name, value in few.items()}, count, float(size.max()))
+            one, two = (
+                {name: value[i] for name, value in outputs.items()} for outputs in (said, other)
+            )
+            _compare_picture(
+                found, one, two, float(size.max()), lambda i=i, seen=seen: _unsure(network, seen, i)
+            )
+            _compare_asked(
+                found,
+                two,
+                {name: value[i] for name, value in few.items()},
+                count,
+                float(size.max()),
+            )
     return found
 
 
@@ -136,7 +167,11 @@ def _unsure(network: nn.Module, seen: Canvases, picture: int) -> Iterator[Output
 
 
 def _compare_picture(
-    found: Comparison, one: Outputs, two: Outputs, side: float, unsure: Callable[[], Iterator[Outputs]]
+    found: Comparison,
+    one: Outputs,
+    two: Outputs,
+    side: float,
+    unsure: Callable[[], Iterator[Outputs]],
 ) -> None:
     found.pictures += 1
     if not np.array_equal(one["tokens"], two["tokens"]):
@@ -151,7 +186,8 @@ def _compare_picture(
 
 
 def _as_far(file: Comparison, one: Outputs, again: Outputs, side: float) -> bool:
-    """Whether `again` is at least half as far from `one` as the file is, in everything in which the file is too far."""
+    """Whether `again` is at least half as far from `one` as the file is, in everything in which the
+    file is too far."""
     if not np.array_equal(one["tokens"], again["tokens"]):
         return True
     other = Comparison()
@@ -160,8 +196,9 @@ def _as_far(file: Comparison, one: Outputs, again: Outputs, side: float) -> bool
 
 
 def _compare_rows(found: Comparison, one: Outputs, two: Outputs, side: float) -> None:
-    """Rows are compared by the query they came from, so that two people of (nearly) the same score may swap places; a row
-    that only one of the two has must score (nearly) as little as the other's last."""
+    """Rows are compared by the query they came from, so that two people of (nearly) the same score
+    may swap places; a row that only one of the two has must score (nearly) as little as the other's
+    last."""
     _, mine, its = np.intersect1d(one["queries"], two["queries"], return_indices=True)
     for name in one:
         if name in CHOICES:
@@ -169,7 +206,13 @@ def _compare_rows(found: Comparison, one: Outputs, two: Outputs, side: float) ->
         a, b = one[name][mine], two[name][its]
         apart = float(np.abs(a - b).max(initial=0.0)) if a.shape == b.shape else np.inf
         found.apart[name] = _worst(found.apart.get(name, 0.0), apart)
-        reach = 1.0 if name in UNIT_RANGE else side if name in CANVAS_RANGE else float(np.abs(a).max(initial=0.0))
+        reach = (
+            1.0
+            if name in UNIT_RANGE
+            else side
+            if name in CANVAS_RANGE
+            else float(np.abs(a).max(initial=0.0))
+        )
         found.ranges[name] = max(found.ranges.get(name, 0.0), reach)
     for rows, shared, others in ((one, mine, two), (two, its, one)):
         alone = np.delete(rows["scores"], shared)
@@ -177,10 +220,15 @@ def _compare_rows(found: Comparison, one: Outputs, two: Outputs, side: float) ->
         found.apart["scores"] = _worst(found.apart["scores"], apart)
 
 
-def _compare_asked(found: Comparison, everybody: Outputs, asked: Outputs, count: int, side: float) -> None:
-    """What the file says when only `count` are looked at, against the same rows of what it says of everybody."""
+def _compare_asked(
+    found: Comparison, everybody: Outputs, asked: Outputs, count: int, side: float
+) -> None:
+    """What the file says when only `count` are looked at, against the same rows of what it says of
+    everybody."""
     if len(asked["scores"]) == count:
-        _compare_rows(found, {name: value[:count] for name, value in everybody.items()}, asked, side)
+        _compare_rows(
+            found, {name: value[:count] for name, value in everybody.items()}, asked, side
+        )
     else:
         found.miscounted += 1
 
@@ -193,10 +241,18 @@ def _worst(a: float, b: float) -> float:
 def compare_ap(
     predictor: Predictor, exported: ExportedPredictor, labelled: Sequence[tuple[np.ndarray, Target]]
 ) -> dict[str, tuple[float, float]]:
-    """AP of boxes, masks, keypoints, gender and age: (of the network, of the file), on the same pictures."""
+    """AP of boxes, masks, keypoints, gender and age: (of the network, of the file), on the same
+    pictures."""
     scores = []
     for looker in (predictor, exported):
-        pairs: Iterator = ((target, looker.predict(image, score=0.0).replace(path=None)) for image, target in labelled)
+        pairs: Iterator = (
+            (target, looker.predict(image, score=0.0).replace(path=None))
+            for image, target in labelled
+        )
         scores.append(evaluate_predictions(pairs, exported.skeleton).numbers())
     names = [name for name in scores[0] if name.endswith("/ap")]
-    return {name: (scores[0][name], scores[1].get(name, float("nan"))) for name in names if scores[0][name] is not None}
+    return {
+        name: (scores[0][name], scores[1].get(name, float("nan")))
+        for name in names
+        if scores[0][name] is not None
+    }

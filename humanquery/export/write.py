@@ -1,4 +1,5 @@
-"""Writes a network as one file for other runtimes, and only leaves a file that says what the network says."""
+"""Writes a network as one file for other runtimes, and only leaves a file that says what the
+network says."""
 
 import copy
 import os
@@ -13,13 +14,13 @@ from torch.export import ExportedProgram
 from humanquery.core.config import to_plain
 from humanquery.core.errors import ConfigError, ExportError, HumanQueryError, nearest
 from humanquery.core.target import Target
-from humanquery.data.coco import CocoSourceConfig
-from humanquery.data.images import read_image
-from humanquery.data.scenes import Scenes, preset
+from humanquery.data.readers.coco import CocoSourceConfig
+from humanquery.data.scenes.scenes import Scenes, preset
 from humanquery.export.graph import SIDE_STEP, Graph, input_names, output_names, trace
 from humanquery.export.verify import Comparison, compare, compare_ap
-from humanquery.predict.exported import FACTS, Facts, open_exported, skeleton_facts
-from humanquery.predict.folder import find_pictures
+from humanquery.media.images import read_image
+from humanquery.predict.exported_predictor import FACTS, Facts, open_exported, skeleton_facts
+from humanquery.predict.predict_folder import find_pictures
 from humanquery.predict.predictor import Predictor
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
@@ -41,13 +42,16 @@ def export(
     max_persons: int | None = None,
     on_comparison: Callable[[Comparison], None] = lambda comparison: None,
 ) -> Path:
-    """Writes the predictor's network to `out`, with the format's suffix (see `SUFFIXES`), and returns the path.
+    """Writes the predictor's network to `out`, with the format's suffix (see `SUFFIXES`), and
+    returns the path.
 
-    The file gives whoever reaches the score that it is asked for, at most `max_persons` of a picture (default: the model's own
-    `HQNetConfig.num_persons`); it takes time for each of them, and none for others.
+    The file gives whoever reaches the score that it is asked for, at most `max_persons` of a
+    picture (default: the model's own `HQNetConfig.num_persons`); it takes time for each of them,
+    and none for others.
 
-    With `verify` the file is written under another name, run on pictures (`photos`: a folder; default: see `default_pictures`)
-    and compared; a file whose numbers or AP differ (see `export.verify`) is removed and raises ExportError.
+    With `verify` the file is written under another name, run on pictures (`photos`: a folder;
+    default: see `default_pictures`) and compared; a file whose numbers or AP differ (see
+    `export.verify`) is removed and raises ExportError.
     """
     if format not in SUFFIXES:
         raise ConfigError(f"--format {format}: unknown format.{nearest(format, SUFFIXES)}")
@@ -72,11 +76,13 @@ def export(
 
 
 def limited(predictor: Predictor, max_persons: int) -> Predictor:
-    """The same weights, giving at most so many persons per picture; a number that cannot be raises ConfigError."""
+    """The same weights, giving at most so many persons per picture; a number that cannot be
+    raises ConfigError."""
     config = predictor.system.config
     if not 1 <= max_persons <= config.num_queries:
         raise ConfigError(
-            f"--max-persons {max_persons}: expected 1 to {config.num_queries}, the number of the model's queries; it gives "
+            f"--max-persons {max_persons}: expected 1 to {config.num_queries}, the number of the "
+            f"model's queries; it gives "
             f"{config.num_persons} by itself"
         )
     predictor, system = copy.copy(predictor), copy.copy(predictor.system)  # the tensors stay shared
@@ -91,7 +97,8 @@ def refuse(comparison: Comparison, out: Path) -> None:
         raise ExportError(
             f"{out}: not written, since the exported graph does not say what the network says:\n  "
             + "\n  ".join(problems)
-            + "\nAnother version of torch, onnx or onnxruntime may do better; --no-verify writes it all the same"
+            + "\nAnother version of torch, onnx or onnxruntime may do better; --no-verify writes "
+            "it all the same"
         )
 
 
@@ -99,7 +106,9 @@ def verified(predictor: Predictor, path: Path, photos: Path | None = None) -> Co
     """How far the file at `path` is from the network, on pictures and in AP."""
     exported = open_exported(path, "cpu", threads=torch.get_num_threads())
     labelled = list(labelled_pictures())
-    pictures = list(_read(photos)) if photos else [*default_pictures(), *(image for image, _ in labelled)]
+    pictures = (
+        list(_read(photos)) if photos else [*default_pictures(), *(image for image, _ in labelled)]
+    )
     compared = pictures[: None if photos else NUM_COMPARED]
     comparison = compare(Graph(predictor.system), exported, compared, score=predictor.default_score)
     comparison.ap = compare_ap(predictor, exported, labelled)
@@ -129,7 +138,8 @@ def default_pictures() -> Iterator[np.ndarray]:
 
 
 def labelled_pictures() -> Iterator[tuple[np.ndarray, Target]]:
-    """Photos of people/val under HUMANQUERY_DATA (docs/datasets.md); without them generated scenes."""
+    """Photos of people/val under HUMANQUERY_DATA (docs/datasets.md); without them generated
+    scenes."""
     annotations = Path(os.environ.get("HUMANQUERY_DATA", "")) / "people" / "val.json"
     if "HUMANQUERY_DATA" in os.environ and annotations.is_file():
         source, count = CocoSourceConfig(str(annotations)).build(), NUM_PHOTOS
@@ -154,7 +164,9 @@ def _write_onnx(program: ExportedProgram, path: Path, facts: Facts) -> None:
         import onnx
         import onnxscript  # noqa: F401 (torch asks for it late, and with a traceback)
     except ImportError as problem:
-        raise HumanQueryError(f"export to ONNX needs {problem.name}: pip install 'humanquery[export]'") from None
+        raise HumanQueryError(
+            f"export to ONNX needs {problem.name}: pip install 'humanquery[export]'"
+        ) from None
     from humanquery.export.shapes import fix_reshapes
 
     made = torch.onnx.export(
@@ -177,7 +189,9 @@ def _write_openvino(program: ExportedProgram, path: Path, facts: Facts) -> None:
     try:
         import openvino
     except ImportError:
-        raise HumanQueryError("export to OpenVINO needs OpenVINO: pip install 'humanquery[export,openvino]'") from None
+        raise HumanQueryError(
+            "export to OpenVINO needs OpenVINO: pip install 'humanquery[export,openvino]'"
+        ) from None
     onnx_file = path.with_suffix(".onnx")
     _write_onnx(program, onnx_file, facts)
     model = openvino.convert_model(onnx_file)
@@ -195,5 +209,9 @@ _WRITERS: dict[str, Callable[[ExportedProgram, Path, Facts], None]] = {
 
 def _files(path: Path) -> Sequence[Path]:
     """The file and what stands beside it: OpenVINO's weights, or an ONNX file on the way there."""
-    files = {path, path.with_suffix(".bin"), path.with_suffix(".onnx")}  # `path` may be the ONNX file itself
+    files = {
+        path,
+        path.with_suffix(".bin"),
+        path.with_suffix(".onnx"),
+    }  # `path` may be the ONNX file itself
     return [file for file in files if file.exists()]

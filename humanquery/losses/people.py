@@ -27,15 +27,17 @@ def age_loss(
     variance: float = 0.1,
     ce: float = 1.0,
 ) -> Float[Tensor, " n"]:
-    """Mean-variance loss with cross-entropy (Pan et al. 2018), for one age or an interval of ages in years.
+    """Mean-variance loss with cross-entropy (Pan et al. 2018), for one age or an interval of
+    ages in years.
 
-    With p = softmax(logits), m = sum p_j a_j and v = sum p_j (a_j - m)², an age known to lie in [low, high] costs
+    With p = softmax(logits), m = sum p_j a_j and v = sum p_j (a_j - m)², an age known to lie in
+    [low, high] costs
 
         mean · d(m, [low, high])² + variance · max(v - u, 0) - ce · log sum_{a_j in [low, high]} p_j,
 
-    d being the distance to the interval, and u = ((high - low + 1)² - 1) / 12 the variance of whole years spread evenly over
-    it. One age y is the interval [y, y], for which u = 0 and this is HQNet's loss. Ends are rounded to whole classes and
-    kept among them.
+    d being the distance to the interval, and u = ((high - low + 1)² - 1) / 12 the variance of
+    whole years spread evenly over it. One age y is the interval [y, y], for which u = 0 and this
+    is HQNet's loss. Ends are rounded to whole classes and kept among them.
     """
     log_p = logits.log_softmax(-1)
     p = log_p.exp()
@@ -57,9 +59,11 @@ def heatmap_targets(
     size: Size,
     stride: int = 8,
 ) -> Float[Tensor, "k h w"]:
-    """A small Gaussian at the cell of every counted joint (CornerNet's, as HQNet draws it); the largest wins.
+    """A small Gaussian at the cell of every counted joint (CornerNet's, as HQNet draws it); the
+    largest wins.
 
-    `boxes` xyxy px and `keypoints` px; `size` is the map's (h, w). The radius follows from the box at IoU 0.9, 0..3 cells.
+    `boxes` xyxy px and `keypoints` px; `size` is the map's (h, w). The radius follows from the
+    box at IoU 0.9, 0..3 cells.
     """
     height, width = size
     if not len(boxes):
@@ -77,8 +81,8 @@ def heatmap_targets(
 
 
 def _corner_radius(h: Tensor, w: Tensor, overlap: float = 0.9) -> Tensor:
-    """How far both corners of a box may move with the IoU kept at `overlap`; the three cases of CornerNet, in the form with
-    (b + sqrt) / 2 that everybody inherited."""
+    """How far both corners of a box may move with the IoU kept at `overlap`; the three cases of
+    CornerNet, in the form with (b + sqrt) / 2 that everybody inherited."""
     cases = []
     for a, b, c in (
         (1, h + w, w * h * (1 - overlap) / (1 + overlap)),
@@ -90,10 +94,12 @@ def _corner_radius(h: Tensor, w: Tensor, overlap: float = 0.9) -> Tensor:
 
 
 def heatmap_loss(
-    logits: Float[Tensor, "b k h w"], targets: Float[Tensor, "b k h w"], valid: Bool[Tensor, "b h w"]
+    logits: Float[Tensor, "b k h w"],
+    targets: Float[Tensor, "b k h w"],
+    valid: Bool[Tensor, "b h w"],
 ) -> Float[Tensor, ""]:
-    """Sum of the penalty-reduced focal loss (CornerNet, eq. 1; to be divided by the number of joints, `targets` == 1).
-    Padding counts only where a joint stands."""
+    """Sum of the penalty-reduced focal loss (CornerNet, eq. 1; to be divided by the number of
+    joints, `targets` == 1). Padding counts only where a joint stands."""
     p = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
     peak = targets == 1
     rest = ~peak & valid[:, None]

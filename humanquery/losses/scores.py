@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def focal(
-    logits: Float[Tensor, "*n"], positive: Bool[Tensor, "*n"], alpha: float = 0.25, gamma: float = 2.0
+    logits: Float[Tensor, "*n"],
+    positive: Bool[Tensor, "*n"],
+    alpha: float = 0.25,
+    gamma: float = 2.0,
 ) -> Float[Tensor, "*n"]:
     """Sigmoid focal loss of every logit (Lin et al. 2017, eq. 5), not reduced."""
     target = positive.to(logits.dtype)
@@ -17,8 +20,11 @@ def focal(
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
 
 
-def focal_cost(logits: Float[Tensor, "*n"], alpha: float = 0.25, gamma: float = 2.0) -> Float[Tensor, "*n"]:
-    """What it costs to call each query a person: focal loss as positive minus focal loss as negative."""
+def focal_cost(
+    logits: Float[Tensor, "*n"], alpha: float = 0.25, gamma: float = 2.0
+) -> Float[Tensor, "*n"]:
+    """What it costs to call each query a person: focal loss as positive minus focal loss as
+    negative."""
     probability = logits.sigmoid()
     eps = 1e-12  # the release's; keeps the logarithm finite
     as_person = -(probability + eps).log() * alpha * (1 - probability) ** gamma

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from humanquery.core.boxes import giou
-from humanquery.core.transfer import numbers
+from humanquery.core.transfer import constants
 
 
 def giou_loss(boxes: Float[Tensor, "n 4"], true: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
@@ -24,20 +24,23 @@ def sample_points(
     points: Float[Tensor, "n p 2"],
     rows: Int[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n p"]:
-    """Bilinear values at the points, (x, y) in 0..1, of the maps `rows` (default: each of its own); zero outside.
+    """Bilinear values at the points, (x, y) in 0..1, of the maps `rows` (default: each of its own);
+    zero outside.
 
-    By indexing: only what is asked for is read, whatever the type of the map, and the gradient has a deterministic form on
-    CUDA, which that of `grid_sample` has not.
+    By indexing: only what is asked for is read, whatever the type of the map, and the gradient has
+    a deterministic form on CUDA, which that of `grid_sample` has not.
     """
     k, height, width = maps.shape
     rows = torch.arange(k, device=maps.device) if rows is None else rows
-    at = points * numbers([width, height], points) - 0.5
+    at = points * constants([width, height], points) - 0.5
     low = at.floor()
     part, low = at - low, low.long()
     values = 0.0
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
         x, y = low[..., 0] + right, low[..., 1] + down
-        share = (part[..., 0] if right else 1 - part[..., 0]) * (part[..., 1] if down else 1 - part[..., 1])
+        share = (part[..., 0] if right else 1 - part[..., 0]) * (
+            part[..., 1] if down else 1 - part[..., 1]
+        )
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         seen = maps[rows[:, None], y.clamp(0, height - 1), x.clamp(0, width - 1)]
         values = values + torch.where(inside, share, 0.0) * seen
@@ -52,7 +55,8 @@ def uncertain_points(
     random: Float[Tensor, "n r 2"],
     rows: Int[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n p 2"]:
-    """Where to compare masks (PointRend): of the candidates the 75 % of `num_points` nearest to logit 0, then `random`.
+    """Where to compare masks (PointRend): of the candidates the 75 % of `num_points` nearest to
+    logit 0, then `random`.
 
     Both sets of points are drawn by the caller, uniform in 0..1; `rows` as in `sample_points`.
     """
@@ -64,7 +68,9 @@ def uncertain_points(
 def dice(logits: Float[Tensor, "n p"], targets: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
     """1 - Dice of each mask at its points, smoothed by 1."""
     probability = logits.sigmoid()
-    return 1 - (2 * (probability * targets).sum(-1) + 1) / (probability.sum(-1) + targets.sum(-1) + 1)
+    return 1 - (2 * (probability * targets).sum(-1) + 1) / (
+        probability.sum(-1) + targets.sum(-1) + 1
+    )
 
 
 def mask_bce(logits: Float[Tensor, "n p"], targets: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
@@ -72,14 +78,18 @@ def mask_bce(logits: Float[Tensor, "n p"], targets: Float[Tensor, "n p"]) -> Flo
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
 
 
-def pairwise_dice_cost(logits: Float[Tensor, "*b q p"], targets: Float[Tensor, "*b g p"]) -> Float[Tensor, "*b q g"]:
+def pairwise_dice_cost(
+    logits: Float[Tensor, "*b q p"], targets: Float[Tensor, "*b g p"]
+) -> Float[Tensor, "*b q g"]:
     """`dice` of every query against every person at shared points."""
     probability = logits.sigmoid()
     sums = probability.sum(-1)[..., None] + targets.sum(-1)[..., None, :]
     return 1 - (2 * probability @ targets.mT + 1) / (sums + 1)
 
 
-def pairwise_bce_cost(logits: Float[Tensor, "*b q p"], targets: Float[Tensor, "*b g p"]) -> Float[Tensor, "*b q g"]:
+def pairwise_bce_cost(
+    logits: Float[Tensor, "*b q p"], targets: Float[Tensor, "*b g p"]
+) -> Float[Tensor, "*b q g"]:
     """`mask_bce` of every query against every person at shared points, as two matrix products."""
     inside, outside = F.softplus(-logits), F.softplus(logits)
     return (inside @ targets.mT + outside @ (1 - targets).mT) / logits.shape[-1]

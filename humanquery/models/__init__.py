@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from humanquery.backbones import AttributesBackbone, BackboneConfig, StackedBackbone
 from humanquery.core.config import from_plain, override
 from humanquery.core.system import System
-from humanquery.models.attributes.attributes import Attributes
+from humanquery.experts import AnyBackbone, AttributesBackbone, StackedBackbone
 from humanquery.models.attributes.config import AttributesConfig
+from humanquery.models.attributes.system import Attributes
 from humanquery.models.hqnet.config import HQNetConfig
 from humanquery.models.hqnet.hqnet import HQNet
 
@@ -21,7 +21,8 @@ def build(config: SystemConfig) -> System:
 
 
 def rebuild(plain: dict[str, Any], settings: Sequence[str] = ()) -> System:
-    """The system that a weights file describes, to be filled from the file: nothing else is read or fetched.
+    """The system that a weights file describes, to be filled from the file: nothing else is read or
+    fetched.
 
     `settings` change fields of its config (`core.config.override`).
     """
@@ -33,7 +34,7 @@ def without_sources(config: SystemConfig) -> SystemConfig:
     return replace(config, backbone=_without_source(config.backbone))
 
 
-def _without_source(backbone: BackboneConfig) -> BackboneConfig:
+def _without_source(backbone: AnyBackbone) -> AnyBackbone:
     if isinstance(backbone, StackedBackbone):
         return StackedBackbone(tuple(_without_source(part) for part in backbone.parts))
     if isinstance(backbone, AttributesBackbone):

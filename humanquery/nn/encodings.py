@@ -13,8 +13,11 @@ def inverse_sigmoid(unit: Float[Tensor, "*n"], eps: float = 1e-3) -> Float[Tenso
     return torch.log(unit.clamp(min=eps) / (1 - unit).clamp(min=eps))
 
 
-def sine_map(padding: Bool[Tensor, "b h w"], features: int, temperature: float = 20.0) -> Float[Tensor, "b c h w"]:
-    """Position of every cell inside the valid part, 2·features channels, (y, x); see HQNet's encoder.
+def sine_map(
+    padding: Bool[Tensor, "b h w"], features: int, temperature: float = 20.0
+) -> Float[Tensor, "b c h w"]:
+    """Position of every cell inside the valid part, 2·features channels, (y, x); see HQNet's
+    encoder.
 
     Positions run from 1/n to 1 over the valid rows and columns, times 2 pi.
     """
@@ -22,10 +25,14 @@ def sine_map(padding: Bool[Tensor, "b h w"], features: int, temperature: float =
     y, x = valid.cumsum(1), valid.cumsum(2)
     y = y / (y[:, -1:, :] + 1e-6) * 2 * math.pi
     x = x / (x[:, :, -1:] + 1e-6) * 2 * math.pi
-    return torch.cat([_waves(y, features, temperature), _waves(x, features, temperature)], -1).permute(0, 3, 1, 2)
+    return torch.cat(
+        [_waves(y, features, temperature), _waves(x, features, temperature)], -1
+    ).permute(0, 3, 1, 2)
 
 
-def sine_boxes(boxes_unit: Float[Tensor, "*n 4"], features: int, temperature: float = 10000.0) -> Float[Tensor, "*n c"]:
+def sine_boxes(
+    boxes_unit: Float[Tensor, "*n 4"], features: int, temperature: float = 10000.0
+) -> Float[Tensor, "*n c"]:
     """cxcywh of the unit canvas as 4·features waves in the order (y, x, w, h) (DAB-DETR, DINO)."""
     x, y, w, h = (boxes_unit * 2 * math.pi).unbind(-1)
     return torch.cat([_waves(value, features, temperature) for value in (y, x, w, h)], -1)

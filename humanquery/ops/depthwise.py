@@ -1,4 +1,5 @@
-"""Depthwise convolutions with strides, whose backward in bf16 oneDNN computes without vector code on the CPU."""
+"""Depthwise convolutions with strides, whose backward in bf16 oneDNN computes without vector
+code on the CPU."""
 
 from collections.abc import Sequence
 
@@ -12,12 +13,15 @@ from torch.nn.functional import conv2d
 class StridedDepthwise(nn.Conv2d):
     """A depthwise `Conv2d` with a stride, with the same values and gradients.
 
-    With bf16 maps on the CPU the gradient is that of the convolution without stride whose output lies apart, with zeros in
-    between: four times the sums, in vector code, some 50 times as fast as oneDNN's (docs/performance.md).
+    With bf16 maps on the CPU the gradient is that of the convolution without stride whose output
+    lies apart, with zeros in between: four times the sums, in vector code, some 50 times as fast
+    as oneDNN's (docs/performance.md).
     """
 
     def forward(self, maps: Float[Tensor, "b c _h _w"]) -> Float[Tensor, "b c _p _q"]:
-        reduced = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else maps.dtype
+        reduced = (
+            torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else maps.dtype
+        )
         slow = maps.device.type == "cpu" and reduced == torch.bfloat16 and torch.is_grad_enabled()
         if not slow or torch.compiler.is_compiling():
             return super().forward(maps)
@@ -26,10 +30,12 @@ class StridedDepthwise(nn.Conv2d):
         return _Strided.apply(maps.to(reduced), self.weight.to(reduced), bias, self.stride, padding)
 
 
-def quicken(module: nn.Module) -> int:
-    """Turns every depthwise convolution with strides in `module` into a `StridedDepthwise`, in place; returns their number.
+def use_fast_depthwise(module: nn.Module) -> int:
+    """Turns every depthwise convolution with strides in `module` into a `StridedDepthwise`, in
+    place; returns their number.
 
-    Parameters, names and hooks stay. Subclasses of Conv2d, dilated ones and padding that is not zeros are left alone.
+    Parameters, names and hooks stay. Subclasses of Conv2d, dilated ones and padding that is not
+    zeros are left alone.
     """
     meant = [m for m in module.modules() if type(m) is nn.Conv2d and _fits(m)]
     for convolution in meant:
@@ -67,11 +73,18 @@ class _Strided(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         maps, weight = ctx.saved_tensors
         stride, padding, biased = ctx.settings
-        sides = [n + 2 * p - k + 1 for n, p, k in zip(maps.shape[2:], padding, weight.shape[2:], strict=True)]
+        sides = [
+            n + 2 * p - k + 1
+            for n, p, k in zip(maps.shape[2:], padding, weight.shape[2:], strict=True)
+        ]
         layout = (
-            torch.channels_last if maps.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+            torch.channels_last
+            if maps.is_contiguous(memory_format=torch.channels_last)
+            else torch.contiguous_format
         )
-        apart = torch.zeros(*maps.shape[:2], *sides, dtype=grad.dtype).contiguous(memory_format=layout)
+        apart = torch.zeros(*maps.shape[:2], *sides, dtype=grad.dtype).contiguous(
+            memory_format=layout
+        )
         apart[:, :, :: stride[0], :: stride[1]] = grad
         of_maps, of_weight, _ = torch.ops.aten.convolution_backward(
             apart, maps, weight, None, [1, 1], list(padding), [1, 1], False, [0, 0], weight.shape[0],

@@ -1,8 +1,9 @@
-"""Deformable attention as one operator of torch, `torch.ops.humanquery.deformable_attention`, and its backward pass as another.
+"""Deformable attention as one operator of torch, `torch.ops.humanquery.deformable_attention`, and
+its backward pass as another.
 
-Their kernels do not appear in graphs: autograd and `torch.compile` see two opaque nodes. The kernel of the CPU is in C
-(`native`), that of CUDA in Triton (`gpu`, imported when it is used). Under autocast the operators run in the dtypes they
-are given.
+Their kernels do not appear in graphs: autograd and `torch.compile` see two opaque nodes. The kernel
+of the CPU is in C (`native`), that of CUDA in Triton (`gpu`, imported when it is used). Under
+autocast the operators run in the dtypes they are given.
 """
 
 import torch
@@ -15,7 +16,9 @@ from humanquery.ops import native
 def attend(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
     """See `deformable.deformable_attention`; `shapes` flat: height, width, height, width ..."""
     if native.missing():
-        raise RuntimeError(f"humanquery::deformable_attention has no kernel for the CPU here: {native.missing()}")
+        raise RuntimeError(
+            f"humanquery::deformable_attention has no kernel for the CPU here: {native.missing()}"
+        )
     return native.forward(value, shapes, locations.float(), weights.float())
 
 
@@ -24,7 +27,9 @@ def _(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor) -> T
     return value.new_empty(locations.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
 
 
-@torch.library.custom_op("humanquery::deformable_attention_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "humanquery::deformable_attention_backward", mutates_args=(), device_types="cpu"
+)
 def attend_backward(
     grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,7 +42,10 @@ def attend_backward(
 def _(
     grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (value, locations, weights))
+    return tuple(
+        torch.empty_like(x, memory_format=torch.contiguous_format)
+        for x in (value, locations, weights)
+    )
 
 
 @attend.register_kernel("cuda")

@@ -1,9 +1,11 @@
-"""Deformable attention on CUDA by Triton, forward and backward: fp32, bf16 and fp16 with fp32 sums.
+"""Deformable attention on CUDA by Triton, forward and backward: fp32, bf16 and fp16 with fp32
+sums.
 
-One program takes several (picture, query, head) at once, all channels of a head beside each other, four to a thread. The
-backward pass adds to the values' gradient atomically, in no fixed order; where torch is asked for deterministic algorithms it
-adds whole numbers of 64 bits, for which the order does not matter. Importing this module needs Triton. Held against the
-reference in Triton's interpreter and compiled for sm_75, sm_80 and sm_90; not yet run on a real GPU.
+One program takes several (picture, query, head) at once, all channels of a head beside each
+other, four to a thread. The backward pass adds to the values' gradient atomically, in no fixed
+order; where torch is asked for deterministic algorithms it adds whole numbers of 64 bits, for
+which the order does not matter. Importing this module needs Triton. Held against the reference
+in Triton's interpreter and compiled for sm_75, sm_80 and sm_90; not yet run on a real GPU.
 """
 
 from typing import no_type_check
@@ -13,19 +15,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from humanquery.core.transfer import numbers
+from humanquery.core.transfer import constants
 
-FORWARD_WARPS, BACKWARD_WARPS = 4, 1  # of 32 threads, in a program; one warp adds up its rows without barriers
+FORWARD_WARPS, BACKWARD_WARPS = (
+    4,
+    1,
+)  # of 32 threads, in a program; one warp adds up its rows without barriers
 
 
 @triton.jit
 @no_type_check  # a type checker's wrapper would hide the source from Triton
 def _corner(x, y, corner: tl.constexpr, width, height):
-    """Index of the cell in its map (0 where there is none), whether it exists, and its shares along x and y."""
+    """Index of the cell in its map (0 where there is none), whether it exists, and its shares
+    along x and y."""
     column = tl.floor(x) + corner % 2
     line = tl.floor(y) + corner // 2
     inside = (column >= 0) & (column < width) & (line >= 0) & (line < height)
-    cell = tl.where(inside, line, 0.0).to(tl.int32) * width + tl.where(inside, column, 0.0).to(tl.int32)
+    cell = tl.where(inside, line, 0.0).to(tl.int32) * width + tl.where(inside, column, 0.0).to(
+        tl.int32
+    )
     return cell, inside, 1 - tl.abs(x - column), 1 - tl.abs(y - line)
 
 
@@ -39,7 +47,11 @@ def _forward(
     there = row < rows
     channel = tl.arange(0, WIDE)
     exists = there[:, None] & (channel < D)[None, :]
-    first = value + ((row // (HEADS * queries) * cells * HEADS + row % HEADS) * D)[:, None] + channel[None, :]
+    first = (
+        value
+        + ((row // (HEADS * queries) * cells * HEADS + row % HEADS) * D)[:, None]
+        + channel[None, :]
+    )
     total = tl.zeros([R, WIDE], tl.float32)
     for level in range(LEVELS):
         height = tl.load(maps + 3 * level)
@@ -69,8 +81,12 @@ def _backward(
     there = row < rows
     channel = tl.arange(0, WIDE)
     exists = there[:, None] & (channel < D)[None, :]
-    first = ((row // (HEADS * queries) * cells * HEADS + row % HEADS) * D)[:, None] + channel[None, :]
-    slope = tl.load(grad + row[:, None] * D + channel[None, :], mask=exists, other=0.0).to(tl.float32)
+    first = ((row // (HEADS * queries) * cells * HEADS + row % HEADS) * D)[:, None] + channel[
+        None, :
+    ]
+    slope = tl.load(grad + row[:, None] * D + channel[None, :], mask=exists, other=0.0).to(
+        tl.float32
+    )
     units = tl.load(scale)
     for level in range(LEVELS):
         height = tl.load(maps + 3 * level)
@@ -105,7 +121,12 @@ def forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
     """b q c in the values' dtype; `shapes` flat, float32 places and weights."""
     out = value.new_zeros(*locations.shape[:2], value.shape[2] * value.shape[3])
     if out.numel() and weights.numel():
-        inputs = (value.contiguous(), _maps(shapes, value), locations.contiguous(), weights.contiguous())
+        inputs = (
+            value.contiguous(),
+            _maps(shapes, value),
+            locations.contiguous(),
+            weights.contiguous(),
+        )
         grid, sizes = _sizes(value, weights, FORWARD_WARPS)
         with torch.cuda.device_of(value):
             _forward[grid](*inputs, out, *sizes, num_warps=FORWARD_WARPS)
@@ -115,7 +136,8 @@ def forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
 def backward(
     grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of values (summed up in float32, or see `_scale`), places and weights, each in its own dtype."""
+    """Gradients of values (summed up in float32, or see `_scale`), places and weights, each in
+    its own dtype."""
     fixed = torch.are_deterministic_algorithms_enabled()
     kinds = (torch.int64 if fixed else torch.float32, torch.float32, torch.float32)
     found = [torch.zeros(x.shape, dtype=kind, device=x.device)
@@ -123,7 +145,14 @@ def backward(
     scale = _scale(grad, weights) if fixed else torch.ones((), device=grad.device)
     if grad.numel() and weights.numel():
         maps = _maps(shapes, value)
-        inputs = (grad.contiguous(), value.contiguous(), maps, locations.contiguous(), weights.contiguous(), scale)
+        inputs = (
+            grad.contiguous(),
+            value.contiguous(),
+            maps,
+            locations.contiguous(),
+            weights.contiguous(),
+            scale,
+        )
         grid, sizes = _sizes(value, weights, BACKWARD_WARPS)
         with torch.cuda.device_of(value):
             _backward[grid](*inputs, *found, *sizes, num_warps=BACKWARD_WARPS)
@@ -132,9 +161,9 @@ def backward(
 
 
 def _scale(grad: Tensor, weights: Tensor) -> Tensor:
-    """What the values' gradient is multiplied by before it is summed up in whole numbers of 64 bits, whose sum no order
-    changes: as much as they can hold where all samples of a head meet in one cell. NaN or 0 where a number is not finite, and
-    so is then the whole gradient.
+    """What the values' gradient is multiplied by before it is summed up in whole numbers of 64
+    bits, whose sum no order changes: as much as they can hold where all samples of a head meet
+    in one cell. NaN or 0 where a number is not finite, and so is then the whole gradient.
     """
     if not grad.numel() or not weights.numel():
         return torch.ones((), device=grad.device)
@@ -149,7 +178,16 @@ def _sizes(value: Tensor, weights: Tensor, warps: int) -> tuple[tuple[int], tupl
     rows = weights.shape[0] * weights.shape[1] * heads
     wide = triton.next_power_of_2(d)
     together = max(1, 4 * 32 * warps // wide)  # so that a thread reads four channels at once
-    return (triton.cdiv(rows, together),), (rows, cells, weights.shape[1], heads, d, *weights.shape[3:], together, wide)
+    return (triton.cdiv(rows, together),), (
+        rows,
+        cells,
+        weights.shape[1],
+        heads,
+        d,
+        *weights.shape[3:],
+        together,
+        wide,
+    )
 
 
 def _maps(shapes: list[int], like: Tensor) -> Tensor:
@@ -158,4 +196,4 @@ def _maps(shapes: list[int], like: Tensor) -> Tensor:
     for height, width in zip(shapes[::2], shapes[1::2], strict=True):
         rows += [height, width, start]
         start += height * width
-    return numbers(rows, like, torch.int32)
+    return constants(rows, like, torch.int32)

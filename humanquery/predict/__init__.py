@@ -1,9 +1,9 @@
 """From pictures to people."""
 
-from humanquery.predict.opening import load
-from humanquery.predict.pictures import Looker
+from humanquery.predict.base import BasePredictor
+from humanquery.predict.loading import load
 
-__all__ = ["Looker", "Predictor", "load"]
+__all__ = ["BasePredictor", "Predictor", "load"]
 
 
 def __getattr__(name: str):

@@ -1,4 +1,5 @@
-"""Experiments by name. A recipe is a function whose docstring tells the command, the data, the hardware and the score."""
+"""Experiments by name. A recipe is a function whose docstring tells the command, the data, the
+hardware and the score."""
 
 from collections.abc import Callable
 
@@ -10,7 +11,14 @@ from humanquery.recipes.small import hqnet_small, hqnet_tiny_scenes
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
-    for recipe in (hqnet_r50, hqnet_swin_l, hqnet_vit_l, hqnet_small, hqnet_tiny_scenes, attributes_small)
+    for recipe in (
+        hqnet_r50,
+        hqnet_swin_l,
+        hqnet_vit_l,
+        hqnet_small,
+        hqnet_tiny_scenes,
+        attributes_small,
+    )
 }
 
 

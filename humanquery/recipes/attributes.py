@@ -9,30 +9,32 @@ from humanquery.backbones import TimmBackbone
 from humanquery.core.batch import Batch
 from humanquery.core.errors import CheckpointError
 from humanquery.core.target import Target
-from humanquery.data.canvas import LetterboxConfig
-from humanquery.data.coco import CocoSourceConfig
-from humanquery.data.crops import FacesConfig, PetaConfig
-from humanquery.data.loader import EvalLoader, MixConfig, MixPart
-from humanquery.data.regions import RegionAugmentConfig, RegionsConfig
-from humanquery.data.sources import SourceConfig, open_source
+from humanquery.data.augment.person_crops import RegionAugmentConfig, RegionsConfig
+from humanquery.data.loading.loader import EvalLoader, MixConfig, MixPart
+from humanquery.data.readers.coco import CocoSourceConfig
+from humanquery.data.readers.crops import FacesConfig, PetaConfig
+from humanquery.data.readers.sources import SourceConfig, open_source
 from humanquery.engine.checkpoint import load_state, read_weights
-from humanquery.engine.config import EngineConfig
 from humanquery.engine.optim import OptimConfig
-from humanquery.evaluation.regions import RegionReport, RegionScores, score_regions
+from humanquery.engine.train_config import EngineConfig
+from humanquery.evaluation.attribute_accuracy import RegionReport, RegionScores, score_regions
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import rebuild
-from humanquery.models.attributes.attributes import Attributes
 from humanquery.models.attributes.config import AttributesConfig
+from humanquery.models.attributes.system import Attributes
 from humanquery.recipes.recipe import DataConfig, Recipe, ValPart
 from humanquery.recipes.small import VIEWS, data_root
 
 
 def attributes_small() -> Recipe:
-    """MobileNetV2 (ImageNet) and a region head learn apparent gender and age of people in given boxes.
+    """MobileNetV2 (ImageNet) and a region head learn apparent gender and age of people in given
+    boxes.
 
     humanquery train --recipe attributes_small --set model.backbone.weights=PATH/mobilenetv2.safetensors --out runs/attributes
 
-    Without `--set` timm fetches the first weights. Data: people/, peta/ and faces/ (docs/datasets.md) under
-    HUMANQUERY_DATA. Hardware: one CPU core with bf16 for about two hours. The scores it reached stand in EXPERIMENTS.md.
+    Without `--set` timm fetches the first weights. Data: people/, peta/ and faces/
+    (docs/datasets.md) under HUMANQUERY_DATA. Hardware: one CPU core with bf16 for about two
+    hours. The scores it reached stand in EXPERIMENTS.md.
     """
     root = data_root()
     people = {"depicted": "ignore", "fragments": "ignore"}
@@ -41,14 +43,21 @@ def attributes_small() -> Recipe:
     crops = RegionAugmentConfig(scale=(0.5, 1.0), close=0.08, erase=0.25)
     return Recipe(
         model=AttributesConfig(
-            backbone=TimmBackbone("mobilenetv2_100", pretrained=True, frozen_stages=2, frozen_norm=False),
+            backbone=TimmBackbone(
+                "mobilenetv2_100", pretrained=True, frozen_stages=2, frozen_norm=False
+            ),
             regions=VIEWS,
         ),
         data=DataConfig(
             train=MixConfig(
                 (
-                    MixPart(RegionsConfig(CocoSourceConfig(f"{root}/people/train.json", **people)), 0.36),
-                    MixPart(RegionsConfig(CocoSourceConfig(f"{root}/people/train_more.json", **people)), 0.24),
+                    MixPart(
+                        RegionsConfig(CocoSourceConfig(f"{root}/people/train.json", **people)), 0.36
+                    ),
+                    MixPart(
+                        RegionsConfig(CocoSourceConfig(f"{root}/people/train_more.json", **people)),
+                        0.24,
+                    ),
                     MixPart(RegionsConfig(PetaConfig(f"{root}/peta")), 0.25, crops),
                     MixPart(RegionsConfig(FacesConfig(f"{root}/faces")), 0.15, crops),
                 )
@@ -81,28 +90,39 @@ def attributes_small() -> Recipe:
             evaluate_every=0,
             checkpoint_minutes=3.0,
         ),
-        data_name="people/ train and train_more (COCO val2017 and train2017 pictures), peta/ train, faces/ train",
-        data_licence="impressions of gender and age and peta/: research only; faces/: non-commercial research",
+        data_name="people/ train and train_more (COCO val2017 and train2017 pictures), peta/ "
+        "train, faces/ train",
+        data_licence="impressions of gender and age and peta/: research only; faces/: "
+        "non-commercial research",
     )
 
 
-def evaluate_regions(system: nn.Module, data: DataConfig, *, batch_size: int = 8, bf16: bool = False) -> RegionReport:
-    """Scores of a system on the true boxes of `data.val` (the part `people`) and of every further part."""
+def evaluate_regions(
+    system: nn.Module, data: DataConfig, *, batch_size: int = 8, bf16: bool = False
+) -> RegionReport:
+    """Scores of a system on the true boxes of `data.val` (the part `people`) and of every
+    further part."""
     parts = (ValPart("people", data.val, data.letterbox), *data.also_val)
     device = next(system.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        return RegionReport({p.name: score_source(system, p.source, p.letterbox, batch_size) for p in parts})
+        return RegionReport(
+            {p.name: score_source(system, p.source, p.letterbox, batch_size) for p in parts}
+        )
 
 
 def load_attributes(weights: str | Path | None) -> Attributes:
-    """The attribute model of a weights file, in eval mode; a file of another model raises CheckpointError."""
+    """The attribute model of a weights file, in eval mode; a file of another model raises
+    CheckpointError."""
     if not weights:
-        raise CheckpointError("no attribute model is shipped: name a weights file that attributes_small has trained")
+        raise CheckpointError(
+            "no attribute model is shipped: name a weights file that attributes_small has trained"
+        )
     read = read_weights(weights)
     system = rebuild(read.config)
     if not isinstance(system, Attributes):
         raise CheckpointError(
-            f"{weights}: holds {type(system).__name__}, expected an attribute model (attributes_small)"
+            f"{weights}: holds {type(system).__name__}, expected an attribute model "
+            f"(attributes_small)"
         )
     load_state(system, read.state)
     return system.eval()
@@ -111,7 +131,8 @@ def load_attributes(weights: str | Path | None) -> Attributes:
 def score_source(
     system: nn.Module, source: SourceConfig, letterbox: LetterboxConfig, batch_size: int = 8
 ) -> RegionScores:
-    """What the system says about everybody in the true boxes of a source. Pictures on a canvas as `letterbox` says."""
+    """What the system says about everybody in the true boxes of a source. Pictures on a canvas
+    as `letterbox` says."""
     device = next(system.parameters()).device
     loader = EvalLoader(open_source(source), letterbox, batch_size, divisor=32)
 
@@ -124,7 +145,8 @@ def score_source(
 
 
 def _with_boxes(batch: Batch, truths: list[Target]) -> Batch:
-    """The batch with everybody's box on the canvas (no row is dropped, so that rows stay the truth's)."""
+    """The batch with everybody's box on the canvas (no row is dropped, so that rows stay the
+    truth's)."""
     targets = [
         Target(
             image_size=meta.canvas_size,

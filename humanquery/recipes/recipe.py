@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from humanquery.data.augment import AugmentConfig
-from humanquery.data.canvas import LetterboxConfig
-from humanquery.data.loader import MixConfig
-from humanquery.data.regions import RegionAugmentConfig
-from humanquery.data.sources import SourceConfig
-from humanquery.engine.config import EngineConfig
+from humanquery.data.augment.augment import AugmentConfig
+from humanquery.data.augment.person_crops import RegionAugmentConfig
+from humanquery.data.loading.loader import MixConfig
+from humanquery.data.readers.sources import SourceConfig
+from humanquery.engine.train_config import EngineConfig
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import SystemConfig
 
 

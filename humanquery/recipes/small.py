@@ -3,17 +3,18 @@
 import os
 from dataclasses import replace
 
-from humanquery.backbones import AttributesBackbone, MoveNetBackbone, RtmdetBackbone, StackedBackbone, TimmBackbone
-from humanquery.data.augment import AugmentConfig
-from humanquery.data.canvas import LetterboxConfig
-from humanquery.data.coco import CocoSourceConfig
-from humanquery.data.copy_paste import CopyPasteConfig
-from humanquery.data.crops import FacesConfig, PetaConfig
-from humanquery.data.loader import MixConfig, MixPart
-from humanquery.data.photometric import PhotometricConfig
-from humanquery.data.scenes import easy_scenes
-from humanquery.engine.config import EngineConfig
+from humanquery.backbones import TimmBackbone
+from humanquery.data.augment.augment import AugmentConfig
+from humanquery.data.augment.copy_paste import CopyPasteConfig
+from humanquery.data.augment.photometric import PhotometricConfig
+from humanquery.data.loading.loader import MixConfig, MixPart
+from humanquery.data.readers.coco import CocoSourceConfig
+from humanquery.data.readers.crops import FacesConfig, PetaConfig
+from humanquery.data.scenes.scenes import easy_scenes
 from humanquery.engine.optim import OptimConfig
+from humanquery.engine.train_config import EngineConfig
+from humanquery.experts import AttributesBackbone, MoveNetBackbone, RtmdetBackbone, StackedBackbone
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet.config import (
     DenoisingConfig,
     HQNetConfig,
@@ -21,7 +22,7 @@ from humanquery.models.hqnet.config import (
     TasksConfig,
     TransformerConfig,
 )
-from humanquery.nn.regions import RegionConfig
+from humanquery.nn.person_views import RegionConfig
 from humanquery.recipes.recipe import DataConfig, Recipe
 from humanquery.tasks.age import AgeConfig
 from humanquery.tasks.box import BoxConfig
@@ -37,22 +38,25 @@ VIEWS = RegionConfig(head=96, view_dropout=0.15)
 
 
 def data_root() -> str:
-    """Where real photos and labels lie: the environment variable HUMANQUERY_DATA, or ../shared/data."""
+    """Where real photos and labels lie: the environment variable HUMANQUERY_DATA, or
+    ../shared/data."""
     return os.environ.get("HUMANQUERY_DATA", "../shared/data")
 
 
 def weights_root() -> str:
-    """Where pretrained backbones lie: the environment variable HUMANQUERY_WEIGHTS, or ../shared/weights."""
+    """Where pretrained backbones lie: the environment variable HUMANQUERY_WEIGHTS, or
+    ../shared/weights."""
     return os.environ.get("HUMANQUERY_WEIGHTS", "../shared/weights")
 
 
 def hqnet_tiny_scenes() -> Recipe:
-    """A 2.4 M-parameter HQNet, all tasks, from scratch on generated scenes: the proof that everything learns.
+    """A 2.4 M-parameter HQNet, all tasks, from scratch on generated scenes: the proof that
+    everything learns.
 
     humanquery train --recipe hqnet_tiny_scenes --out runs/tiny
 
-    Data: generated while training, one or two large people on 160 × 160. Hardware: two CPU cores, about a quarter of an
-    hour. The scores it reaches on unseen scenes stand in EXPERIMENTS.md.
+    Data: generated while training, one or two large people on 160 × 160. Hardware: two CPU cores,
+    about a quarter of an hour. The scores it reaches on unseen scenes stand in EXPERIMENTS.md.
     """
     size = 160
     scenes = replace(
@@ -79,15 +83,20 @@ def hqnet_tiny_scenes() -> Recipe:
                 frozen_norm=False,
                 options={"channels": [32, 64, 128, 192], "layers": [1, 2, 2, 1]},
             ),
-            transformer=TransformerConfig(dim=128, levels=3, encoder_layers=1, decoder_layers=3, feedforward=256),
+            transformer=TransformerConfig(
+                dim=128, levels=3, encoder_layers=1, decoder_layers=3, feedforward=256
+            ),
             tasks=TasksConfig(
-                # A small trunk follows the loudest losses: with weight 1 the class score learns last. In a short training
-                # many queries find each person; its cost keeps the same one of them matched, so that the rest learn to
-                # be nobody.
+                # A small trunk follows the loudest losses: with weight 1 the class score learns
+                # last. In a short training many queries find each person; its cost keeps the same
+                # one of them matched, so that the rest learn to be nobody.
                 person=PersonConfig(loss=5.0, cost=10.0),
                 box=BoxConfig(l1=10.0, giou=4.0),
                 keypoints=KeypointsConfig(
-                    hidden=128, in_boxes=True, refinement=RefinementConfig(1, 256, 0.0), heatmap=None
+                    hidden=128,
+                    in_boxes=True,
+                    refinement=RefinementConfig(1, 256, 0.0),
+                    heatmap=None,
                 ),
                 mask=MaskConfig(num_points=1024),
                 gender=GenderConfig(hidden_layers=1),
@@ -109,7 +118,14 @@ def hqnet_tiny_scenes() -> Recipe:
             batch_size=8,
             num_workers=1,
             precision="bf16",
-            optim=OptimConfig(lr=1e-3, backbone_multiplier=1.0, clip=1.0, schedule="cosine", warmup_steps=50, ema=0.99),
+            optim=OptimConfig(
+                lr=1e-3,
+                backbone_multiplier=1.0,
+                clip=1.0,
+                schedule="cosine",
+                warmup_steps=50,
+                ema=0.99,
+            ),
             log_every=20,
             checkpoint_minutes=3.0,
         ),
@@ -119,16 +135,17 @@ def hqnet_tiny_scenes() -> Recipe:
 
 
 def hqnet_small() -> Recipe:
-    """A small HQNet for real photos that starts from three networks: RTMDet-nano proposes boxes, MoveNet MultiPose joints, and
-    a network of the recipe `attributes_small` gender and age, all frozen; queries, masks, scores and corrections are learned
-    on data/people.
+    """A small HQNet for real photos that starts from three networks: RTMDet-nano proposes boxes,
+    MoveNet MultiPose joints, and a network of the recipe `attributes_small` gender and age, all
+    frozen; queries, masks, scores and corrections are learned on data/people.
 
     humanquery train --recipe attributes_small --out runs/attributes
     humanquery train --recipe hqnet_small --out runs/small
 
-    Data: people/, peta/, faces/ (docs/datasets.md) under HUMANQUERY_DATA; backbone files under HUMANQUERY_WEIGHTS and in
-    HUMANQUERY_ATTRIBUTES (default: runs/attributes/model.safetensors). Hardware: one CPU core with bf16 for some hours. The
-    scores it reached stand in EXPERIMENTS.md and docs/model-card.md; `humanquery ship` made hqnet-small of it.
+    Data: people/, peta/, faces/ (docs/datasets.md) under HUMANQUERY_DATA; backbone files under
+    HUMANQUERY_WEIGHTS and in HUMANQUERY_ATTRIBUTES (default: runs/attributes/model.safetensors).
+    Hardware: one CPU core with bf16 for some hours. The scores it reached stand in EXPERIMENTS.md
+    and docs/model-card.md; `humanquery ship` made hqnet-small of it.
     """
     people, weights = data_root() + "/people", weights_root()
     return Recipe(
@@ -143,11 +160,16 @@ def hqnet_small() -> Recipe:
                         pose_scales=(0.6, 1.0, 1.6),
                     ),
                     AttributesBackbone(
-                        os.environ.get("HUMANQUERY_ATTRIBUTES", "runs/attributes/model.safetensors"), regions=VIEWS
+                        os.environ.get(
+                            "HUMANQUERY_ATTRIBUTES", "runs/attributes/model.safetensors"
+                        ),
+                        regions=VIEWS,
                     ),
                 )
             ),
-            transformer=TransformerConfig(dim=128, levels=3, encoder_layers=1, decoder_layers=2, feedforward=512),
+            transformer=TransformerConfig(
+                dim=128, levels=3, encoder_layers=1, decoder_layers=2, feedforward=512
+            ),
             tasks=TasksConfig(
                 person=PersonConfig(loss=2.0, cost=5.0),
                 keypoints=KeypointsConfig(
@@ -158,11 +180,14 @@ def hqnet_small() -> Recipe:
                     oks_form="linear",
                     hidden=256,
                     in_boxes=True,
-                    refinement=RefinementConfig(2, 512, 0.0, in_boxes=True, scores=True, evidence=True),
+                    refinement=RefinementConfig(
+                        2, 512, 0.0, in_boxes=True, scores=True, evidence=True
+                    ),
                     heatmap=None,
                 ),
                 mask=MaskConfig(num_points=1024, in_boxes=True, refinement=MaskRefinementConfig()),
-                # the attribute network's answers as they are: photos that train this model are the same that trained it
+                # the attribute network's answers as they are: photos that train this model are the
+                # same that trained it
                 gender=GenderConfig(loss=0.0),
                 age=AgeConfig(loss=0.0),
             ),
@@ -195,5 +220,6 @@ def hqnet_small() -> Recipe:
             checkpoint_minutes=3.0,
         ),
         data_name="people/ train and train_more (COCO val2017 and train2017 pictures)",
-        data_licence="annotations CC BY 4.0 and research impressions of gender and age; pictures: Flickr terms",
+        data_licence="annotations CC BY 4.0 and research impressions of gender and age; pictures: "
+        "Flickr terms",
     )

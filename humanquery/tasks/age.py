@@ -11,10 +11,10 @@ from humanquery.losses.people import age_loss, expected_age
 from humanquery.tasks.base import (
     NO_PRIOR,
     Draws,
+    Encoded,
     Matches,
     Prior,
     Reading,
-    Scene,
     Task,
     TaskSizes,
     Truths,
@@ -22,14 +22,15 @@ from humanquery.tasks.base import (
     copies,
     count_over_ranks,
     mean_over_known,
-    nothing,
+    zero_loss,
 )
 from humanquery.tasks.labels import attribute_head
 
 
 @dataclass(frozen=True)
 class AgeConfig:
-    """The release: classes 0..84, weights 0.1 · (0.02 mean, 0.1 variance, 1 cross-entropy), no hidden layer.
+    """The release: classes 0..84, weights 0.1 · (0.02 mean, 0.1 variance, 1 cross-entropy), no
+    hidden layer.
 
     The paper: `first_age=1`, `hidden_layers=1`, `cross_entropy=0.0`.
     """
@@ -49,20 +50,28 @@ class AgePrediction:
 
 
 class AgeTask(Task):
-    """Mean-variance loss with cross-entropy for one age, its interval form where only a range is known (`losses.people`)."""
+    """Mean-variance loss with cross-entropy for one age, its interval form where only a range is
+    known (`losses.people`)."""
 
     name = "age"
 
     def __init__(self, config: AgeConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        shape, silent = (sizes.dim, config.num_ages, config.hidden_layers), "age" in sizes.priors
-        self.heads = copies(lambda: attribute_head(*shape, silent=silent), sizes.stages)
-        years = torch.arange(config.first_age, config.first_age + config.num_ages, dtype=torch.float32)
+        shape, zeros = (sizes.dim, config.num_ages, config.hidden_layers), "age" in sizes.priors
+        self.heads = copies(lambda: attribute_head(*shape, zeros=zeros), sizes.stages)
+        years = torch.arange(
+            config.first_age, config.first_age + config.num_ages, dtype=torch.float32
+        )
         self.register_buffer("ages", years, persistent=False)
 
     def read(
-        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+        self,
+        stage: int,
+        queries: Tensor,
+        reference_logit: Tensor,
+        prepared: Any,
+        prior: Prior = NO_PRIOR,
     ) -> AgePrediction:
         logits = self.heads[stage](queries)
         return AgePrediction(logits if prior.age is None else logits + prior.age)
@@ -71,22 +80,34 @@ class AgeTask(Task):
         self, prediction: AgePrediction, said: Float[Tensor, "b k ages"], chosen: Int[Tensor, "b k"]
     ) -> AgePrediction:
         """With a prior that came later, for some queries."""
-        return AgePrediction(prediction.logits.float().scatter_add(1, chosen[..., None].expand_as(said), said))
+        return AgePrediction(
+            prediction.logits.float().scatter_add(1, chosen[..., None].expand_as(said), said)
+        )
 
     def losses(
         self, prediction: AgePrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
     ) -> dict[str, Tensor]:
         true = truths.matched("age", matches)
         if true is None:
-            return {"age": nothing(prediction.logits) / count_over_ranks(0, prediction.logits)}
+            return {"age": zero_loss(prediction.logits) / count_over_ranks(0, prediction.logits)}
         c, (low, high) = self.config, true.value.unbind(-1)
         logits = matches.predicted(prediction.logits).float()
-        loss = age_loss(logits, low, high, self.ages, mean=c.mean, variance=c.variance, ce=c.cross_entropy)
+        loss = age_loss(
+            logits, low, high, self.ages, mean=c.mean, variance=c.variance, ce=c.cross_entropy
+        )
         return {"age": c.loss * mean_over_known(loss, true.valid)}
 
-    def decode(self, prediction: AgePrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
-        return {"age": expected_age(prediction.logits[reading.picture, reading.queries].float(), self.ages)}
+    def decode(
+        self, prediction: AgePrediction, reading: Reading, encoded: Encoded, prepared: Any
+    ) -> dict[str, Tensor]:
+        return {
+            "age": expected_age(
+                prediction.logits[reading.picture, reading.queries].float(), self.ages
+            )
+        }
 
-    def tensors(self, prediction: AgePrediction, chosen: Tensor, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+    def tensors(
+        self, prediction: AgePrediction, chosen: Tensor, encoded: Encoded, prepared: Any
+    ) -> dict[str, Tensor]:
         logits = at_queries(prediction.logits, chosen).float()
         return {"age": expected_age(logits.flatten(0, 1), self.ages).reshape(chosen.shape)}

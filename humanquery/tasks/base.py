@@ -1,4 +1,5 @@
-"""What every task is: head, matching cost, losses and decoding of one thing that a query says about a person."""
+"""What every task is: head, matching cost, losses and decoding of one thing that a query says
+about a person."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from humanquery.backbones.sight import Sight
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.ranks import sum_over_ranks
 from humanquery.core.skeleton import Skeleton
-from humanquery.core.transfer import numbers
+from humanquery.core.transfer import constants
 from humanquery.nn.transformer import Shapes
 from humanquery.tasks.truth import Matches, Truth, Truths
 
@@ -20,8 +21,9 @@ PROPOSALS = -1  # the stage before the first decoder layer
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """What the network knows about the pictures before it knows about people; shared by all tasks."""
+class Encoded:
+    """What the network knows about the pictures before it knows about people; shared by all
+    tasks."""
 
     fine: Float[Tensor, "b c h w"]
     """neck output of stride 4, kept for masks"""
@@ -41,7 +43,7 @@ class Scene:
         """(width, height) of the valid canvases."""
         if isinstance(self.canvas_sizes, Tensor):
             return self.canvas_sizes.flip(-1).to(self.memory)
-        return numbers([[w, h] for h, w in self.canvas_sizes], self.memory)
+        return constants([[w, h] for h, w in self.canvas_sizes], self.memory)
 
     def finest_memory(self) -> Float[Tensor, "b c h w"]:
         """Memory of the finest level as a map."""
@@ -51,7 +53,8 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """How the kept queries of one picture become `Persons`: the way back to the picture's pixels."""
+    """How the kept queries of one picture become `Persons`: the way back to the picture's
+    pixels."""
 
     picture: int
     queries: Int[Tensor, " n"]
@@ -63,7 +66,8 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Random numbers of one step, by name. Names let a test hand in the numbers of another implementation."""
+    """Random numbers of one step, by name. Names let a test hand in the numbers of another
+    implementation."""
 
     generator: torch.Generator | None = None
     given: dict[str, Tensor] = field(default_factory=dict)
@@ -76,7 +80,8 @@ class Draws:
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What the backbone already says about the person in each query's first reference box; None where it says nothing.
+    """What the backbone already says about the person in each query's first reference box; None
+    where it says nothing.
 
     A task with a prior adds what the query says to it, and its heads start by saying nothing.
     """
@@ -95,16 +100,18 @@ NO_PRIOR = Prior()
 
 
 class Task(nn.Module):
-    """One thing a query says about a person. `heads` holds an independent copy per decoder layer and one for proposals.
+    """One thing a query says about a person. `heads` holds an independent copy per decoder layer
+    and one for proposals.
 
-    `prepare` runs once per forward; its result comes back in every `read`, `finish` and `decode` as `prepared`.
+    `prepare` runs once per forward; its result comes back in every `read`, `finish` and `decode`
+    as `prepared`.
     """
 
     name: str
     denoises = False
     """whether denoising queries are trained on this task"""
 
-    def prepare(self, scene: Scene) -> Any:
+    def prepare(self, encoded: Encoded) -> Any:
         return None
 
     def read(
@@ -115,17 +122,26 @@ class Task(nn.Module):
         prepared: Any,
         prior: Prior = NO_PRIOR,
     ) -> Any:
-        """Prediction of one stage: decoder layer 0.. or `PROPOSALS`. `reference_logit` is the stage's input box."""
+        """Prediction of one stage: decoder layer 0.. or `PROPOSALS`. `reference_logit` is the
+        stage's input box."""
         raise NotImplementedError
 
-    def costs(self, prediction: Any, truths: Truths, draws: Draws, tag: str) -> Float[Tensor, "n q"] | None:
-        """Weighted matching cost of every person of the batch with every query of the person's picture; a person without
-        this label costs nothing. None: the task has no say in matching."""
+    def costs(
+        self, prediction: Any, truths: Truths, draws: Draws, tag: str
+    ) -> Float[Tensor, "n q"] | None:
+        """Weighted matching cost of every person of the batch with every query of the person's
+        picture; a person without this label costs nothing. None: the task has no say in
+        matching.
+        """
         return None
 
-    def cost(self, prediction: Any, picture: int, truth: Truth, draws: Draws, tag: str) -> Float[Tensor, "q g"] | None:
+    def cost(
+        self, prediction: Any, picture: int, truth: Truth, draws: Draws, tag: str
+    ) -> Float[Tensor, "q g"] | None:
         """`costs` of one picture's people alone."""
-        found = self.costs(prediction, Truths.of([truth], truth.boxes_unit.device, first=picture), draws, tag)
+        found = self.costs(
+            prediction, Truths.of([truth], truth.boxes_unit.device, first=picture), draws, tag
+        )
         return None if found is None else found.T
 
     def losses(
@@ -134,29 +150,38 @@ class Task(nn.Module):
         """Weighted losses of one stage. People without the label take no part."""
         raise NotImplementedError
 
-    def denoising_losses(self, prediction: Any, matches: Matches, truths: Truths, count: Tensor) -> dict[str, Tensor]:
+    def denoising_losses(
+        self, prediction: Any, matches: Matches, truths: Truths, count: Tensor
+    ) -> dict[str, Tensor]:
         """Losses on denoising queries, normalised by `count` (groups times people)."""
         raise NotImplementedError
 
     def finish(
-        self, prediction: Any, matches: Matches, truths: Truths, scene: Scene, prepared: Any
+        self, prediction: Any, matches: Matches, truths: Truths, encoded: Encoded, prepared: Any
     ) -> dict[str, Tensor]:
         """Losses that follow the last layer's matching only."""
         return {}
 
-    def decode(self, prediction: Any, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+    def decode(
+        self, prediction: Any, reading: Reading, encoded: Encoded, prepared: Any
+    ) -> dict[str, Tensor]:
         """Fields of `Persons` for the kept queries of one picture."""
         raise NotImplementedError
 
     def tensors(
-        self, prediction: Any, chosen: Int[Tensor, "b k"], scene: Scene, prepared: Any
+        self, prediction: Any, chosen: Int[Tensor, "b k"], encoded: Encoded, prepared: Any
     ) -> dict[str, Float[Tensor, "b k ..."]]:
-        """What `decode` says, for the same number of queries in every picture and in canvas px: the outputs of an exported
-        graph, by name. Traced, so free of sizes that depend on values."""
-        raise NotImplementedError(f"task {self.name!r} cannot be exported: {type(self).__name__} has no `tensors`")
+        """What `decode` says, for the same number of queries in every picture and in canvas px:
+        the outputs of an exported graph, by name. Traced, so free of sizes that depend on
+        values."""
+        raise NotImplementedError(
+            f"task {self.name!r} cannot be exported: {type(self).__name__} has no `tensors`"
+        )
 
 
-def at_queries(values: Float[Tensor, "b q ..."], chosen: Int[Tensor, "b k"]) -> Float[Tensor, "b k ..."]:
+def at_queries(
+    values: Float[Tensor, "b q ..."], chosen: Int[Tensor, "b k"]
+) -> Float[Tensor, "b k ..."]:
     """The rows of the chosen queries of each picture."""
     index = chosen.reshape(*chosen.shape, *[1] * (values.dim() - 2))
     return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
@@ -170,13 +195,14 @@ def count_over_ranks(count: Tensor | int | float, like: Tensor) -> Float[Tensor,
 
 
 def mean_over_known(loss: Float[Tensor, " m"], known: Bool[Tensor, " m"]) -> Float[Tensor, ""]:
-    """Of the people of all ranks who have the label; the others' losses are computed, so that nobody need be selected
-    (which would wait for the device), and not used."""
+    """Of the people of all ranks who have the label; the others' losses are computed, so that
+    nobody need be selected (which would wait for the device), and not used."""
     return torch.where(known, loss, 0.0).sum() / count_over_ranks(known.sum(), loss)
 
 
-def nothing(*predictions: Tensor) -> Float[Tensor, ""]:
-    """A zero that keeps the graph, for a sum over nobody. Divide it by `count_over_ranks(0, ...)` where other ranks count."""
+def zero_loss(*predictions: Tensor) -> Float[Tensor, ""]:
+    """A zero that keeps the graph, for a sum over nobody. Divide it by `count_over_ranks(0,
+    ...)` where other ranks count."""
     return sum(p.float().sum() * 0 for p in predictions)
 
 
@@ -189,7 +215,7 @@ def copies(make: Callable[[], nn.Module], stages: int) -> nn.ModuleList:
     return nn.ModuleList(heads)
 
 
-def silent(layer: nn.Module) -> nn.Module:
+def zero_init(layer: nn.Module) -> nn.Module:
     """A linear layer, a convolution or an MLP that starts at 0 whatever it is given."""
     last = layer[-1] if isinstance(layer, nn.Sequential) else layer
     nn.init.zeros_(last.weight)

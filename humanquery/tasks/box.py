@@ -13,17 +13,17 @@ from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
     NO_PRIOR,
     Draws,
+    Encoded,
     Matches,
     Prior,
     Reading,
-    Scene,
     Task,
     TaskSizes,
     Truths,
     at_queries,
     copies,
     count_over_ranks,
-    silent,
+    zero_init,
 )
 
 
@@ -53,10 +53,17 @@ class BoxTask(Task):
         super().__init__()
         self.config = config
         # starts at delta 0: the first box is the reference itself
-        self.heads = copies(lambda: silent(MLP(sizes.dim, sizes.dim, sizes.dim, 4)), sizes.stages)
+        self.heads = copies(
+            lambda: zero_init(MLP(sizes.dim, sizes.dim, sizes.dim, 4)), sizes.stages
+        )
 
     def read(
-        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+        self,
+        stage: int,
+        queries: Tensor,
+        reference_logit: Tensor,
+        prepared: Any,
+        prior: Prior = NO_PRIOR,
     ) -> BoxPrediction:
         return BoxPrediction((self.heads[stage](queries) + reference_logit).float().sigmoid())
 
@@ -70,14 +77,18 @@ class BoxTask(Task):
     def losses(
         self, prediction: BoxPrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
     ) -> dict[str, Tensor]:
-        return self._losses(prediction, matches, truths, count_over_ranks(len(matches), prediction.boxes_unit))
+        return self._losses(
+            prediction, matches, truths, count_over_ranks(len(matches), prediction.boxes_unit)
+        )
 
     def denoising_losses(
         self, prediction: BoxPrediction, matches: Matches, truths: Truths, count: Tensor
     ) -> dict[str, Tensor]:
         return self._losses(prediction, matches, truths, count)
 
-    def _losses(self, prediction: BoxPrediction, matches: Matches, truths: Truths, count: Tensor) -> dict[str, Tensor]:
+    def _losses(
+        self, prediction: BoxPrediction, matches: Matches, truths: Truths, count: Tensor
+    ) -> dict[str, Tensor]:
         rows = truths.rows(matches)
         found, true = matches.predicted(prediction.boxes_unit), truths.boxes_unit[rows]
         sides = truths.sides[rows].repeat(1, 2)
@@ -87,13 +98,19 @@ class BoxTask(Task):
             "box_giou": self.config.giou * overlap.sum() / count,
         }
 
-    def decode(self, prediction: BoxPrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
-        boxes = unit_to_canvas(prediction.boxes_unit[reading.picture, reading.queries], reading.canvas_size)
+    def decode(
+        self, prediction: BoxPrediction, reading: Reading, encoded: Encoded, prepared: Any
+    ) -> dict[str, Tensor]:
+        boxes = unit_to_canvas(
+            prediction.boxes_unit[reading.picture, reading.queries], reading.canvas_size
+        )
         boxes = reading.to_canvas.inverse().boxes(clip(boxes, reading.canvas_size))
         return {"boxes": clip(boxes, reading.image_size)}
 
-    def tensors(self, prediction: BoxPrediction, chosen: Tensor, scene: Scene, prepared: Any) -> dict[str, Tensor]:
-        sides = scene.sides().repeat(1, 2)[:, None]
+    def tensors(
+        self, prediction: BoxPrediction, chosen: Tensor, encoded: Encoded, prepared: Any
+    ) -> dict[str, Tensor]:
+        sides = encoded.sides().repeat(1, 2)[:, None]
         boxes = cxcywh_to_xyxy(at_queries(prediction.boxes_unit, chosen) * sides)
         return {"boxes": boxes.clamp(min=0).minimum(sides)}
 

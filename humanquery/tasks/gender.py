@@ -10,10 +10,10 @@ from humanquery.losses.scores import binary
 from humanquery.tasks.base import (
     NO_PRIOR,
     Draws,
+    Encoded,
     Matches,
     Prior,
     Reading,
-    Scene,
     Task,
     TaskSizes,
     Truths,
@@ -21,7 +21,7 @@ from humanquery.tasks.base import (
     copies,
     count_over_ranks,
     mean_over_known,
-    nothing,
+    zero_loss,
 )
 from humanquery.tasks.labels import attribute_head
 
@@ -41,18 +41,26 @@ class GenderPrediction:
 
 
 class GenderTask(Task):
-    """Binary cross-entropy over matched people with a label. It has no say in matching (specs: attributes have no cost)."""
+    """Binary cross-entropy over matched people with a label. It has no say in matching (specs:
+    attributes have no cost)."""
 
     name = "gender"
 
     def __init__(self, config: GenderConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        silent = "gender" in sizes.priors
-        self.heads = copies(lambda: attribute_head(sizes.dim, 1, config.hidden_layers, silent=silent), sizes.stages)
+        zeros = "gender" in sizes.priors
+        self.heads = copies(
+            lambda: attribute_head(sizes.dim, 1, config.hidden_layers, zeros=zeros), sizes.stages
+        )
 
     def read(
-        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+        self,
+        stage: int,
+        queries: Tensor,
+        reference_logit: Tensor,
+        prepared: Any,
+        prior: Prior = NO_PRIOR,
     ) -> GenderPrediction:
         logit = self.heads[stage](queries).squeeze(-1)
         return GenderPrediction(logit if prior.gender is None else logit + prior.gender)
@@ -68,12 +76,16 @@ class GenderTask(Task):
     ) -> dict[str, Tensor]:
         true = truths.matched("gender", matches)
         if true is None:
-            return {"gender": nothing(prediction.logit) / count_over_ranks(0, prediction.logit)}
+            return {"gender": zero_loss(prediction.logit) / count_over_ranks(0, prediction.logit)}
         loss = binary(matches.predicted(prediction.logit), true.value)
         return {"gender": self.config.loss * mean_over_known(loss, true.valid)}
 
-    def decode(self, prediction: GenderPrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+    def decode(
+        self, prediction: GenderPrediction, reading: Reading, encoded: Encoded, prepared: Any
+    ) -> dict[str, Tensor]:
         return {"gender": prediction.logit[reading.picture, reading.queries].sigmoid()}
 
-    def tensors(self, prediction: GenderPrediction, chosen: Tensor, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+    def tensors(
+        self, prediction: GenderPrediction, chosen: Tensor, encoded: Encoded, prepared: Any
+    ) -> dict[str, Tensor]:
         return {"gender": at_queries(prediction.logit, chosen).sigmoid()}

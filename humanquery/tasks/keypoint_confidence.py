@@ -11,17 +11,17 @@ from humanquery.losses.scores import focal, focal_cost
 from humanquery.tasks.base import (
     NO_PRIOR,
     Draws,
+    Encoded,
     Matches,
     Prior,
     Reading,
-    Scene,
     Task,
     TaskSizes,
     Truths,
     at_queries,
     copies,
     count_over_ranks,
-    nothing,
+    zero_loss,
 )
 
 
@@ -39,8 +39,9 @@ class KeypointConfidencePrediction:
 
 
 class KeypointConfidenceTask(Task):
-    """Positive: matched people with a labelled joint. Matched people annotated without any are background; people whose
-    joints nobody annotated, and pictures of data sets without joints, take no part."""
+    """Positive: matched people with a labelled joint. Matched people annotated without any are
+    background; people whose joints nobody annotated, and pictures of data sets without joints, take
+    no part."""
 
     name = "keypoint_confidence"
 
@@ -50,22 +51,34 @@ class KeypointConfidenceTask(Task):
         self.heads = copies(lambda: nn.Linear(sizes.dim, 1), sizes.stages)
 
     def read(
-        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+        self,
+        stage: int,
+        queries: Tensor,
+        reference_logit: Tensor,
+        prepared: Any,
+        prior: Prior = NO_PRIOR,
     ) -> KeypointConfidencePrediction:
         return KeypointConfidencePrediction(self.heads[stage](queries).squeeze(-1))
 
-    def costs(self, prediction: KeypointConfidencePrediction, truths: Truths, draws: Draws, tag: str) -> Tensor | None:
+    def costs(
+        self, prediction: KeypointConfidencePrediction, truths: Truths, draws: Draws, tag: str
+    ) -> Tensor | None:
         if truths.target.keypoints is None:
             return None
         cost = self.config.cost * focal_cost(prediction.logit)[truths.pictures]
         return torch.where(truths.target.counted_joints.any(1)[:, None], cost, 0.0)
 
     def losses(
-        self, prediction: KeypointConfidencePrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
+        self,
+        prediction: KeypointConfidencePrediction,
+        matches: Matches,
+        truths: Truths,
+        draws: Draws,
+        tag: str,
     ) -> dict[str, Tensor]:
         logit = prediction.logit
         if truths.target.keypoints is None:
-            return {"keypoint_class": nothing(logit) / count_over_ranks(0, logit)}
+            return {"keypoint_class": zero_loss(logit) / count_over_ranks(0, logit)}
         rows = truths.rows(matches)
         shows = truths.target.counted_joints.any(1)[rows]
         positive = torch.zeros_like(logit, dtype=torch.bool)
@@ -75,14 +88,24 @@ class KeypointConfidenceTask(Task):
         if matches.ignored is not None:
             counts &= ~matches.ignored
         loss = torch.where(counts, focal(logit, positive), 0.0)
-        return {"keypoint_class": self.config.loss * loss.sum() / count_over_ranks(shows.sum(), logit)}
+        return {
+            "keypoint_class": self.config.loss * loss.sum() / count_over_ranks(shows.sum(), logit)
+        }
 
     def decode(
-        self, prediction: KeypointConfidencePrediction, reading: Reading, scene: Scene, prepared: Any
+        self,
+        prediction: KeypointConfidencePrediction,
+        reading: Reading,
+        encoded: Encoded,
+        prepared: Any,
     ) -> dict[str, Tensor]:
         return {"keypoint_confidence": prediction.logit[reading.picture, reading.queries].sigmoid()}
 
     def tensors(
-        self, prediction: KeypointConfidencePrediction, chosen: Tensor, scene: Scene, prepared: Any
+        self,
+        prediction: KeypointConfidencePrediction,
+        chosen: Tensor,
+        encoded: Encoded,
+        prepared: Any,
     ) -> dict[str, Tensor]:
         return {"keypoint_confidence": at_queries(prediction.logit, chosen).sigmoid()}

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from humanquery.core.transfer import numbers
+from humanquery.core.transfer import constants
 from humanquery.losses.people import heatmap_loss, heatmap_targets
 from humanquery.nn.transformer import EncoderLayer, LayerConfig
-from humanquery.tasks.base import Scene, TaskSizes, Truths, count_over_ranks, nothing
+from humanquery.tasks.base import Encoded, TaskSizes, Truths, count_over_ranks, zero_loss
 
 STRIDE = 8
 
@@ -34,33 +34,45 @@ class KeypointHeatmap(nn.Module):
         )
         self.head = nn.Linear(sizes.dim, len(sizes.skeleton))
         for name, weight in self.layer.named_parameters():
-            if weight.dim() > 1 and "sampling_offsets" not in name and "attention_weights" not in name:
+            if (
+                weight.dim() > 1
+                and "sampling_offsets" not in name
+                and "attention_weights" not in name
+            ):
                 nn.init.xavier_uniform_(weight)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.constant_(self.head.bias, -2.197)  # probability 0.1
 
-    def forward(self, scene: Scene) -> Float[Tensor, "b k h w"]:
-        h, w = scene.shapes[0]
+    def forward(self, encoded: Encoded) -> Float[Tensor, "b k h w"]:
+        h, w = encoded.shapes[0]
         cells = h * w
-        memory, position = scene.memory[:, :cells], scene.position[:, :cells]
-        references = encoder_references(scene.shapes[:1], scene.valid_ratios[:, :1])
-        memory = self.layer(memory, position, references, scene.padding[:, :cells], scene.shapes[:1])
+        memory, position = encoded.memory[:, :cells], encoded.position[:, :cells]
+        references = encoder_references(encoded.shapes[:1], encoded.valid_ratios[:, :1])
+        memory = self.layer(
+            memory, position, references, encoded.padding[:, :cells], encoded.shapes[:1]
+        )
         return self.head(memory).transpose(1, 2).unflatten(2, (h, w))
 
-    def loss(self, logits: Float[Tensor, "b k h w"], truths: Truths, scene: Scene) -> dict[str, Tensor]:
+    def loss(
+        self, logits: Float[Tensor, "b k h w"], truths: Truths, encoded: Encoded
+    ) -> dict[str, Tensor]:
         """Penalty-reduced focal loss; pictures of data sets without joints take no part."""
         if truths.target.keypoints is None:
-            return {"keypoint_heatmap": nothing(logits) / count_over_ranks(0, logits)}
+            return {"keypoint_heatmap": zero_loss(logits) / count_over_ranks(0, logits)}
         size = tuple(logits.shape[-2:])
         targets = torch.stack(
             [
-                heatmap_targets(people.boxes, people.keypoints.value, people.counted_joints, size, stride=STRIDE)
+                heatmap_targets(
+                    people.boxes, people.keypoints.value, people.counted_joints, size, stride=STRIDE
+                )
                 for people in truths.by_picture()
             ]
         )
-        valid = ~scene.padding[:, : size[0] * size[1]].unflatten(1, size)
+        valid = ~encoded.padding[:, : size[0] * size[1]].unflatten(1, size)
         valid = valid & truths.annotated["keypoints"][:, None, None]
-        loss = heatmap_loss(logits.float(), targets, valid) / count_over_ranks((targets == 1).sum(), logits)
+        loss = heatmap_loss(logits.float(), targets, valid) / count_over_ranks(
+            (targets == 1).sum(), logits
+        )
         return {"keypoint_heatmap": self.config.loss * loss}
 
 
@@ -76,5 +88,5 @@ def encoder_references(
             indexing="ij",
         )
         cells = torch.stack([x.flatten(), y.flatten()], -1)[None]
-        centers.append(cells / (valid_ratios[:, None, level] * numbers([w, h], valid_ratios)))
+        centers.append(cells / (valid_ratios[:, None, level] * constants([w, h], valid_ratios)))
     return torch.cat(centers, 1)[:, :, None] * valid_ratios[:, None]

@@ -1,4 +1,5 @@
-"""The joint decoder (PETR): one query per joint looks again into the memory, for all kept persons of a picture at once."""
+"""The joint decoder (PETR): one query per joint looks again into the memory, for all kept
+persons of a picture at once."""
 
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from humanquery.backbones.sight import evidence_width
 from humanquery.nn.encodings import inverse_sigmoid
 from humanquery.nn.transformer import MLP, DecoderLayer, LayerConfig
-from humanquery.tasks.base import Scene, TaskSizes
+from humanquery.tasks.base import Encoded, TaskSizes
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,11 @@ class RefinementConfig:
     feedforward: int = 1024
     dropout: float = 0.1
     in_boxes: bool = False
-    """moves are counted in sides of the reference box instead of logits of the canvas, sampling reaches as far as the box is
-    large, and every joint hears its person's query"""
+    """moves are counted in sides of the reference box instead of logits of the canvas, sampling
+    reaches as far as the box is large, and every joint hears its person's query"""
     scores: bool = False
-    """every joint also gets a score: how near it is expected to be (its part of OKS), 0 for joints that cannot be seen"""
+    """every joint also gets a score: how near it is expected to be (its part of OKS), 0 for
+    joints that cannot be seen"""
     evidence: bool = False
     """every joint also sees the backbone's own joint maps around it; needs the prior "keypoints" """
 
@@ -33,21 +35,30 @@ class KeypointRefinement(nn.Module):
 
     def __init__(self, config: RefinementConfig, sizes: TaskSizes):
         super().__init__()
-        layer = LayerConfig(sizes.dim, sizes.heads, sizes.levels, sizes.points, config.feedforward, config.dropout)
+        layer = LayerConfig(
+            sizes.dim, sizes.heads, sizes.levels, sizes.points, config.feedforward, config.dropout
+        )
         self.in_boxes, self.evidence = config.in_boxes, None
         if config.in_boxes:
             self.person = nn.Linear(sizes.dim, sizes.dim)
         self.scores = nn.Linear(sizes.dim, 1) if config.scores else None
         if config.evidence:
             self.evidence = nn.ModuleList(
-                nn.Linear(evidence_width(len(sizes.skeleton)), sizes.dim) for _ in range(config.layers)
+                nn.Linear(evidence_width(len(sizes.skeleton)), sizes.dim)
+                for _ in range(config.layers)
             )
         self.layers = nn.ModuleList(DecoderLayer(layer) for _ in range(config.layers))
         self.joint_queries = nn.Embedding(len(sizes.skeleton), 2 * sizes.dim)
         """positional half, then content half"""
-        self.heads = nn.ModuleList(MLP(sizes.dim, sizes.dim, sizes.dim, 2) for _ in range(config.layers))
+        self.heads = nn.ModuleList(
+            MLP(sizes.dim, sizes.dim, sizes.dim, 2) for _ in range(config.layers)
+        )
         for name, weight in self.layers.named_parameters():
-            if weight.dim() > 1 and "sampling_offsets" not in name and "attention_weights" not in name:
+            if (
+                weight.dim() > 1
+                and "sampling_offsets" not in name
+                and "attention_weights" not in name
+            ):
                 nn.init.xavier_uniform_(weight)
         for head in self.heads:
             nn.init.zeros_(head[-1].weight)
@@ -56,14 +67,16 @@ class KeypointRefinement(nn.Module):
     def forward(
         self,
         joints_unit: Float[Tensor, "b n k 2"],
-        scene: Scene,
+        encoded: Encoded,
         sides_unit: Float[Tensor, "b n 2"],
         queries: Float[Tensor, "b n c"],
     ) -> tuple[list[Float[Tensor, "b n k 2"]], list[Float[Tensor, "b n k c"]]]:
-        """Joints of n persons per picture (0..1 of the valid canvas) after every layer, and the states that moved them.
+        """Joints of n persons per picture (0..1 of the valid canvas) after every layer, and the
+        states that moved them.
 
-        `sides_unit` of the persons' boxes, and their `queries`, are heard only as `RefinementConfig` says. Persons never see
-        each other; the memory's values are projected once per picture.
+        `sides_unit` of the persons' boxes, and their `queries`, are heard only as
+        `RefinementConfig` says. Persons never see each other; the memory's values are projected
+        once per picture.
         """
         b, n, k, _ = joints_unit.shape
         position, content = self.joint_queries.weight.chunk(2, -1)
@@ -74,16 +87,16 @@ class KeypointRefinement(nn.Module):
         points, all_points, all_states = joints_unit.detach(), [], []
         for i, (layer, head) in enumerate(zip(self.layers, self.heads, strict=True)):
             if self.evidence is not None:
-                seen = _evidence(points, sides_unit, scene)
+                seen = _evidence(points, sides_unit, encoded)
                 states = states + self.evidence[i](seen.to(states)).reshape(b * n, k, -1)
             states = layer.attend_self(states, position)
-            value = layer.cross_attention.project(scene.memory, scene.padding)
+            value = layer.cross_attention.project(encoded.memory, encoded.padding)
             states = layer.attend_memory(
                 states.reshape(b, n * k, -1),
                 position.reshape(b, n * k, -1),
-                self._references(points, sides_unit, scene),
+                self._references(points, sides_unit, encoded),
                 value,
-                scene.shapes,
+                encoded.shapes,
             ).reshape(b * n, k, -1)
             move = head(states).reshape(b, n, k, 2)
             if self.in_boxes:
@@ -95,16 +108,23 @@ class KeypointRefinement(nn.Module):
             points = moved.detach()
         return all_points, all_states
 
-    def _references(self, points: Tensor, sides_unit: Tensor, scene: Scene) -> Float[Tensor, "b nk levels r"]:
-        """Points of the padded map, or with `in_boxes` boxes of half the person's size about them."""
-        references = points.flatten(1, 2)[:, :, None] * scene.valid_ratios[:, None]
+    def _references(
+        self, points: Tensor, sides_unit: Tensor, encoded: Encoded
+    ) -> Float[Tensor, "b nk levels r"]:
+        """Points of the padded map, or with `in_boxes` boxes of half the person's size about
+        them."""
+        references = points.flatten(1, 2)[:, :, None] * encoded.valid_ratios[:, None]
         if not self.in_boxes:
             return references
-        sides = (sides_unit[:, :, None] / 2).expand_as(points).flatten(1, 2)[:, :, None] * scene.valid_ratios[:, None]
+        sides = (sides_unit[:, :, None] / 2).expand_as(points).flatten(1, 2)[
+            :, :, None
+        ] * encoded.valid_ratios[:, None]
         return torch.cat([references, sides.to(references)], -1)
 
 
 @torch.no_grad()
-def _evidence(points: Float[Tensor, "b n k 2"], sides_unit: Float[Tensor, "b n 2"], scene: Scene) -> Tensor:
-    canvas = scene.sides()[:, None]
-    return scene.sight.poses.around(points * canvas[:, :, None], sides_unit * canvas)
+def _evidence(
+    points: Float[Tensor, "b n k 2"], sides_unit: Float[Tensor, "b n 2"], encoded: Encoded
+) -> Tensor:
+    canvas = encoded.sides()[:, None]
+    return encoded.sight.poses.around(points * canvas[:, :, None], sides_unit * canvas)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.core.oks import joint_similarity, oks
-from humanquery.core.transfer import numbers
+from humanquery.core.transfer import constants
 from humanquery.losses.people import oks_loss
 from humanquery.losses.shapes import l1
 from humanquery.nn.transformer import MLP
@@ -17,10 +17,10 @@ from humanquery.tasks.base import (
     NO_PRIOR,
     PROPOSALS,
     Draws,
+    Encoded,
     Matches,
     Prior,
     Reading,
-    Scene,
     Task,
     TaskSizes,
     Truths,
@@ -28,8 +28,8 @@ from humanquery.tasks.base import (
     copies,
     count_over_ranks,
     mean_over_known,
-    nothing,
-    silent,
+    zero_init,
+    zero_loss,
 )
 from humanquery.tasks.keypoint_heatmap import HeatmapConfig, KeypointHeatmap
 from humanquery.tasks.keypoint_refinement import KeypointRefinement, RefinementConfig
@@ -46,13 +46,14 @@ class KeypointsConfig:
     refine_l1: float = 60.0
     refine_oks: float = 2.0
     oks_form: Literal["log", "linear"] = "log"
-    """of the losses: -log OKS as released, or 1 - OKS, in which people whom nobody could get right do not drown the rest"""
+    """of the losses: -log OKS as released, or 1 - OKS, in which people whom nobody could get right
+    do not drown the rest"""
     score: float = 1.0
     """weight of the loss of the joints' scores, where `RefinementConfig.scores` asks for them"""
     hidden: int = 512
     in_boxes: bool = False
-    """joint = centre + offset × sides of the reference box, instead of the released form: a pose then need not be learned
-    anew for every size, which a short training notices"""
+    """joint = centre + offset × sides of the reference box, instead of the released form: a pose
+    then need not be learned anew for every size, which a short training notices"""
     refinement: RefinementConfig | None = field(default_factory=RefinementConfig)
     heatmap: HeatmapConfig | None = field(default_factory=HeatmapConfig)
 
@@ -60,7 +61,8 @@ class KeypointsConfig:
 @dataclass(frozen=True, eq=False)
 class KeypointsPrediction:
     joints_unit: Float[Tensor, "b q k 2"]
-    """of the valid canvas (0..1, beyond it only with `KeypointsConfig.in_boxes`), before refinement"""
+    """of the valid canvas (0..1, beyond it only with `KeypointsConfig.in_boxes`), before refinement
+    """
     stage: int
     sides_unit: Float[Tensor, "b q 2"]
     """of the reference boxes"""
@@ -70,8 +72,9 @@ class KeypointsPrediction:
 
 
 class KeypointsTask(Task):
-    """joint = sigmoid(offset + logit of the reference box's centre), or see `KeypointsConfig.in_boxes`; with a prior, its
-    joint + offset × sides of the reference box. Then the joint decoder on the kept persons."""
+    """joint = sigmoid(offset + logit of the reference box's centre), or see
+    `KeypointsConfig.in_boxes`; with a prior, its joint + offset × sides of the reference box. Then
+    the joint decoder on the kept persons."""
 
     name = "keypoints"
 
@@ -81,12 +84,21 @@ class KeypointsTask(Task):
         self.num_joints = len(sizes.skeleton)
         self.register_buffer("sigmas", torch.tensor(sizes.skeleton.sigmas), persistent=False)
         hidden = [config.hidden] * 3
-        self.heads = copies(lambda: silent(MLP(sizes.dim, *hidden, 2 * self.num_joints)), sizes.stages)
-        self.refinement = KeypointRefinement(config.refinement, sizes) if config.refinement else None
+        self.heads = copies(
+            lambda: zero_init(MLP(sizes.dim, *hidden, 2 * self.num_joints)), sizes.stages
+        )
+        self.refinement = (
+            KeypointRefinement(config.refinement, sizes) if config.refinement else None
+        )
         self.heatmap = KeypointHeatmap(config.heatmap, sizes) if config.heatmap else None
 
     def read(
-        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+        self,
+        stage: int,
+        queries: Tensor,
+        reference_logit: Tensor,
+        prepared: Any,
+        prior: Prior = NO_PRIOR,
     ) -> KeypointsPrediction:
         offsets = self.heads[stage](queries).unflatten(-1, (self.num_joints, 2))
         center, sides = reference_logit.float().sigmoid().split(2, -1)
@@ -97,7 +109,9 @@ class KeypointsTask(Task):
             joints = (offsets + reference_logit[..., None, :2]).float().sigmoid()
         return KeypointsPrediction(joints, stage, sides, queries, prior.joint_scores)
 
-    def costs(self, prediction: KeypointsPrediction, truths: Truths, draws: Draws, tag: str) -> Tensor | None:
+    def costs(
+        self, prediction: KeypointsPrediction, truths: Truths, draws: Draws, tag: str
+    ) -> Tensor | None:
         target = truths.target
         if target.keypoints is None:
             return None
@@ -105,12 +119,19 @@ class KeypointsTask(Task):
         true, counts = target.keypoints.value[:, None], target.counted_joints[:, None]
         apart = torch.where(counts, l1(found, true / sides).sum(-1), 0.0).sum(-1)
         apart = apart / (2 * counts.sum(-1)).clamp(min=1)
-        alike = oks(found * sides, true, target.areas[:, None], self.sigmas, counts, max_exponent=100.0)
+        alike = oks(
+            found * sides, true, target.areas[:, None], self.sigmas, counts, max_exponent=100.0
+        )
         unlike = torch.where(counts.any(-1), oks_loss(alike), 0.0)
         return self.config.cost_l1 * apart + self.config.cost_oks * unlike
 
     def losses(
-        self, prediction: KeypointsPrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
+        self,
+        prediction: KeypointsPrediction,
+        matches: Matches,
+        truths: Truths,
+        draws: Draws,
+        tag: str,
     ) -> dict[str, Tensor]:
         found = matches.predicted(prediction.joints_unit)
         losses = self._losses(found, matches, truths, self.config.l1, self.config.oks)
@@ -121,11 +142,16 @@ class KeypointsTask(Task):
     def _losses(
         self, found: Tensor, matches: Matches, truths: Truths, l1_weight: float, oks_weight: float
     ) -> dict[str, Tensor]:
-        """L1 over counted coordinates, and the loss of OKS (`KeypointsConfig.oks_form`) over people that have any."""
+        """L1 over counted coordinates, and the loss of OKS (`KeypointsConfig.oks_form`) over people
+        that have any."""
         target, rows = truths.target, truths.rows(matches)
         if target.keypoints is None:
-            return {name: nothing(found) / count_over_ranks(0, found) for name in ("l1", "oks")}
-        true, counts, sides = target.keypoints.value[rows], target.counted_joints[rows], truths.sides[rows][:, None]
+            return {name: zero_loss(found) / count_over_ranks(0, found) for name in ("l1", "oks")}
+        true, counts, sides = (
+            target.keypoints.value[rows],
+            target.counted_joints[rows],
+            truths.sides[rows][:, None],
+        )
         apart = torch.where(counts[..., None], l1(found, true / sides), 0.0)
         alike = oks(found * sides, true, target.areas[rows], self.sigmas, counts)
         unlike = oks_loss(alike) if self.config.oks_form == "log" else 1 - alike
@@ -135,59 +161,83 @@ class KeypointsTask(Task):
         }
 
     def finish(
-        self, prediction: KeypointsPrediction, matches: Matches, truths: Truths, scene: Scene, prepared: Any
+        self,
+        prediction: KeypointsPrediction,
+        matches: Matches,
+        truths: Truths,
+        encoded: Encoded,
+        prepared: Any,
     ) -> dict[str, Tensor]:
         losses = {}
         if self.heatmap is not None:
-            losses |= self.heatmap.loss(self.heatmap(scene), truths, scene)
+            losses |= self.heatmap.loss(self.heatmap(encoded), truths, encoded)
         if self.refinement is not None:
-            losses |= self._refine_losses(prediction, matches, truths, scene)
+            losses |= self._refine_losses(prediction, matches, truths, encoded)
         return losses
 
     def _refine_losses(
-        self, prediction: KeypointsPrediction, matches: Matches, truths: Truths, scene: Scene
+        self, prediction: KeypointsPrediction, matches: Matches, truths: Truths, encoded: Encoded
     ) -> dict[str, Tensor]:
         """The joint decoder runs on matched people with a labelled joint only."""
         people = truths.host
-        labelled = people.ignore & False if people.keypoints is None else people.counted_joints.any(-1)
+        labelled = (
+            people.ignore & False if people.keypoints is None else people.counted_joints.any(-1)
+        )
         shown = truths.matches_of(labelled, matches)
         # people of a picture side by side; empty places hold the first query and are never read
         place, width = shown.side_by_side()
         queries = torch.zeros(len(truths.counts), width, dtype=torch.long, device=place.device)
         queries[shown.pictures, place] = shown.queries
-        start = prediction.joints_unit.gather(1, queries[..., None, None].expand(-1, -1, self.num_joints, 2))
+        start = prediction.joints_unit.gather(
+            1, queries[..., None, None].expand(-1, -1, self.num_joints, 2)
+        )
         sides = prediction.sides_unit.gather(1, queries[..., None].expand(-1, -1, 2))
-        persons = prediction.queries.gather(1, queries[..., None].expand(-1, -1, prediction.queries.shape[-1]))
-        points, states = self.refinement(start, scene, sides, persons)
+        persons = prediction.queries.gather(
+            1, queries[..., None].expand(-1, -1, prediction.queries.shape[-1])
+        )
+        points, states = self.refinement(start, encoded, sides, persons)
         losses = {}
         for layer, joints in enumerate(points):
             found = joints[shown.pictures, place]
-            parts = self._losses(found, shown, truths, self.config.refine_l1, self.config.refine_oks)
+            parts = self._losses(
+                found, shown, truths, self.config.refine_l1, self.config.refine_oks
+            )
             losses |= {f"refine{layer}_keypoint_{name}": loss for name, loss in parts.items()}
         if self.refinement.scores is not None:
             logits = self.refinement.scores(states[-1]).squeeze(-1)[shown.pictures, place]
-            losses["keypoint_score"] = self._score_loss(logits, points[-1][shown.pictures, place], shown, truths)
+            losses["keypoint_score"] = self._score_loss(
+                logits, points[-1][shown.pictures, place], shown, truths
+            )
         return losses
 
     def _score_loss(self, logits: Tensor, found: Tensor, shown: Matches, truths: Truths) -> Tensor:
-        """Cross-entropy with the joints' present parts of OKS; 0 is expected of joints that nobody could label."""
+        """Cross-entropy with the joints' present parts of OKS; 0 is expected of joints that nobody
+        could label."""
         count = count_over_ranks(len(shown), logits)
         if not len(shown):
-            return nothing(logits) / count
+            return zero_loss(logits) / count
         target, rows = truths.target, truths.rows(shown)
         sides = truths.sides[rows][:, None]
-        near = joint_similarity(found.detach() * sides, target.keypoints.value[rows], target.areas[rows], self.sigmas)
+        near = joint_similarity(
+            found.detach() * sides, target.keypoints.value[rows], target.areas[rows], self.sigmas
+        )
         expected = torch.where(target.counted_joints[rows], near, 0.0)
-        each = F.binary_cross_entropy_with_logits(logits.float(), expected.float(), reduction="none")
+        each = F.binary_cross_entropy_with_logits(
+            logits.float(), expected.float(), reduction="none"
+        )
         return self.config.score * each.mean(1).sum() / count
 
     def decode(
-        self, prediction: KeypointsPrediction, reading: Reading, scene: Scene, prepared: Any
+        self, prediction: KeypointsPrediction, reading: Reading, encoded: Encoded, prepared: Any
     ) -> dict[str, Tensor]:
         joints = prediction.joints_unit[reading.picture, reading.queries]
-        scores = None if prediction.scores is None else prediction.scores[reading.picture, reading.queries]
+        scores = (
+            None
+            if prediction.scores is None
+            else prediction.scores[reading.picture, reading.queries]
+        )
         if self.refinement is not None and len(joints):
-            one = one_picture(scene, reading.picture)
+            one = one_picture(encoded, reading.picture)
             sides = prediction.sides_unit[reading.picture, reading.queries]
             persons = prediction.queries[reading.picture, reading.queries]
             points, states = self.refinement(joints[None], one, sides[None], persons[None])
@@ -195,9 +245,9 @@ class KeypointsTask(Task):
             if self.refinement.scores is not None:
                 scores = self.refinement.scores(states[-1][0]).squeeze(-1).float().sigmoid()
         height, width = reading.canvas_size
-        limits = numbers([width, height], joints)
+        limits = constants([width, height], joints)
         joints = reading.to_canvas.inverse().points((joints * limits).clamp(min=0).minimum(limits))
-        limits = numbers([reading.image_size[1], reading.image_size[0]], joints)
+        limits = constants([reading.image_size[1], reading.image_size[0]], joints)
         fields = {"keypoints": joints.clamp(min=0).minimum(limits)}
         if scores is not None:
             sure = scores.square().sum(1) / scores.sum(1).clamp(min=1e-6)
@@ -205,31 +255,34 @@ class KeypointsTask(Task):
         return fields
 
     def tensors(
-        self, prediction: KeypointsPrediction, chosen: Tensor, scene: Scene, prepared: Any
+        self, prediction: KeypointsPrediction, chosen: Tensor, encoded: Encoded, prepared: Any
     ) -> dict[str, Tensor]:
         joints = at_queries(prediction.joints_unit, chosen)
         scores = None if prediction.scores is None else at_queries(prediction.scores, chosen)
         if self.refinement is not None:
-            sides, persons = at_queries(prediction.sides_unit, chosen), at_queries(prediction.queries, chosen)
-            points, states = self.refinement(joints, scene, sides, persons)
+            sides, persons = (
+                at_queries(prediction.sides_unit, chosen),
+                at_queries(prediction.queries, chosen),
+            )
+            points, states = self.refinement(joints, encoded, sides, persons)
             joints = points[-1]
             if self.refinement.scores is not None:
                 scores = self.refinement.scores(states[-1]).squeeze(-1).float().sigmoid()
-        limits = scene.sides()[:, None, None]
+        limits = encoded.sides()[:, None, None]
         found = {"keypoints": (joints * limits).clamp(min=0).minimum(limits)}
         return found if scores is None else {**found, "keypoint_scores": scores}
 
 
-def one_picture(scene: Scene, picture: int) -> Scene:
-    """The same scene with only one of its pictures."""
+def one_picture(encoded: Encoded, picture: int) -> Encoded:
+    """The same encoded with only one of its pictures."""
     at = slice(picture, picture + 1)
     return replace(
-        scene,
-        fine=scene.fine[at],
-        memory=scene.memory[at],
-        position=scene.position[at],
-        padding=scene.padding[at],
-        valid_ratios=scene.valid_ratios[at],
-        canvas_sizes=scene.canvas_sizes[at],
-        sight=None if scene.sight is None else scene.sight.of(picture),
+        encoded,
+        fine=encoded.fine[at],
+        memory=encoded.memory[at],
+        position=encoded.position[at],
+        padding=encoded.padding[at],
+        valid_ratios=encoded.valid_ratios[at],
+        canvas_sizes=encoded.canvas_sizes[at],
+        sight=None if encoded.sight is None else encoded.sight.of(picture),
     )

@@ -1,4 +1,5 @@
-"""A second look at each person's mask: its box on a grid of fixed size, whatever the person's size in the picture."""
+"""A second look at each person's mask: its box on a grid of fixed size, whatever the person's size
+in the picture."""
 
 from dataclasses import dataclass
 
@@ -8,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from torchvision.ops import roi_align
 
-from humanquery.core.transfer import numbers
-from humanquery.tasks.base import silent
+from humanquery.core.transfer import constants
+from humanquery.tasks.base import zero_init
 
 
 @dataclass(frozen=True)
 class MaskRefinementConfig:
-    """Convolutions over the person's box, as in the mask head of Mask R-CNN, that correct the product of query and pixel map."""
+    """Convolutions over the person's box, as in the mask head of Mask R-CNN, that correct the
+    product of query and pixel map."""
 
     grid: int = 32
     """cells of a mask along each side of the box, even; features are read on half as many"""
@@ -36,11 +38,15 @@ class MaskRefinement(nn.Module):
         for i in range(c.layers):
             width = c.width if i else 2 * dim + 4
             layers += [nn.Conv2d(width, c.width, 3, padding=1), nn.GroupNorm(8, c.width), nn.ReLU()]
-        self.look = nn.Sequential(*layers, nn.ConvTranspose2d(c.width, c.width // 2, 2, stride=2), nn.ReLU())
-        self.correct = nn.Sequential(
-            nn.Conv2d(c.width // 2 + 2, c.width // 4, 3, padding=1), nn.ReLU(), nn.Conv2d(c.width // 4, 1, 1)
+        self.look = nn.Sequential(
+            *layers, nn.ConvTranspose2d(c.width, c.width // 2, 2, stride=2), nn.ReLU()
         )
-        silent(self.correct)
+        self.correct = nn.Sequential(
+            nn.Conv2d(c.width // 2 + 2, c.width // 4, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(c.width // 4, 1, 1),
+        )
+        zero_init(self.correct)
         line = (torch.arange(c.grid) + 0.5) / c.grid
         places = torch.stack(torch.meshgrid(line, line, indexing="xy"))
         self.register_buffer("places", places.flatten(1).T.contiguous(), persistent=False)
@@ -63,27 +69,41 @@ class MaskRefinement(nn.Module):
         logits: Float[Tensor, "b k h w"],
         windows: Float[Tensor, "b k 4"],
     ) -> Float[Tensor, "b k g g"]:
-        """Refined logits on the grids. `cells` is the pixel map and `fine` the neck's map of stride 4; `logits` the masks to
-        be corrected; windows are xyxy in 0..1 of the maps."""
+        """Refined logits on the grids. `cells` is the pixel map and `fine` the neck's map of stride
+        4; `logits` the masks to be corrected; windows are xyxy in 0..1 of the maps."""
         return self.refined(*self.cut(cells, fine, logits, windows)).unflatten(0, logits.shape[:2])
 
     def cut(
         self, cells: Tensor, fine: Tensor, logits: Tensor, windows: Tensor
     ) -> tuple[Float[Tensor, "n d r r"], Float[Tensor, "n 1 g g"]]:
-        """Both maps, one above the other, on half the grid, and logits on the grid, of all n = b · k people."""
+        """Both maps, one above the other, on half the grid, and logits on the grid, of all n = b ·
+        k people."""
         b, k, height, width = logits.shape
         where = windows.detach().float().flatten(0, 1)
-        where = where * numbers([width, height, width, height], where)
-        picture = torch.arange(b, device=where.device, dtype=where.dtype)[:, None].expand(b, k).reshape(-1, 1)
+        where = where * constants([width, height, width, height], where)
+        picture = (
+            torch.arange(b, device=where.device, dtype=where.dtype)[:, None]
+            .expand(b, k)
+            .reshape(-1, 1)
+        )
         person = torch.arange(b * k, device=where.device, dtype=where.dtype)[:, None]
         here, coarse, grid = torch.cat([picture, where], 1), self.config.grid // 2, self.config.grid
-        maps = [roi_align(m.float(), here, coarse, sampling_ratio=2, aligned=True) for m in (cells, fine)]
+        maps = [
+            roi_align(m.float(), here, coarse, sampling_ratio=2, aligned=True)
+            for m in (cells, fine)
+        ]
         start = roi_align(
-            logits.flatten(0, 1)[:, None].float(), torch.cat([person, where], 1), grid, sampling_ratio=2, aligned=True
+            logits.flatten(0, 1)[:, None].float(),
+            torch.cat([person, where], 1),
+            grid,
+            sampling_ratio=2,
+            aligned=True,
         )
         return torch.cat(maps, 1), start
 
-    def refined(self, maps: Float[Tensor, "n d r r"], start: Float[Tensor, "n 1 g g"]) -> Float[Tensor, "n g g"]:
+    def refined(
+        self, maps: Float[Tensor, "n d r r"], start: Float[Tensor, "n 1 g g"]
+    ) -> Float[Tensor, "n g g"]:
         """Logits of people of whom `cut` was given."""
         known = torch.cat([start.clamp(-12, 12) / 4, start.sigmoid()], 1)
         places = self.coarse_places.expand(start.shape[0], -1, -1, -1)

@@ -11,10 +11,10 @@ from humanquery.losses.scores import focal, focal_cost
 from humanquery.tasks.base import (
     NO_PRIOR,
     Draws,
+    Encoded,
     Matches,
     Prior,
     Reading,
-    Scene,
     Task,
     TaskSizes,
     Truths,
@@ -22,7 +22,7 @@ from humanquery.tasks.base import (
     copies,
     count_over_ranks,
     prior_bias,
-    silent,
+    zero_init,
 )
 
 
@@ -48,11 +48,16 @@ class PersonTask(Task):
     def __init__(self, config: PersonConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        start = silent if "person" in sizes.priors else prior_bias
+        start = zero_init if "person" in sizes.priors else prior_bias
         self.heads = copies(lambda: start(nn.Linear(sizes.dim, 1)), sizes.stages)
 
     def read(
-        self, stage: int, queries: Tensor, reference_logit: Tensor, prepared: Any, prior: Prior = NO_PRIOR
+        self,
+        stage: int,
+        queries: Tensor,
+        reference_logit: Tensor,
+        prepared: Any,
+        prior: Prior = NO_PRIOR,
     ) -> PersonPrediction:
         return PersonPrediction(self.logits(stage, queries, prior.person))
 
@@ -75,7 +80,9 @@ class PersonTask(Task):
     ) -> dict[str, Tensor]:
         return self._focal(prediction, matches, count)
 
-    def _focal(self, prediction: PersonPrediction, matches: Matches, count: Tensor) -> dict[str, Tensor]:
+    def _focal(
+        self, prediction: PersonPrediction, matches: Matches, count: Tensor
+    ) -> dict[str, Tensor]:
         is_person = torch.zeros_like(prediction.logit, dtype=torch.bool)
         is_person[matches.pictures, matches.queries] = True
         loss = focal(prediction.logit, is_person)
@@ -83,9 +90,13 @@ class PersonTask(Task):
             loss = torch.where(matches.ignored, 0.0, loss)
         return {"class": self.config.loss * loss.sum() / count}
 
-    def decode(self, prediction: PersonPrediction, reading: Reading, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+    def decode(
+        self, prediction: PersonPrediction, reading: Reading, encoded: Encoded, prepared: Any
+    ) -> dict[str, Tensor]:
         return {"scores": reading.scores}
 
-    def tensors(self, prediction: PersonPrediction, chosen: Tensor, scene: Scene, prepared: Any) -> dict[str, Tensor]:
+    def tensors(
+        self, prediction: PersonPrediction, chosen: Tensor, encoded: Encoded, prepared: Any
+    ) -> dict[str, Tensor]:
         logits = at_queries(prediction.logit, chosen).float()
         return {"scores": logits.sigmoid(), "logits": logits}

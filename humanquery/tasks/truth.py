@@ -11,7 +11,7 @@ from humanquery.core.affine import Size
 from humanquery.core.boxes import canvas_to_unit
 from humanquery.core.rows import Labelled
 from humanquery.core.target import Target
-from humanquery.core.transfer import sent
+from humanquery.core.transfer import to_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +35,16 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Truths:
-    """The people of all pictures of a batch in one list, picture after picture, on the model's device.
+    """The people of all pictures of a batch in one list, picture after picture, on the model's
+    device.
 
-    What may be asked without waiting for a device, because it is known on the host: `counts`, `regions`, `host`, and
-    which fields of `target` are None.
+    What may be asked without waiting for a device, because it is known on the host: `counts`,
+    `regions`, `host`, and which fields of `target` are None.
     """
 
     target: Target
-    """on a canvas that holds every picture's. A field is None where no picture's data set annotates it; else the people
-    of data sets that do not are not valid"""
+    """on a canvas that holds every picture's. A field is None where no picture's data set annotates
+    it; else the people of data sets that do not are not valid"""
     pictures: Int[Tensor, " n"]
     places: Int[Tensor, " n"]
     """of each person among those of the picture"""
@@ -64,29 +65,38 @@ class Truths:
     """the pictures of the batch that this tells about"""
 
     @staticmethod
-    def of(truths: "list[Truth] | Truths", device: torch.device | str, *, first: int = 0) -> "Truths":
+    def of(
+        truths: "list[Truth] | Truths", device: torch.device | str, *, first: int = 0
+    ) -> "Truths":
         """Of one `Truth` per picture of the batch, beginning with picture `first`."""
         if isinstance(truths, Truths):
             return truths
         targets, counts = [truth.target for truth in truths], [len(truth) for truth in truths]
         canvas = max(truth.size[0] for truth in truths), max(truth.size[1] for truth in truths)
         host = Target.of_pictures(targets, canvas)
-        per_person = torch.tensor([[w, h] for h, w in (truth.size for truth in truths)], dtype=torch.float32)
+        per_person = torch.tensor(
+            [[w, h] for h, w in (truth.size for truth in truths)], dtype=torch.float32
+        )
         each = torch.tensor(counts)
         starts = each.cumsum(0) - each
         pictures = torch.arange(len(truths)).repeat_interleave(each)
-        named = {name: torch.tensor([getattr(t, name) is not None for t in targets]) for name, _ in Target.row_fields()}
+        named = {
+            name: torch.tensor([getattr(t, name) is not None for t in targets])
+            for name, _ in Target.row_fields()
+        }
         crowded = any(len(truth.regions) for truth in truths)
         return Truths(
             target=_sent(host, device),
-            pictures=sent(pictures + first, device),
-            places=sent(torch.arange(len(pictures)) - starts[pictures], device),
-            boxes_unit=sent(torch.cat([truth.boxes_unit for truth in truths]), device),
-            sides=sent(per_person[pictures], device),
-            starts=sent(starts, device),
-            annotated={name: sent(value, device) for name, value in named.items() if value.any()},
+            pictures=to_device(pictures + first, device),
+            places=to_device(torch.arange(len(pictures)) - starts[pictures], device),
+            boxes_unit=to_device(torch.cat([truth.boxes_unit for truth in truths]), device),
+            sides=to_device(per_person[pictures], device),
+            starts=to_device(starts, device),
+            annotated={
+                name: to_device(value, device) for name, value in named.items() if value.any()
+            },
             counts=tuple(counts),
-            regions=tuple(sent(truth.regions, device) for truth in truths) if crowded else (),
+            regions=tuple(to_device(truth.regions, device) for truth in truths) if crowded else (),
             host=host,
             span=slice(first, first + len(truths)),
         )
@@ -109,7 +119,7 @@ class Truths:
         each = torch.tensor(self.counts)
         pictures, _, rows = matches.host
         keep = people[(each.cumsum(0) - each)[pictures] + rows]
-        kept = Matches.sent(matches.host[None, :, keep], self.pictures.device)[0]
+        kept = Matches.to_device(matches.host[None, :, keep], self.pictures.device)[0]
         return replace(kept, ignored=matches.ignored)
 
     def by_picture(self) -> list[Target]:
@@ -118,7 +128,8 @@ class Truths:
         return [self.target[start:end] for start, end in itertools.pairwise(ends)]
 
     def side_by_side(self, values: Float[Tensor, "n *d"]) -> Float[Tensor, "b g *d"]:
-        """A row per person as a table of pictures, as wide as the fullest one and zero where nobody is."""
+        """A row per person as a table of pictures, as wide as the fullest one and zero where nobody
+        is."""
         table = values.new_zeros(len(self.counts), max(1, *self.counts), *values.shape[1:])
         return table.index_put((self.pictures - self.span.start, self.places), values)
 
@@ -128,8 +139,8 @@ def _sent(target: Target, device: torch.device | str) -> Target:
 
     def move(value: Labelled | Tensor) -> Labelled | Tensor:
         if isinstance(value, Labelled):
-            return Labelled(sent(value.value, device), sent(value.valid, device))
-        return sent(value, device)
+            return Labelled(to_device(value.value, device), to_device(value.valid, device))
+        return to_device(value, device)
 
     return replace(target, **{name: move(value) for name, _, value in target.filled()})
 
@@ -145,22 +156,27 @@ class Matches:
     ignored: Bool[Tensor, "b q"] | None = None
     """unmatched queries that stand in an ignore region: neither person nor background"""
     host: Int[Tensor, "3 m"] | None = field(default=None, repr=False)
-    """pictures, queries and people where the assignment was solved: asking there waits for no device"""
+    """pictures, queries and people where the assignment was solved: asking there waits for no
+    device"""
 
     @staticmethod
-    def sent(host: Int[Tensor, "s 3 m"], device: torch.device | str) -> "list[Matches]":
+    def to_device(host: Int[Tensor, "s 3 m"], device: torch.device | str) -> "list[Matches]":
         """Several lists of (pictures, queries, people), together."""
-        return [Matches(*there, host=here) for there, here in zip(sent(host, device).unbind(), host, strict=True)]
+        return [
+            Matches(*there, host=here)
+            for there, here in zip(to_device(host, device).unbind(), host, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def side_by_side(self) -> tuple[Int[Tensor, " m"], int]:
-        """Each match's place among those of its picture, and the number of places of the fullest picture (at least 1)."""
+        """Each match's place among those of its picture, and the number of places of the fullest
+        picture (at least 1)."""
         assert self.host is not None
         pictures = self.host[0]
         place = (pictures[:, None] == pictures[None]).tril(-1).sum(1)
-        return sent(place, self.pictures.device), int(place.max()) + 1 if len(self) else 1
+        return to_device(place, self.pictures.device), int(place.max()) + 1 if len(self) else 1
 
     def predicted(self, values: Float[Tensor, "b q ..."]) -> Float[Tensor, "m ..."]:
         return values[self.pictures, self.queries]

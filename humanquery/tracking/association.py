@@ -17,9 +17,12 @@ _LEAST_OKS = 0.01
 
 
 def cosine_distances(
-    gallery: Float[np.ndarray, "n g d"], found: Float[np.ndarray, "m d"], near: Bool[np.ndarray, "n m"]
+    gallery: Float[np.ndarray, "n g d"],
+    found: Float[np.ndarray, "m d"],
+    near: Bool[np.ndarray, "n m"],
 ) -> Float[np.ndarray, "n m"]:
-    """1 - cosine of found embeddings to the nearest of each track's (all of length 1); infinite for pairs not `near`."""
+    """1 - cosine of found embeddings to the nearest of each track's (all of length 1); infinite for
+    pairs not `near`."""
     cost = np.full(near.shape, np.inf, np.float32)
     if np.count_nonzero(near) > _MANY * near.size:
         n, g, d = gallery.shape
@@ -27,11 +30,15 @@ def cosine_distances(
         cost[near] = 1 - alike[near]
         return cost
     rows, columns = np.nonzero(near)
-    cost[rows, columns] = 1 - np.matmul(gallery[rows], found[columns, :, None])[..., 0].max(1, initial=-1.0)
+    cost[rows, columns] = 1 - np.matmul(gallery[rows], found[columns, :, None])[..., 0].max(
+        1, initial=-1.0
+    )
     return cost
 
 
-def box_similarities(tracks: Float[np.ndarray, "n 4"], found: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+def box_similarities(
+    tracks: Float[np.ndarray, "n 4"], found: Float[np.ndarray, "m 4"]
+) -> Float[np.ndarray, "n m"]:
     """IoU, 0..1, of boxes xyxy."""
     return iou(torch.from_numpy(tracks), torch.from_numpy(found)).numpy()
 
@@ -43,9 +50,14 @@ def pose_similarities(
     sigmas: Float[np.ndarray, " k"],
     counts: Bool[np.ndarray, "m k"],
 ) -> Float[np.ndarray, "n m"]:
-    """OKS of the joints of every pair, 0..1, where it can be 0.01 or more, else 0; the found person's box gives the area."""
+    """OKS of the joints of every pair, 0..1, where it can be 0.01 or more, else 0; the found
+    person's box gives the area."""
     area = areas(torch.from_numpy(boxes)).numpy() * BODY_SHARE
-    reach = 2 * sigmas.max(initial=0) * np.sqrt(2 * np.log(1 / _LEAST_OKS) * np.maximum(area, 1e-6))[:, None]
+    reach = (
+        2
+        * sigmas.max(initial=0)
+        * np.sqrt(2 * np.log(1 / _LEAST_OKS) * np.maximum(area, 1e-6))[:, None]
+    )
     # some joint of the one must lie within reach of the same of the other, hence their hulls do
     (low, high), (found_low, found_high) = _hulls(tracks), _hulls(found)
     apart = np.maximum(low[:, None] - (found_high + reach), (found_low - reach) - high[:, None])
@@ -64,10 +76,12 @@ def doubled_pairs(
     counts: Bool[np.ndarray, "m k"],
     most: float,
 ) -> Bool[np.ndarray, "m m"]:
-    """Pairs of found people more alike than `most`: by their `overlap` (IoU), where joints are known by the mean of it and OKS.
+    """Pairs of found people more alike than `most`: by their `overlap` (IoU), where joints are
+    known by the mean of it and OKS.
 
-    OKS is what tells a double from somebody behind: a detector leaves no two boxes of much overlap, but whoever stands
-    behind has joints of their own. k or s is 0 where there are no joints or no constants for them.
+    OKS is what tells a double from somebody behind: a detector leaves no two boxes of much overlap,
+    but whoever stands behind has joints of their own. k or s is 0 where there are no joints or no
+    constants for them.
     """
     if not len(sigmas) or not joints.shape[1]:
         return overlap > most
@@ -88,21 +102,25 @@ def doubled_pairs(
     return doubled
 
 
-def _hulls(joints: Float[np.ndarray, "n k 2"]) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
+def _hulls(
+    joints: Float[np.ndarray, "n k 2"],
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
     """Their least and their largest x, y."""
     rows = joints.transpose(0, 2, 1).copy()  # numpy is quick along the last axis only
     return rows.min(-1), rows.max(-1)
 
 
 def match(cost: Float[np.ndarray, "n m"], limit: float) -> Pairs:
-    """Rows and columns of the cheapest one-to-one assignment without the pairs that cost more than `limit`."""
+    """Rows and columns of the cheapest one-to-one assignment without the pairs that cost more than
+    `limit`."""
     rows, columns = assign_table(np.minimum(cost, limit + 1e-3))
     fits = cost[rows, columns] <= limit
     return rows[fits], columns[fits]
 
 
 def cascade(cost: Float[np.ndarray, "n m"], unseen: Int[np.ndarray, " n"], limit: float) -> Pairs:
-    """`match`, but whoever was seen more recently (`unseen` frames ago) chooses first (DeepSORT's matching cascade)."""
+    """`match`, but whoever was seen more recently (`unseen` frames ago) chooses first (DeepSORT's
+    matching cascade)."""
     ages = np.unique(unseen)
     if len(ages) == 1:
         return match(cost, limit)

@@ -22,17 +22,19 @@ from humanquery.tracking.association import (
 )
 from humanquery.tracking.motion import MotionConfig
 from humanquery.tracking.smoothing import SmoothConfig, smooth
-from humanquery.tracking.state import Seen, Tracks, check_alike, plain
+from humanquery.tracking.state import DetectedPeople, Tracks, check_alike, plain
 
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """How identities are born, kept and forgotten. Scores are the detector's, lengths of time are frames."""
+    """How identities are born, kept and forgotten. Scores are the detector's, lengths of time are
+    frames."""
 
     birth_score: float = 0.5
     """who is less sure than this starts no track"""
     keep_score: float = 0.2
-    """who is less sure than this is not looked at; between the two only a track that is there can be continued"""
+    """who is less sure than this is not looked at; between the two only a track that is there can
+    be continued"""
     confirm_hits: int = 3
     """frames in a row after which a track is believed; those of the first frame are at once"""
     patience: int = 30
@@ -50,17 +52,25 @@ class TrackConfig:
     weak_similarity: float = 0.5
     """the same for people below `birth_score`"""
     birth_overlap: float = 0.7
-    """two detections that are more alike than this (IoU; with joints the mean of it and OKS) are one person: only one of them
-    has a track"""
+    """two detections that are more alike than this (IoU; with joints the mean of it and OKS) are
+    one person: only one of them has a track"""
     twin_frames: int = 5
     """frames in a row on the same person after which two tracks become one: the older"""
     motion: MotionConfig = field(default_factory=MotionConfig)
     smooth: SmoothConfig | None = None
 
     def __post_init__(self):
-        for name in ("birth_score", "keep_score", "min_similarity", "weak_similarity", "birth_overlap"):
+        for name in (
+            "birth_score",
+            "keep_score",
+            "min_similarity",
+            "weak_similarity",
+            "birth_overlap",
+        ):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"TrackConfig.{name}: {getattr(self, name)}; expected a number from 0 to 1")
+                raise ConfigError(
+                    f"TrackConfig.{name}: {getattr(self, name)}; expected a number from 0 to 1"
+                )
         for name in ("confirm_hits", "gallery", "twin_frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"TrackConfig.{name}: {getattr(self, name)}; expected at least 1")
@@ -71,9 +81,10 @@ class TrackConfig:
 class TrackBook:
     """Gives people of successive frames their `track_ids`.
 
-    In the manner of DeepSORT (Wojke et al. 2017), with the human query of HQNet (section 5.4) as the appearance: lost and
-    seen tracks choose among the people near their predicted place by the cosine of the queries, the recently seen first;
-    who is left over goes by IoU and OKS. Ids start at 1, belong to this book and are never given twice.
+    In the manner of DeepSORT (Wojke et al. 2017), with the human query of HQNet (section 5.4) as
+    the appearance: lost and seen tracks choose among the people near their predicted place by the
+    cosine of the queries, the recently seen first; who is left over goes by IoU and OKS. Ids start
+    at 1, belong to this book and are never given twice.
     """
 
     def __init__(self, config: TrackConfig | None = None):
@@ -86,10 +97,11 @@ class TrackBook:
 
     @torch.inference_mode()
     def update(self, persons: Persons) -> Persons:
-        """The people of the next frame who belong to a confirmed track, with its id; order and all fields are kept.
+        """The people of the next frame who belong to a confirmed track, with its id; order and all
+        fields are kept.
 
-        ValueError for people without `embeddings` unless `TrackConfig.appearance` is off, and for people with other joints
-        or embeddings of another length than those before.
+        ValueError for people without `embeddings` unless `TrackConfig.appearance` is off, and for
+        people with other joints or embeddings of another length than those before.
         """
         persons = persons if persons.boxes.is_cpu else persons.to("cpu")
         looked_at = persons.scores >= self.config.keep_score
@@ -101,7 +113,12 @@ class TrackBook:
         overlap = box_similarities(people.boxes, people.boxes)
         np.fill_diagonal(overlap, 0.0)
         doubles = doubled_pairs(
-            overlap, people.joints, people.boxes, people.sigmas, people.counts, self.config.birth_overlap
+            overlap,
+            people.joints,
+            people.boxes,
+            people.sigmas,
+            people.counts,
+            self.config.birth_overlap,
         )
         owners = np.full(len(people), -1)
         if self._tracks is not None:
@@ -141,7 +158,7 @@ class TrackBook:
 
     # ------------------------------------------------------------------ who is who
 
-    def _owners(self, tracks: Tracks, people: Seen) -> Int[np.ndarray, " m"]:
+    def _owners(self, tracks: Tracks, people: DetectedPeople) -> Int[np.ndarray, " m"]:
         """Row of the track that each person continues, -1 for nobody's."""
         owners = np.full(len(people), -1)
         if not len(people):
@@ -160,14 +177,20 @@ class TrackBook:
             if config.appearance:
                 # a place is enough for one frame; after more of them the query has to fit too
                 lost = np.broadcast_to(tracks.unseen[rows, None] > 1, cost.shape)
-                strange = cosine_distances(tracks.gallery[rows], people.queries[some], lost) > config.max_cosine
+                strange = (
+                    cosine_distances(tracks.gallery[rows], people.queries[some], lost)
+                    > config.max_cosine
+                )
                 cost[lost & strange] = np.inf
             take(rows, some, match(cost, 1 - least))
 
         if config.appearance:
             rows, some = np.flatnonzero(tracks.confirmed), np.flatnonzero(strong)
             known = tracks if len(rows) == len(tracks) else tracks[rows]
-            near = kalman.distances(known.motion, people.places[some], config.motion) <= config.motion.gate
+            near = (
+                kalman.distances(known.motion, people.places[some], config.motion)
+                <= config.motion.gate
+            )
             cost = cosine_distances(known.gallery, people.queries[some], near)
             take(rows, some, cascade(cost, known.unseen, config.max_cosine))
         by_place(np.flatnonzero(free), np.flatnonzero(strong & (owners < 0)), config.min_similarity)
@@ -177,11 +200,14 @@ class TrackBook:
 
     # ------------------------------------------------------------------ what becomes of the tracks
 
-    def _refused(self, tracks: Tracks, owners: np.ndarray, doubles: np.ndarray) -> Bool[np.ndarray, " n"]:
-        """No track comes back on a double of somebody whose track was never lost: `owners` loses those.
+    def _refused(
+        self, tracks: Tracks, owners: np.ndarray, doubles: np.ndarray
+    ) -> Bool[np.ndarray, " n"]:
+        """No track comes back on a double of somebody whose track was never lost: `owners` loses
+        those.
 
-        If that track was born only after the other was lost, then it is the same person's, who was not known again: it
-        takes the old id and birth, and the lost track, which is given, ends.
+        If that track was born only after the other was lost, then it is the same person's, who was
+        not known again: it takes the old id and birth, and the lost track, which is given, ends.
         """
         gone = np.zeros(len(tracks), bool)
         back = owners >= 0
@@ -198,8 +224,11 @@ class TrackBook:
             owners[person] = -1
         return gone
 
-    def _go_on(self, tracks: Tracks, people: Seen, owners: np.ndarray, alone: np.ndarray) -> None:
-        """Tells the tracks what was seen of them; the query of those who are `alone` speaks of one person."""
+    def _go_on(
+        self, tracks: Tracks, people: DetectedPeople, owners: np.ndarray, alone: np.ndarray
+    ) -> None:
+        """Tells the tracks what was seen of them; the query of those who are `alone` speaks of one
+        person."""
         some = np.flatnonzero(owners >= 0)
         rows = owners[some]
         self._catch_up(tracks, people, some, rows)
@@ -219,8 +248,11 @@ class TrackBook:
         lost = tracks.unseen > 0
         tracks.speed[lost, 2:] = 0  # nobody sees them, and a growing box would soon cover everybody
 
-    def _twins(self, tracks: Tracks, owners: np.ndarray, doubles: np.ndarray) -> Bool[np.ndarray, " n"]:
-        """Tracks that lay on the person of an older one for `TrackConfig.twin_frames` frames in a row."""
+    def _twins(
+        self, tracks: Tracks, owners: np.ndarray, doubles: np.ndarray
+    ) -> Bool[np.ndarray, " n"]:
+        """Tracks that lay on the person of an older one for `TrackConfig.twin_frames` frames in a
+        row."""
         if not doubles.any() and not tracks.twin_frames.any():  # the usual frame
             return np.zeros(len(tracks), bool)
         seen, again = np.flatnonzero(owners >= 0), np.zeros(len(tracks), bool)
@@ -233,8 +265,11 @@ class TrackBook:
         tracks.twin_frames[~again] = 0
         return tracks.twin_frames >= self.config.twin_frames
 
-    def _without(self, tracks: Tracks, owners: np.ndarray, gone: np.ndarray) -> Int[np.ndarray, " m"]:
-        """Forgets those who are gone and the tracks that end by themselves; gives the owners among the rest."""
+    def _without(
+        self, tracks: Tracks, owners: np.ndarray, gone: np.ndarray
+    ) -> Int[np.ndarray, " m"]:
+        """Forgets those who are gone and the tracks that end by themselves; gives the owners among
+        the rest."""
         lost = tracks.unseen > 0
         stays = (tracks.unseen <= self.config.patience) & (tracks.confirmed | ~lost) & ~gone
         if not stays.all():
@@ -243,9 +278,11 @@ class TrackBook:
             self._tracks = tracks[stays] if stays.any() else None
         return owners
 
-    def _catch_up(self, tracks: Tracks, people: Seen, some: np.ndarray, rows: np.ndarray) -> None:
-        """Tracks that come back: their motion as if they had walked straight from where they were last seen to where they
-        are now (the re-update of OC-SORT, Cao et al. 2023)."""
+    def _catch_up(
+        self, tracks: Tracks, people: DetectedPeople, some: np.ndarray, rows: np.ndarray
+    ) -> None:
+        """Tracks that come back: their motion as if they had walked straight from where they were
+        last seen to where they are now (the re-update of OC-SORT, Cao et al. 2023)."""
         gaps = tracks.unseen[rows]
         back = gaps > 1
         if not back.any():
@@ -263,25 +300,38 @@ class TrackBook:
         tracks.gallery[rows, tracks.stored[rows] % self.config.gallery] = queries
         tracks.stored[rows] += 1
 
-    def _take_joints(self, tracks: Tracks, people: Seen, some: np.ndarray, rows: np.ndarray) -> None:
+    def _take_joints(
+        self, tracks: Tracks, people: DetectedPeople, some: np.ndarray, rows: np.ndarray
+    ) -> None:
         joints = people.joints[some]
         if self.config.smooth is None or not self.config.smooth.joints:
             tracks.joints[rows] = joints
             return
         heights, known = people.places[some, 3], tracks.unseen[rows] == 1
-        smoothed = smooth(tracks.joints[rows], tracks.joint_speeds[rows], joints, heights, known, self.config.smooth)
+        smoothed = smooth(
+            tracks.joints[rows],
+            tracks.joint_speeds[rows],
+            joints,
+            heights,
+            known,
+            self.config.smooth,
+        )
         tracks.joints[rows], tracks.joint_speeds[rows] = smoothed
 
     # ------------------------------------------------------------------ births
 
-    def _with_births(self, people: Seen, owners: np.ndarray, doubles: np.ndarray) -> Int[np.ndarray, " m"]:
+    def _with_births(
+        self, people: DetectedPeople, owners: np.ndarray, doubles: np.ndarray
+    ) -> Int[np.ndarray, " m"]:
         """Starts tracks for those who have none; gives the owners with them."""
         fresh = (owners < 0) & (people.scores >= self.config.birth_score)
         if not fresh.any():
             return owners
         # of two on the same place the surer one, but whoever has a track comes before everybody
         rank = np.where(owners >= 0, 2.0, people.scores)
-        surer = (rank[None] > rank[:, None]) | ((rank[None] == rank[:, None]) & np.tri(len(rank), k=-1, dtype=bool))
+        surer = (rank[None] > rank[:, None]) | (
+            (rank[None] == rank[:, None]) & np.tri(len(rank), k=-1, dtype=bool)
+        )
         fresh &= ~(doubles & surer).any(1)
         some = np.flatnonzero(fresh)
         if not len(some):
@@ -291,7 +341,7 @@ class TrackBook:
         owners[some] = count + np.arange(len(some))
         return owners
 
-    def _born(self, people: Seen, some: np.ndarray) -> Tracks:
+    def _born(self, people: DetectedPeople, some: np.ndarray) -> Tracks:
         n, config = len(some), self.config
         ids = np.arange(self._next, self._next + n)
         self._next += n
@@ -341,11 +391,17 @@ class TrackBook:
         return persons.replace(**changes)
 
 
-def _similarities(tracks: Tracks, people: Seen, rows: np.ndarray, some: np.ndarray) -> Float[np.ndarray, "n m"]:
-    """IoU with the predicted boxes; where joints are known, the mean of it and OKS with the moved joints."""
+def _similarities(
+    tracks: Tracks, people: DetectedPeople, rows: np.ndarray, some: np.ndarray
+) -> Float[np.ndarray, "n m"]:
+    """IoU with the predicted boxes; where joints are known, the mean of it and OKS with the moved
+    joints."""
     place, boxes = tracks.place[rows], people.boxes[some]
     alike = box_similarities(cxcywh_to_xyxy(torch.from_numpy(place)).numpy(), boxes)
     if not len(people.sigmas) or not people.joints.shape[1]:
         return alike
     moved = tracks.joints[rows] + (place[:, :2] - tracks.seen_place[rows, :2])[:, None]
-    return (alike + pose_similarities(moved, people.joints[some], boxes, people.sigmas, people.counts[some])) / 2
+    return (
+        alike
+        + pose_similarities(moved, people.joints[some], boxes, people.sigmas, people.counts[some])
+    ) / 2

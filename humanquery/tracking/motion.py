@@ -1,4 +1,5 @@
-"""Where people are heading: a Kalman filter for all boxes at once. Places are (cx, cy, w, h) in px."""
+"""Where people are heading: a Kalman filter for all boxes at once. Places are (cx, cy, w, h) in
+px."""
 
 from dataclasses import dataclass
 
@@ -8,20 +9,23 @@ from jaxtyping import Float
 
 @dataclass(frozen=True)
 class MotionConfig:
-    """Standard deviations in sides of the box (width for cx and w, height for cy and h), per frame; DeepSORT's values."""
+    """Standard deviations in sides of the box (width for cx and w, height for cy and h), per
+    frame; DeepSORT's values."""
 
     place_noise: float = 1 / 20
     speed_noise: float = 1 / 160
     gate: float = 9.4877
-    """largest squared Mahalanobis distance of a box that may be the track's: 95 % of chi-square with four degrees"""
+    """largest squared Mahalanobis distance of a box that may be the track's: 95 % of chi-square
+    with four degrees"""
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
     """n tracks that move with constant speed.
 
-    Noise and motion never mix two of the four numbers of a place, so each has a 2×2 covariance of its own, held as three
-    numbers (variance of the place, covariance, variance of the speed): the same filter as DeepSORT's 8×8 one.
+    Noise and motion never mix two of the four numbers of a place, so each has a 2×2 covariance
+    of its own, held as three numbers (variance of the place, covariance, variance of the speed):
+    the same filter as DeepSORT's 8×8 one.
     """
 
     place: Float[np.ndarray, "n 4"]
@@ -64,8 +68,11 @@ def correct(motion: Motion, places: Float[np.ndarray, "n 4"], config: MotionConf
     return Motion(motion.place + gain * missed, motion.speed + speed_gain * missed, spread)
 
 
-def distances(motion: Motion, places: Float[np.ndarray, "m 4"], config: MotionConfig) -> Float[np.ndarray, "n m"]:
-    """Squared Mahalanobis distance of every place from every track; compare with `MotionConfig.gate`."""
+def distances(
+    motion: Motion, places: Float[np.ndarray, "m 4"], config: MotionConfig
+) -> Float[np.ndarray, "n m"]:
+    """Squared Mahalanobis distance of every place from every track; compare with
+    `MotionConfig.gate`."""
     total = motion.spread[:, 0] + (config.place_noise * _sides(motion.place)) ** 2
     missed = places[None] - motion.place[:, None]
     return np.einsum("nmc,nc->nm", missed * missed, 1 / total)

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 
 @dataclass(frozen=True)
 class SmoothConfig:
-    """One-Euro filter of joints (Casiez et al. 2012) and running means of gender and age; `frame_rate` in frames per second."""
+    """One-Euro filter of joints (Casiez et al. 2012) and running means of gender and age;
+    `frame_rate` in frames per second."""
 
     joints: bool = True
     attributes: bool = True
@@ -29,7 +30,8 @@ def smooth(
     known: Bool[np.ndarray, " n"],
     config: SmoothConfig,
 ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k 2"]]:
-    """Smoothed places (px) and speeds (body heights per second) one frame later, when the joints were seen at `joints`.
+    """Smoothed places (px) and speeds (body heights per second) one frame later, when the joints
+    were seen at `joints`.
 
     Tracks that are not `known` (lost a while ago) start anew, at rest. `heights` of the boxes, px.
     """

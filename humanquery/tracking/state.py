@@ -13,8 +13,9 @@ from humanquery.tracking.motion import Motion
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """The people of one frame as plain arrays: hundreds of small steps per frame are too many for tensors."""
+class DetectedPeople:
+    """The people of one frame as plain arrays: hundreds of small steps per frame are too many for
+    tensors."""
 
     boxes: Float[np.ndarray, "m 4"]
     """xyxy px"""
@@ -80,7 +81,12 @@ class Tracks:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def with_more(self, others: "Tracks") -> "Tracks":
-        return Tracks(**{name: np.concatenate([own, getattr(others, name)]) for name, own in self.arrays().items()})
+        return Tracks(
+            **{
+                name: np.concatenate([own, getattr(others, name)])
+                for name, own in self.arrays().items()
+            }
+        )
 
     @property
     def motion(self) -> Motion:
@@ -92,20 +98,27 @@ class Tracks:
         return Motion(self.seen_place, self.seen_speed, self.seen_spread)
 
     def move(self, rows: np.ndarray | slice, motion: Motion) -> None:
-        self.place[rows], self.speed[rows], self.spread[rows] = motion.place, motion.speed, motion.spread
+        self.place[rows], self.speed[rows], self.spread[rows] = (
+            motion.place,
+            motion.speed,
+            motion.spread,
+        )
 
 
-def plain(persons: Persons, appearance: bool) -> Seen:
-    """Arrays of these people; ValueError where the appearance is wanted and they have no `embeddings`."""
+def plain(persons: Persons, appearance: bool) -> DetectedPeople:
+    """Arrays of these people; ValueError where the appearance is wanted and they have no
+    `embeddings`."""
     n, boxes = len(persons), persons.boxes.float()
     if appearance and persons.embeddings is None and n:
-        raise ValueError("these people have no embeddings to be recognised by; use TrackConfig(appearance=False)")
+        raise ValueError(
+            "these people have no embeddings to be recognised by; use TrackConfig(appearance=False)"
+        )
     by_query = appearance and persons.embeddings is not None
     queries = F.normalize(persons.embeddings.float(), dim=1) if by_query else torch.zeros(n, 0)
     joints = torch.zeros(n, 0, 2) if persons.keypoints is None else persons.keypoints.float()
     scores, nothing = persons.keypoint_scores, torch.zeros(n)
     attributes = [nothing if v is None else v.float() for v in (persons.gender, persons.age)]
-    return Seen(
+    return DetectedPeople(
         boxes=boxes.numpy(),
         places=xyxy_to_cxcywh(boxes).numpy(),
         scores=persons.scores.float().numpy(),
@@ -117,12 +130,14 @@ def plain(persons: Persons, appearance: bool) -> Seen:
     )
 
 
-def check_alike(people: Seen, tracks: Tracks) -> None:
-    """ValueError for people with other joints or embeddings of another length than those that the tracks are known by."""
+def check_alike(people: DetectedPeople, tracks: Tracks) -> None:
+    """ValueError for people with other joints or embeddings of another length than those that the
+    tracks are known by."""
     now = people.joints.shape[1], people.queries.shape[1]
     before = tracks.joints.shape[1], tracks.gallery.shape[2]
     if now != before:
         raise ValueError(
-            f"these people have {now[0]} joints and embeddings of {now[1]} numbers, those before them {before[0]} and "
+            f"these people have {now[0]} joints and embeddings of {now[1]} numbers, those before "
+            f"them {before[0]} and "
             f"{before[1]}; ask one book about one model's people"
         )

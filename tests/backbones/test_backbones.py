@@ -7,9 +7,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from humanquery.backbones import MoveNetBackbone, TimmBackbone, VitBackbone, build
+from humanquery.backbones import TimmBackbone, VitBackbone
 from humanquery.backbones.neck import ChannelMapper
 from humanquery.core.errors import CheckpointError, ConfigError
+from humanquery.experts import MoveNetBackbone, build
 from tests.paths import DATA, WEIGHTS, needs_data, needs_weights
 
 SMALL = {
@@ -103,7 +104,9 @@ def test_local_weights_in_timm_names_are_read(tmp_path):
     )
     copy = build(TimmBackbone("resnet10t", weights=str(tmp_path / "w.safetensors")))
     for name, value in source.body.state_dict().items():
-        torch.testing.assert_close(copy.body.state_dict()[name].float(), value.float(), atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(
+            copy.body.state_dict()[name].float(), value.float(), atol=2e-3, rtol=2e-3
+        )
 
 
 @needs_weights
@@ -114,7 +117,9 @@ def test_torchvisions_mobilenet_lands_layer_by_layer_in_timms():
     path = WEIGHTS / "mobilenetv2_imagenet_features.fp16.safetensors"
     theirs = torchvision.models.mobilenet_v2(weights=None)
     with safe_open(path, "pt") as tensors:
-        theirs.load_state_dict({n: tensors.get_tensor(n).float() for n in tensors.keys()}, strict=False)  # noqa: SIM118
+        theirs.load_state_dict(
+            {n: tensors.get_tensor(n).float() for n in tensors.keys()}, strict=False
+        )  # noqa: SIM118
     ours = build(TimmBackbone("mobilenetv2_100", weights=str(path))).eval()
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():

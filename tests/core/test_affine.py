@@ -11,7 +11,9 @@ def test_composition_applies_the_right_one_first():
     points = torch.tensor([[1.0, 2.0], [-3.0, 4.0]], dtype=torch.float64)
     other = Affine2D.mirror(10)
     torch.testing.assert_close((SOME @ other).points(points), SOME.points(other.points(points)))
-    assert (Affine2D.translation(1, 0) @ Affine2D.scaling(2)).points(torch.tensor([1.0, 1.0])).tolist() == [3.0, 2.0]
+    assert (Affine2D.translation(1, 0) @ Affine2D.scaling(2)).points(
+        torch.tensor([1.0, 1.0])
+    ).tolist() == [3.0, 2.0]
 
 
 def test_the_inverse_undoes():
@@ -39,14 +41,18 @@ def test_mirror_and_determinant():
 def test_boxes_become_the_hull_of_their_corners():
     boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0]])
     assert Affine2D.mirror(10).boxes(boxes).tolist() == [[6.0, 0.0, 10.0, 2.0]]
-    torch.testing.assert_close(Affine2D.rotation(90).boxes(boxes), torch.tensor([[-2.0, 0.0, 0.0, 4.0]]))
+    torch.testing.assert_close(
+        Affine2D.rotation(90).boxes(boxes), torch.tensor([[-2.0, 0.0, 0.0, 4.0]])
+    )
     assert Affine2D().boxes(torch.zeros(0, 4)).shape == (0, 4)
 
 
 def _draw_matrix(seed: int) -> Affine2D:
     draw = np.random.default_rng(seed)
     scale = float(np.exp(draw.uniform(np.log(0.3), np.log(2.5))))
-    matrix = Affine2D.scaling(scale, scale * draw.uniform(0.8, 1.25)) @ Affine2D.translation(-100, -80)
+    matrix = Affine2D.scaling(scale, scale * draw.uniform(0.8, 1.25)) @ Affine2D.translation(
+        -100, -80
+    )
     if draw.random() < 0.5:
         matrix = Affine2D.mirror(0) @ matrix
     if draw.random() < 0.5:
@@ -65,7 +71,9 @@ def test_a_white_square_stays_under_its_moved_corners(seed):
     y, x = np.nonzero(canvas > 0.5)
     seen = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1])
     box = np.concatenate([moved.min(0), moved.max(0)])
-    slack = 0.5 if matrix.b == 0 else 1.5  # the tip of a turned square covers less than half of its last pixel
+    slack = (
+        0.5 if matrix.b == 0 else 1.5
+    )  # the tip of a turned square covers less than half of its last pixel
     assert np.abs(seen - box).max() <= slack + 0.51, (seen, box)
     ys, xs = np.mgrid[:500, :500] + 0.5
     center = np.array([(canvas * xs).sum(), (canvas * ys).sum()]) / canvas.sum()
@@ -100,7 +108,9 @@ def test_fill_lies_outside_only_also_when_turned():
 def test_shrinking_is_anti_aliased_on_each_axis(scale):
     stripes = np.zeros((200, 200), np.uint8)
     stripes[::2] = 255  # lines
-    stripes = np.where(np.arange(200) % 2, stripes, 255 - stripes).astype(np.uint8)  # a fine chequerboard
+    stripes = np.where(np.arange(200) % 2, stripes, 255 - stripes).astype(
+        np.uint8
+    )  # a fine chequerboard
     size = (round(200 * scale[1]), round(200 * scale[0]))
     small = Affine2D.scaling(*scale).image(stripes, size)
     assert np.abs(small.astype(int) - 127).max() <= 2
@@ -140,7 +150,12 @@ def test_masks_follow_the_picture():
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((480, 640), (800, 1067)), ((100, 1000), (133, 1333)), ((1000, 100), (1333, 133)), ((1, 1), (800, 800))],
+    [
+        ((480, 640), (800, 1067)),
+        ((100, 1000), (133, 1333)),
+        ((1000, 100), (1333, 133)),
+        ((1, 1), (800, 800)),
+    ],
 )
 def test_fit_keeps_the_aspect_within_both_limits(size, expected):
     assert fit(size, 800, 1333) == expected

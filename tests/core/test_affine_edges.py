@@ -19,4 +19,6 @@ def test_a_picture_that_fills_the_canvas_keeps_its_edges(matrix, size):
 
 def test_what_the_picture_does_not_reach_is_filled():
     canvas = Affine2D.translation(2, 1).image(np.full((6, 9, 3), 200, np.uint8), (8, 12), 50)
-    assert (canvas[:, :2] == 50).all() and (canvas[0] == 50).all() and (canvas[1:7, 2:11] == 200).all()
+    assert (
+        (canvas[:, :2] == 50).all() and (canvas[0] == 50).all() and (canvas[1:7, 2:11] == 200).all()
+    )

@@ -12,7 +12,10 @@ def test_the_cost_is_the_least_of_all_permutations(shape):
     rows, columns = assign(cost)
     assert len(rows) == min(shape) and rows.tolist() == sorted(rows.tolist())
     wide = cost if shape[0] <= shape[1] else cost.T
-    least = min(wide[range(wide.shape[0]), order].sum() for order in permutations(range(wide.shape[1]), wide.shape[0]))
+    least = min(
+        wide[range(wide.shape[0]), order].sum()
+        for order in permutations(range(wide.shape[1]), wide.shape[0])
+    )
     torch.testing.assert_close(cost[rows, columns].sum(), least)
 
 
@@ -24,7 +27,9 @@ def test_nobody_to_assign_gives_no_pairs(shape):
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
 def test_a_broken_cost_says_so(broken):
-    with pytest.raises(ValueError, match="matching cost holds NaN or infinity: a prediction or a target"):
+    with pytest.raises(
+        ValueError, match="matching cost holds NaN or infinity: a prediction or a target"
+    ):
         assign(torch.tensor([[1.0, broken]]))
 
 

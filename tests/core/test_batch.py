@@ -16,8 +16,13 @@ def test_pictures_are_padded_right_and_bottom():
     batch = Batch.collate([_sample(3, 5), _sample(4, 2, 51)], divisor=4)
     assert batch.images.shape == (2, 3, 4, 8) and len(batch) == 2
     assert (batch.images[0, :, :3, :5] == 1).all() and batch.images[0].sum() == 45
-    assert torch.allclose(batch.images[1, :, :, :2], torch.tensor(0.2)) and not batch.images[1, :, :, 2:].any()
-    assert torch.equal(batch.padding[0], ~(batch.images[0, 0] > 0)) and batch.padding[1, :, 2:].all()
+    assert (
+        torch.allclose(batch.images[1, :, :, :2], torch.tensor(0.2))
+        and not batch.images[1, :, :, 2:].any()
+    )
+    assert (
+        torch.equal(batch.padding[0], ~(batch.images[0, 0] > 0)) and batch.padding[1, :, 2:].all()
+    )
     assert batch.targets is None
 
 
@@ -29,7 +34,9 @@ def test_a_read_only_mirrored_picture_can_be_batched():
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)[:, ::-1]
     image.flags.writeable = False
     batch = Batch.collate([Sample(image, Meta((2, 2), (2, 2)))])
-    assert torch.equal((batch.images[0] * 255).round().permute(1, 2, 0).byte(), torch.tensor(image.copy()))
+    assert torch.equal(
+        (batch.images[0] * 255).round().permute(1, 2, 0).byte(), torch.tensor(image.copy())
+    )
 
 
 def test_pictures_move_and_targets_stay_on_the_host():

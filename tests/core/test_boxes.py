@@ -49,7 +49,9 @@ def test_giou_equals_torchvision_on_random_boxes_and_has_a_finite_gradient():
     corners = torch.rand(50, 2, generator=torch.Generator().manual_seed(1)) * 100
     a = torch.cat([corners, corners + 1 + corners.flip(0)], 1)
     b = a.flip(0)
-    torch.testing.assert_close(giou(a[:, None], b[None]), generalized_box_iou(a, b), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        giou(a[:, None], b[None]), generalized_box_iou(a, b), atol=1e-5, rtol=1e-5
+    )
     inside_out = torch.tensor([[5.0, 5.0, 1.0, 1.0]], requires_grad=True)
     giou(inside_out, A).sum().backward()
     assert torch.isfinite(inside_out.grad).all()
@@ -64,11 +66,18 @@ def test_conversions_come_back(shape):
 
 
 def test_unit_boxes_by_hand():
-    assert unit_to_canvas(torch.tensor([0.5, 0.5, 1.0, 0.5]), (100, 200)).tolist() == [0.0, 25.0, 200.0, 75.0]
+    assert unit_to_canvas(torch.tensor([0.5, 0.5, 1.0, 0.5]), (100, 200)).tolist() == [
+        0.0,
+        25.0,
+        200.0,
+        75.0,
+    ]
 
 
 def test_areas_of_boxes_turned_inside_out_are_zero():
-    assert areas(torch.tensor([[0.0, 0.0, 2.0, 3.0], [2.0, 0.0, 0.0, 3.0], [2.0, 3.0, 0.0, 0.0]])).tolist() == [6, 0, 0]
+    assert areas(
+        torch.tensor([[0.0, 0.0, 2.0, 3.0], [2.0, 0.0, 0.0, 3.0], [2.0, 3.0, 0.0, 0.0]])
+    ).tolist() == [6, 0, 0]
 
 
 def test_clip_cuts_at_the_picture():

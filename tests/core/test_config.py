@@ -39,7 +39,9 @@ class Model:
     extra: Any = None
 
 
-CHANGED = Model(300, Large(sizes=()), Optim(clip=None), (Large("a", (3,)),), 5, {"box": 5.0}, [1, "x"])
+CHANGED = Model(
+    300, Large(sizes=()), Optim(clip=None), (Large("a", (3,)),), 5, {"box": 5.0}, [1, "x"]
+)
 
 
 @pytest.mark.parametrize("config", [Model(1), CHANGED])
@@ -55,20 +57,35 @@ def test_fields_left_out_take_their_defaults():
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
-        ({"queries": 1, "quieries": 2}, "config: Model has no field 'quieries'. Did you mean 'queries'"),
-        ({"queries": 1, "optim": {"lrr": 1}}, "config.optim: Optim has no field 'lrr'. Did you mean 'lr'"),
+        (
+            {"queries": 1, "quieries": 2},
+            "config: Model has no field 'quieries'. Did you mean 'queries'",
+        ),
+        (
+            {"queries": 1, "optim": {"lrr": 1}},
+            "config.optim: Optim has no field 'lrr'. Did you mean 'lr'",
+        ),
         ({"queries": "many"}, r"config.queries: got 'many' \(str\), expected int"),
         ({"queries": 1.5}, r"config.queries: got 1.5 \(float\), expected int"),
         ({"queries": True}, r"config.queries: got True \(bool\), expected int"),
-        ({"queries": 1, "optim": {"lr": "fast"}}, r"config.optim.lr: got 'fast' \(str\), expected float"),
+        (
+            {"queries": 1, "optim": {"lr": "fast"}},
+            r"config.optim.lr: got 'fast' \(str\), expected float",
+        ),
         ({"queries": 1, "optim": {"betas": [0.9]}}, "config.optim.betas: got 1 values, expected 2"),
-        ({"queries": 1, "optim": {"betas": "ab"}}, "config.optim.betas: got 'ab' .*expected a list"),
+        (
+            {"queries": 1, "optim": {"betas": "ab"}},
+            "config.optim.betas: got 'ab' .*expected a list",
+        ),
         ({"queries": 1, "optim": {"kind": "adam"}}, "got 'adam', expected one of 'adamw', 'sgd'"),
         ({"queries": 1, "optim": 3}, "config.optim: got 3, expected the fields of Optim"),
         ({"queries": 1, "backbone": {"is": "Larg"}}, "unknown kind 'Larg'. Did you mean 'Large'"),
         ({"queries": 1, "backbone": {}}, "unknown kind ''"),
         ({"queries": 1, "seed": "x"}, r"config.seed: got 'x' \(str\), expected int or None"),
-        ({"queries": 1, "heads": [{"is": "Small", "name": 3}]}, r"config.heads\[0\].name: got 3 \(int\), expected str"),
+        (
+            {"queries": 1, "heads": [{"is": "Small", "name": 3}]},
+            r"config.heads\[0\].name: got 3 \(int\), expected str",
+        ),
         ({"is": "Optim", "queries": 1}, "config: got a Optim, expected a Model"),
         ({}, "config: Model needs a value for queries"),
     ],
@@ -79,7 +96,9 @@ def test_what_does_not_fit_is_named_with_its_place(plain, message):
 
 
 def test_only_plain_data_can_be_stored():
-    with pytest.raises(ConfigError, match="config.extra holds a set; a config holds plain data only"):
+    with pytest.raises(
+        ConfigError, match="config.extra holds a set; a config holds plain data only"
+    ):
         to_plain(Model(1, extra={1}))
 
 
@@ -96,7 +115,9 @@ def test_override_changes_one_field_by_its_path():
         ],
     )
     assert changed == Model(30, Large("123"), Optim(1.0, (0.5, 0.6), None))
-    assert override(Model(1), ["backbone.frozen=true", "seed=4"]) == Model(1, Small(frozen=True), seed=4)
+    assert override(Model(1), ["backbone.frozen=true", "seed=4"]) == Model(
+        1, Small(frozen=True), seed=4
+    )
     assert override(Model(1), []) == Model(1)
 
 

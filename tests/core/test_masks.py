@@ -49,7 +49,9 @@ def test_uncompressed_counts_come_back():
     for bitmap in _bitmaps():
         counts = bitmap_to_counts(torch.from_numpy(bitmap))
         assert min(counts[1:], default=1) > 0 and all(type(count) is int for count in counts)
-        assert (rle_to_bitmap({"size": list(bitmap.shape), "counts": counts}).numpy() == bitmap).all()
+        assert (
+            rle_to_bitmap({"size": list(bitmap.shape), "counts": counts}).numpy() == bitmap
+        ).all()
 
 
 def test_counts_by_hand():
@@ -94,7 +96,9 @@ def test_polygons_lie_close_to_pycocotools():
     for _ in range(20):
         angle = np.sort(draw.uniform(0, 2 * np.pi, 12))
         radius = draw.uniform(20, 40, 12)
-        polygon = np.stack([50 + radius * np.cos(angle), 45 + radius * np.sin(angle)], 1).ravel().tolist()
+        polygon = (
+            np.stack([50 + radius * np.cos(angle), 45 + radius * np.sin(angle)], 1).ravel().tolist()
+        )
         theirs = mask.decode(mask.frPyObjects([polygon], 90, 100)[0]).astype(bool)
         ours = polygons_to_bitmap([polygon], (90, 100)).numpy()
         assert (ours & theirs).sum() / (ours | theirs).sum() > 0.97
@@ -134,9 +138,14 @@ def test_bitmaps_are_coded_together_as_one_by_one():
     masks = torch.from_numpy(draw.random((30, 9, 13)) < draw.random((30, 1, 1)))
     masks[3], masks[4], masks[29] = False, True, False
     assert bitmaps_to_rles(masks) == [bitmap_to_rle(mask) for mask in masks]
-    assert bitmaps_to_rles(masks.transpose(1, 2)) == [bitmap_to_rle(mask) for mask in masks.transpose(1, 2)]
+    assert bitmaps_to_rles(masks.transpose(1, 2)) == [
+        bitmap_to_rle(mask) for mask in masks.transpose(1, 2)
+    ]
 
 
 def test_no_bitmaps_and_bitmaps_without_pixels_are_coded_too():
     assert bitmaps_to_rles(torch.zeros(0, 4, 5, dtype=torch.bool)) == []
-    assert bitmaps_to_rles(torch.zeros(2, 0, 5, dtype=torch.bool)) == [{"size": [0, 5], "counts": "0"}] * 2
+    assert (
+        bitmaps_to_rles(torch.zeros(2, 0, 5, dtype=torch.bool))
+        == [{"size": [0, 5], "counts": "0"}] * 2
+    )

@@ -20,7 +20,9 @@ def _people(count: int, seed: int):
 
 def test_one_joint_by_hand():
     found, true = torch.zeros(1, 1, 2), torch.tensor([[[3.0, 4.0]]])
-    value = oks(found, true, torch.tensor([100.0]), torch.tensor([0.1]), torch.ones(1, 1, dtype=torch.bool))
+    value = oks(
+        found, true, torch.tensor([100.0]), torch.tensor([0.1]), torch.ones(1, 1, dtype=torch.bool)
+    )
     assert value.item() == pytest.approx(math.exp(-25 / (2 * 100 * 0.04)))
 
 
@@ -42,11 +44,23 @@ def test_every_pair_equals_pycocotools():
     triples = torch.cat([true, visible[..., None]], -1).flatten(1)
     truth = COCO()
     annotations = [
-        {"id": i + 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, 50, 50], "area": float(area[i])}
+        {
+            "id": i + 1,
+            "image_id": 1,
+            "category_id": 1,
+            "iscrowd": 0,
+            "bbox": [0, 0, 50, 50],
+            "area": float(area[i]),
+        }
         | {"keypoints": triples[i].tolist(), "num_keypoints": int((visible[i] > 0).sum())}
         for i in range(4)
     ]
-    truth.dataset = {"info": {}, "images": [{"id": 1}], "annotations": annotations, "categories": [{"id": 1}]}
+    truth.dataset = {
+        "info": {},
+        "images": [{"id": 1}],
+        "annotations": annotations,
+        "categories": [{"id": 1}],
+    }
     truth.createIndex()
     rows = [
         {"image_id": 1, "category_id": 1, "score": 1 - i / 10}
@@ -62,7 +76,12 @@ def test_every_pair_equals_pycocotools():
 
 def test_the_exponent_can_be_cut():
     far = torch.full((1, 1, 2), 1e4)
-    args = (torch.zeros(1, 1, 2), torch.tensor([1.0]), torch.tensor([0.1]), torch.ones(1, 1, dtype=torch.bool))
+    args = (
+        torch.zeros(1, 1, 2),
+        torch.tensor([1.0]),
+        torch.tensor([0.1]),
+        torch.ones(1, 1, dtype=torch.bool),
+    )
     assert oks(far, *args).item() == 0.0
     assert oks(far, *args, max_exponent=2.0).item() == pytest.approx(math.exp(-2))
 

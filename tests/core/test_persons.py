@@ -13,7 +13,9 @@ PLAIN = (dict, list, str, int, float, bool, type(None))
 
 def _all_values(plain):
     yield plain
-    for value in plain.values() if isinstance(plain, dict) else plain if isinstance(plain, list) else ():
+    for value in (
+        plain.values() if isinstance(plain, dict) else plain if isinstance(plain, list) else ()
+    ):
         yield from _all_values(value)
 
 
@@ -31,14 +33,22 @@ def test_json_holds_plain_values_only_and_reads_back():
 
 
 def test_json_of_nobody_and_of_boxes_only():
-    assert Persons.empty(SIZE).to_json() == {"image_size": [20, 30], "skeleton": None, "persons": []}
+    assert Persons.empty(SIZE).to_json() == {
+        "image_size": [20, 30],
+        "skeleton": None,
+        "persons": [],
+    }
     boxes_only = Persons(image_size=SIZE, boxes=torch.ones(1, 4), scores=torch.ones(1))
     assert boxes_only.to_json()["persons"] == [{"box": [1.0, 1.0, 1.0, 1.0], "score": 1.0}]
     json.dumps(boxes_only.to_json())
 
 
 def test_numbers_that_json_cannot_hold_become_null():
-    person = three_persons().replace(age=torch.tensor([float("nan"), 1.0, float("inf")])).to_json()["persons"]
+    person = (
+        three_persons()
+        .replace(age=torch.tensor([float("nan"), 1.0, float("inf")]))
+        .to_json()["persons"]
+    )
     assert [p["age"] for p in person] == [None, 1.0, None]
 
 
@@ -49,7 +59,11 @@ def test_joints_without_scores_of_their_own_carry_the_score_of_the_person():
 
 def test_half_precision_people_are_written_too():
     people = three_persons()
-    half = people.replace(boxes=people.boxes.bfloat16(), scores=people.scores.half(), keypoints=people.keypoints.half())
+    half = people.replace(
+        boxes=people.boxes.bfloat16(),
+        scores=people.scores.half(),
+        keypoints=people.keypoints.half(),
+    )
     json.dumps(half.to_json(), allow_nan=False)
     json.dumps(half.to_coco(1), allow_nan=False)
 
@@ -79,5 +93,8 @@ def test_coco_results_of_nobody_are_no_rows():
 
 
 def test_above_keeps_the_score_itself():
-    assert three_persons().above(0.5).scores.tolist() == [0.9, 0.5] or len(three_persons().above(0.5)) == 2
+    assert (
+        three_persons().above(0.5).scores.tolist() == [0.9, 0.5]
+        or len(three_persons().above(0.5)) == 2
+    )
     assert len(Persons.empty(SIZE).above(0.5)) == 0

@@ -19,7 +19,10 @@ def test_parts_outside_the_canvas_are_cut_and_parts_are_united():
         [1, 1],
         [1, 2],
     ]
-    assert polygons_to_bitmap([[0.0, 0, 2, 0, 2, 2, 0, 2], [1.0, 0, 3, 0, 3, 2, 1, 2]], (4, 6)).sum() == 6
+    assert (
+        polygons_to_bitmap([[0.0, 0, 2, 0, 2, 2, 0, 2], [1.0, 0, 3, 0, 3, 2, 1, 2]], (4, 6)).sum()
+        == 6
+    )
     assert not polygons_to_bitmap([[9.0, 9, 12, 9, 12, 12]], (4, 6)).any()
 
 
@@ -39,9 +42,15 @@ def test_areas_agree_with_the_official_masks_without_bias():
     for _ in range(100):
         angles = np.sort(rng.uniform(0, 2 * np.pi, 12))
         radius = rng.uniform(8, 25, 12)
-        ring = np.stack([40 + radius * np.cos(angles), 30 + radius * np.sin(angles)], 1).ravel().tolist()
+        ring = (
+            np.stack([40 + radius * np.cos(angles), 30 + radius * np.sin(angles)], 1)
+            .ravel()
+            .tolist()
+        )
         mask = polygons_to_bitmap([ring], (60, 80))
-        reference = official.decode(official.merge(official.frPyObjects([ring], 60, 80))).astype(bool)
+        reference = official.decode(official.merge(official.frPyObjects([ring], 60, 80))).astype(
+            bool
+        )
         ours, theirs = ours + int(mask.sum()), theirs + int(reference.sum())
         assert (mask.numpy() & reference).sum() / (mask.numpy() | reference).sum() > 0.9
     assert abs(ours / theirs - 1) < 0.01

@@ -42,7 +42,9 @@ def test_one_row_stays_rows(people):
 
 
 @pytest.mark.parametrize("people", BOTH)
-@pytest.mark.parametrize("index", [[], slice(0, 0), torch.zeros(3, dtype=torch.bool), torch.zeros(0, dtype=torch.long)])
+@pytest.mark.parametrize(
+    "index", [[], slice(0, 0), torch.zeros(3, dtype=torch.bool), torch.zeros(0, dtype=torch.long)]
+)
 def test_taking_nobody_keeps_every_field_with_no_rows(people, index):
     nobody = people()[index]
     assert len(nobody) == 0
@@ -71,10 +73,14 @@ def test_mirroring_twice_changes_nothing(people):
 def test_a_mirror_swaps_left_and_right_joints_with_their_scores():
     people, mirrored = three_persons(), three_persons().mirror()
     left, right = COCO17.index("left_wrist"), COCO17.index("right_wrist")
-    expected = torch.stack([SIZE[1] - people.keypoints[:, right, 0], people.keypoints[:, right, 1]], -1)
+    expected = torch.stack(
+        [SIZE[1] - people.keypoints[:, right, 0], people.keypoints[:, right, 1]], -1
+    )
     assert torch.equal(mirrored.keypoints[:, left], expected)
     assert torch.equal(mirrored.keypoint_scores[:, left], people.keypoint_scores[:, right])
-    assert torch.equal(three_targets().mirror().visibility[:, left], three_targets().visibility[:, right])
+    assert torch.equal(
+        three_targets().mirror().visibility[:, left], three_targets().visibility[:, right]
+    )
     assert torch.equal(mirrored.masks, people.masks.flip(-1))
 
 
@@ -93,7 +99,9 @@ def test_scaling_scales_boxes_points_masks_and_areas_and_leaves_the_rest():
     assert large.areas.tolist() == [108.0] * 3
     expected = target.masks.value.repeat_interleave(2, 2)
     assert torch.equal(large.masks.value, expected)
-    assert torch.equal(large.age.value, target.age.value) and torch.equal(large.visibility, target.visibility)
+    assert torch.equal(large.age.value, target.age.value) and torch.equal(
+        large.visibility, target.visibility
+    )
 
 
 def test_the_way_there_and_back_ends_where_it_began():
@@ -133,7 +141,9 @@ def test_fields_that_do_not_fit_together_are_named():
         three_targets().replace(gender=Labelled(torch.zeros(2), torch.ones(2, dtype=torch.bool)))
     with pytest.raises(ValueError, match="field 'keypoints' needs a skeleton"):
         people.replace(skeleton=None)
-    with pytest.raises(ValueError, match="field 'keypoints' has 17 joints, skeleton 'mpii16' has 16"):
+    with pytest.raises(
+        ValueError, match="field 'keypoints' has 17 joints, skeleton 'mpii16' has 16"
+    ):
         people.replace(skeleton=Skeleton.named("mpii16"))
     with pytest.raises(ValueError, match=r"field 'masks' is \(20, 31\) for an image of \(20, 30\)"):
         people.replace(masks=torch.zeros(3, 20, 31, dtype=torch.bool))

@@ -28,7 +28,9 @@ def test_the_tables_are_those_of_the_specification():
     path = DATA.parent / "specs" / "keypoints.json"
     if not path.exists():
         pytest.skip(f"{path.name} is not beside the data")
-    tables = {name: t for name, t in json.loads(path.read_text()).items() if not name.startswith("_")}
+    tables = {
+        name: t for name, t in json.loads(path.read_text()).items() if not name.startswith("_")
+    }
     assert set(tables) == set(_TABLES)
     for name, table in tables.items():
         ours = Skeleton.named(name)
@@ -46,16 +48,25 @@ def test_conversion_goes_by_name():
     for name in crowdpose.joints:
         to = crowdpose.index(name)
         if name in COCO17.joints and not (name == "left_knee"):
-            assert torch.equal(converted[:, to], joints[:, COCO17.index(name)]) and known[:, to].all()
+            assert (
+                torch.equal(converted[:, to], joints[:, COCO17.index(name)]) and known[:, to].all()
+            )
     assert known[:, crowdpose.index("left_knee")].tolist() == [False, True]
     assert converted[0, crowdpose.index("left_knee")].tolist() == [0.0, 0.0]
-    assert not known[:, crowdpose.index("neck")].any() and not converted[:, crowdpose.index("neck")].any()
+    assert (
+        not known[:, crowdpose.index("neck")].any()
+        and not converted[:, crowdpose.index("neck")].any()
+    )
 
 
 def test_conversion_of_nobody_and_to_itself():
     joints, valid = torch.rand(3, 17, 2), torch.rand(3, 17) > -1
     assert torch.equal(convert_joints(joints, valid, COCO17, COCO17)[0], joints)
-    assert convert_joints(joints[:0], valid[:0], COCO17, Skeleton.named("halpe26"))[0].shape == (0, 26, 2)
+    assert convert_joints(joints[:0], valid[:0], COCO17, Skeleton.named("halpe26"))[0].shape == (
+        0,
+        26,
+        2,
+    )
 
 
 def test_sides_come_from_names():

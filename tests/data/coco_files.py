@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from humanquery.data.images import write_image
+from humanquery.media.images import write_image
 
 
 def person(number: int = 1, image_id: int = 1, box=(10, 5, 20, 30), **more) -> dict:
@@ -27,11 +27,19 @@ def person(number: int = 1, image_id: int = 1, box=(10, 5, 20, 30), **more) -> d
 
 
 def write_file(folder: Path, people: list[dict], pictures: int = 1, size=(48, 64), **more) -> str:
-    records = [{"id": i + 1, "file_name": f"{i + 1}.png", "height": size[0], "width": size[1]} for i in range(pictures)]
+    records = [
+        {"id": i + 1, "file_name": f"{i + 1}.png", "height": size[0], "width": size[1]}
+        for i in range(pictures)
+    ]
     for record in records:
         image = np.random.default_rng(record["id"]).integers(0, 255, (*size, 3)).astype(np.uint8)
         write_image(folder / "images" / record["file_name"], image)
-    content = {"images": records, "annotations": people, "categories": [{"id": 1, "name": "person"}], **more}
+    content = {
+        "images": records,
+        "annotations": people,
+        "categories": [{"id": 1, "name": "person"}],
+        **more,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "truth.json"
     path.write_text(json.dumps(content))

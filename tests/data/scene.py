@@ -31,7 +31,10 @@ def scene(size=(96, 128), seed=0, image_id=1) -> Sample:
         skeleton=COCO17,
         masks=Labelled(masks, people),
         gender=Labelled(torch.tensor([0.0, 1, 0, 0]), torch.tensor([True, True, False, False])),
-        age=Labelled(torch.tensor([[30.0, 30], [20, 40], [0, 0], [0, 0]]), torch.tensor([True, True, False, False])),
+        age=Labelled(
+            torch.tensor([[30.0, 30], [20, 40], [0, 0], [0, 0]]),
+            torch.tensor([True, True, False, False]),
+        ),
         face_boxes=Labelled((boxes * 0.5 + boxes[:, [0, 1, 0, 1]] * 0.5) * people[:, None], people),
         annotation_ids=torch.arange(n) + 10,
     )

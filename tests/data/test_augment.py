@@ -10,9 +10,16 @@ from humanquery.core.config import from_plain, to_plain
 from humanquery.core.rows import Labelled
 from humanquery.core.skeleton import COCO17
 from humanquery.core.target import Target, empty_target
-from humanquery.data.augment import AugmentConfig, CropConfig, augment, plain
-from humanquery.data.canvas import LetterboxConfig, cut_to_canvas, letterbox, letterbox_fixed, letterboxed, warp_target
-from humanquery.data.photometric import PhotometricConfig, distort_colours
+from humanquery.data.augment.augment import AugmentConfig, CropConfig, augment, plain
+from humanquery.data.augment.photometric import PhotometricConfig, distort_colours
+from humanquery.media.letterbox import (
+    LetterboxConfig,
+    cut_to_canvas,
+    letterbox,
+    letterbox_fixed,
+    letterboxed,
+    warp_target,
+)
 from tests.data.scene import scene
 from tests.paths import ORACLE, needs_oracle
 
@@ -49,7 +56,10 @@ ORACLE_STEPS = {
     "flip": (Affine2D.mirror(320), (256, 320)),
     "resize480": (Affine2D.resize((256, 320), (480, 600)), (480, 600)),
     "crop_h200_w150_oy30_ox160": (Affine2D.translation(-160, -30), (200, 150)),
-    "crop_then_resize480": (Affine2D.resize((200, 150), (640, 480)) @ Affine2D.translation(-160, -30), (640, 480)),
+    "crop_then_resize480": (
+        Affine2D.resize((200, 150), (640, 480)) @ Affine2D.translation(-160, -30),
+        (640, 480),
+    ),
 }
 
 
@@ -70,7 +80,9 @@ def test_truth_moves_as_in_the_official_pipeline(name):
         assert torch.equal(getattr(found, label).valid, getattr(expected, label).valid)
     whole = expected.masks.value.flatten(1).sum(1)
     wrong = (found.masks.value ^ expected.masks.value).flatten(1).sum(1)
-    assert (wrong <= 0.016 * whole).all(), wrong  # the release scales masks to the nearest pixel: the rim differs ...
+    assert (wrong <= 0.016 * whole).all(), (
+        wrong
+    )  # the release scales masks to the nearest pixel: the rim differs ...
     bias = found.masks.value.flatten(1).sum(1) / whole - 1
     assert (bias.abs() < 0.003).all(), bias  # ... to both sides
 
@@ -90,7 +102,9 @@ def test_augmented_truth_comes_back_through_the_inverse():
         assert torch.allclose(back.boxes, sample.target.boxes, atol=1e-3)
         seen = sample.target.visibility > 0
         assert torch.equal(back.visibility, sample.target.visibility)
-        assert torch.allclose(back.keypoints.value[seen], sample.target.keypoints.value[seen], atol=1e-3)
+        assert torch.allclose(
+            back.keypoints.value[seen], sample.target.keypoints.value[seen], atol=1e-3
+        )
         assert torch.allclose(back.areas, sample.target.areas, rtol=1e-4)
         assert found.image.shape[:2] == found.meta.canvas_size == found.target.image_size
 
@@ -98,7 +112,9 @@ def test_augmented_truth_comes_back_through_the_inverse():
 def test_mirroring_twice_changes_nothing():
     sample = scene()
     config = replace(plain(SMALL), short_sides=(96,), mirror=1.0)
-    twice = augment(augment(sample, config, np.random.default_rng(0)), config, np.random.default_rng(0))
+    twice = augment(
+        augment(sample, config, np.random.default_rng(0)), config, np.random.default_rng(0)
+    )
     assert np.array_equal(twice.image, sample.image)
     assert twice.meta.to_canvas == Affine2D()
     for name, _, value in sample.target.filled():
@@ -109,7 +125,9 @@ def test_mirroring_twice_changes_nothing():
             else [(value.value, again.value), (value.valid, again.valid)]
         )
         for a, b in pairs:
-            seen = sample.target.visibility > 0 if name == "keypoints" and a.ndim == 3 else slice(None)
+            seen = (
+                sample.target.visibility > 0 if name == "keypoints" and a.ndim == 3 else slice(None)
+            )
             assert torch.allclose(a[seen].double(), b[seen].double(), atol=1e-4), name
 
 
@@ -119,7 +137,9 @@ def test_a_mirrored_left_wrist_is_a_right_wrist():
     found = augment(sample, config, np.random.default_rng(0)).target
     left, right = COCO17.index("left_wrist"), COCO17.index("right_wrist")
     assert torch.equal(found.visibility[:, right], sample.target.visibility[:, left])
-    x = torch.where(sample.target.visibility[:, left] > 0, 128 - sample.target.keypoints.value[:, left, 0], 0.0)
+    x = torch.where(
+        sample.target.visibility[:, left] > 0, 128 - sample.target.keypoints.value[:, left, 0], 0.0
+    )
     assert torch.equal(found.keypoints.value[:, right, 0], x)
 
 
@@ -136,14 +156,18 @@ def test_boxes_follow_their_pixels():
         for i in person:
             x1, y1, x2, y2 = found.target.boxes[i].tolist()
             rows, columns = bright.any(1).nonzero()[0], bright.any(0).nonzero()[0]
-            assert np.allclose([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], [x1, y1, x2, y2], atol=1.6)
+            assert np.allclose(
+                [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], [x1, y1, x2, y2], atol=1.6
+            )
             assert (found.target.masks.value[i].numpy() ^ bright).mean() < 0.02
 
 
 def test_same_draws_give_the_same_sample_and_others_another():
     first, again = (augment(scene(), SMALL, np.random.default_rng(5)) for _ in range(2))
     other = augment(scene(), SMALL, np.random.default_rng(6))
-    assert np.array_equal(first.image, again.image) and torch.equal(first.target.boxes, again.target.boxes)
+    assert np.array_equal(first.image, again.image) and torch.equal(
+        first.target.boxes, again.target.boxes
+    )
     assert first.meta == again.meta != other.meta
 
 
@@ -159,14 +183,21 @@ def test_a_crop_leaves_somebody_or_is_not_taken():
 
 def test_what_the_canvas_cuts_off_is_gone():
     sample = scene()
-    cut = cut_to_canvas(warp_target(sample.target, Affine2D.translation(-60, -10), (60, 50)), (60, 50))
-    assert cut.boxes.tolist() == [[0, 10, 20, 60], [10, 0, 50, 60]] and cut.annotation_ids.tolist() == [11, 12]
+    cut = cut_to_canvas(
+        warp_target(sample.target, Affine2D.translation(-60, -10), (60, 50)), (60, 50)
+    )
+    assert cut.boxes.tolist() == [
+        [0, 10, 20, 60],
+        [10, 0, 50, 60],
+    ] and cut.annotation_ids.tolist() == [11, 12]
     assert cut.areas.tolist() == [pytest.approx(1500 * 20 / 30), pytest.approx(4200 * 2400 / 4200)]
     gone = cut.visibility == 0
     assert (cut.keypoints.value[gone] == 0).all()
     inside = cut.keypoints.value[~gone]
     assert (inside >= 0).all() and (inside[:, 0] <= 50).all() and (inside[:, 1] <= 60).all()
-    tiny = cut_to_canvas(warp_target(sample.target, Affine2D.translation(-39.99, 0), (96, 128)), (96, 128))
+    tiny = cut_to_canvas(
+        warp_target(sample.target, Affine2D.translation(-39.99, 0), (96, 128)), (96, 128)
+    )
     assert tiny.areas[0] == 1
 
 
@@ -199,15 +230,27 @@ def test_samples_without_truth_are_augmented_too():
 
 def test_policies_of_the_paper_are_the_defaults():
     config = AugmentConfig()
-    assert config.short_sides == (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800) and config.long_side == 1333
-    assert (config.crop.short_sides, config.crop.sides, config.crop.chance) == ((400, 500, 600), (384, 600), 0.5)
+    assert (
+        config.short_sides == (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
+        and config.long_side == 1333
+    )
+    assert (config.crop.short_sides, config.crop.sides, config.crop.chance) == (
+        (400, 500, 600),
+        (384, 600),
+        0.5,
+    )
     assert from_plain(AugmentConfig, to_plain(config)) == config
 
 
 def test_colours_change_within_their_ranges_and_not_at_chance_zero():
     grey = np.full((8, 8, 3), 100, np.uint8)
-    assert np.array_equal(distort_colours(grey, PhotometricConfig(chance=0.0), np.random.default_rng(0)), grey)
-    seen = [int(distort_colours(grey, PhotometricConfig(), np.random.default_rng(s))[0, 0, 0]) for s in range(300)]
+    assert np.array_equal(
+        distort_colours(grey, PhotometricConfig(chance=0.0), np.random.default_rng(0)), grey
+    )
+    seen = [
+        int(distort_colours(grey, PhotometricConfig(), np.random.default_rng(s))[0, 0, 0])
+        for s in range(300)
+    ]
     assert min(seen) >= (100 - 32) * 0.5 - 1 and max(seen) <= (100 + 32) * 1.5 + 1
     assert min(seen) < 60 and max(seen) > 160
 
@@ -224,11 +267,17 @@ def test_only_hue_turned_keeps_brightness():
 def test_letterboxes_fit_and_lead_back():
     image = scene().image
     canvas, meta = letterbox(image, 48, 1000, image_id=7, path="a.png")
-    assert canvas.shape == (48, 64, 3) and meta == Meta((96, 128), (48, 64), Affine2D.scaling(0.5), 7, "a.png")
+    assert canvas.shape == (48, 64, 3) and meta == Meta(
+        (96, 128), (48, 64), Affine2D.scaling(0.5), 7, "a.png"
+    )
     canvas, meta = letterbox(image, 800, 64)
     assert canvas.shape == (48, 64, 3)
     canvas, meta = letterbox_fixed(image, (64, 64))
-    assert canvas.shape == (64, 64, 3) and meta.to_canvas == Affine2D.scaling(0.5) and meta.canvas_size == (64, 64)
+    assert (
+        canvas.shape == (64, 64, 3)
+        and meta.to_canvas == Affine2D.scaling(0.5)
+        and meta.canvas_size == (64, 64)
+    )
     assert (canvas[49:] == 114).all() and not (canvas[:47] == 114).all()
     assert letterbox(np.zeros((1, 1, 3), np.uint8), 800, 1333)[0].shape == (800, 800, 3)
     assert letterbox(np.zeros((10, 5000, 3), np.uint8), 800, 1333)[0].shape == (3, 1333, 3)
@@ -250,5 +299,7 @@ def test_a_letterbox_may_give_the_canvas_at_a_multiple_too_drawn_from_the_pictur
     assert plain.finer is None and plain.image.shape == (40, 60, 3) and plain.image.std() < 5
     both = letterboxed(sample, LetterboxConfig(40, 60, finer=2))
     assert np.array_equal(both.image, plain.image) and np.array_equal(both.finer, stripes)
-    odd = letterboxed(Sample(stripes[:77, :113], Meta((77, 113), (77, 113))), LetterboxConfig(31, 50, finer=3))
+    odd = letterboxed(
+        Sample(stripes[:77, :113], Meta((77, 113), (77, 113))), LetterboxConfig(31, 50, finer=3)
+    )
     assert odd.finer.shape[:2] == tuple(3 * side for side in odd.image.shape[:2])

@@ -9,8 +9,8 @@ from humanquery.core.config import from_plain, to_plain
 from humanquery.core.errors import AnnotationError, ConfigError, ImageError
 from humanquery.core.masks import bitmap_to_counts
 from humanquery.core.skeleton import COCO17
-from humanquery.data.coco import CocoSource, CocoSourceConfig, load_coco, without_labels
-from humanquery.data.coco_target import CocoOptions, is_ignored, is_kept, read_target
+from humanquery.data.readers.coco import CocoSource, CocoSourceConfig, load_coco, without_labels
+from humanquery.data.readers.coco_target import CocoOptions, is_ignored, is_kept, read_target
 from tests.data.coco_files import person, write_file
 from tests.paths import DATA, needs_data
 
@@ -29,9 +29,18 @@ def test_plain_coco_gives_boxes_joints_and_masks_but_no_attributes(tmp_path):
     assert target.keypoints.value[0, :3].tolist() == [[12.5, 8.5], [13.5, 9.5], [0, 0]]
     assert target.visibility[0, :3].tolist() == [2, 1, 0]
     assert target.masks.value.sum() == 600 and target.masks.value[0, 5:35, 10:30].all()
-    assert target.gender is None and target.age is None and target.face_boxes is None and target.track_ids is None
+    assert (
+        target.gender is None
+        and target.age is None
+        and target.face_boxes is None
+        and target.track_ids is None
+    )
     assert target.annotation_ids.tolist() == [1]
-    assert sample.meta.image_id == 1 and sample.meta.path.endswith("1.png") and sample.meta.image_size == (48, 64)
+    assert (
+        sample.meta.image_id == 1
+        and sample.meta.path.endswith("1.png")
+        and sample.meta.image_size == (48, 64)
+    )
     assert source.image_ids == [1] and source.annotations_json == tmp_path / "truth.json"
 
 
@@ -94,10 +103,14 @@ def flags(**valid):
     return dict.fromkeys(keys, 0) | {"labels": 1, "bboxes": 1} | valid
 
 
-@pytest.mark.parametrize("more", [{}, {"lefthand_kpts": 1, "righthand_kpts": 0, "foot_kpts": 0, "dense_pose": 1}])
+@pytest.mark.parametrize(
+    "more", [{}, {"lefthand_kpts": 1, "righthand_kpts": 0, "foot_kpts": 0, "dense_pose": 1}]
+)
 def test_unihuman_valid_flags_of_both_versions_decide(more):
     labels = {"gender": 1, "age": 30, "face_box": [12, 6, 5, 6]}
-    yes = person(1, **labels, valid=flags(keypoints_2d=1, segmentation=1, gender=1, age=1, face=1, **more))
+    yes = person(
+        1, **labels, valid=flags(keypoints_2d=1, segmentation=1, gender=1, age=1, face=1, **more)
+    )
     no = person(2, **labels, valid=flags(keypoints_2d=1, **more))
     target = target_of(yes, no)
     for name in ("masks", "gender", "age", "face_boxes"):
@@ -114,7 +127,12 @@ def test_persons_without_a_joint_are_negatives_or_unknown():
     looked = person(3, **nothing, valid=flags(keypoints_2d=1))
     people = (plain, flagged, looked, person(4))
     assert target_of(*people).keypoints.valid.tolist() == [True] * 4
-    assert target_of(*people, unlabelled_keypoints="unknown").keypoints.valid.tolist() == [False, False, True, True]
+    assert target_of(*people, unlabelled_keypoints="unknown").keypoints.valid.tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert target_of(*people).visibility.sum(-1).tolist() == [0, 0, 0, 3]
 
 
@@ -122,7 +140,10 @@ def test_ages_are_points_or_ranges():
     both = person(1, age=29, age_range=[18, 40])
     only_range = person(2, age_range=[0, 3], valid=flags(age=0))
     neither = person(3)
-    points, ranges = target_of(both, only_range, neither), target_of(both, only_range, neither, age_labels="range")
+    points, ranges = (
+        target_of(both, only_range, neither),
+        target_of(both, only_range, neither, age_labels="range"),
+    )
     assert points.age.value.tolist() == [[29, 29], [0, 3], [0, 0]]
     assert ranges.age.value.tolist() == [[18, 40], [0, 3], [0, 0]]
     assert points.age.valid.tolist() == ranges.age.valid.tolist() == [True, True, False]
@@ -133,14 +154,19 @@ def test_masks_come_from_polygons_and_both_kinds_of_run_lengths(tmp_path):
     from humanquery.core.masks import bitmap_to_rle
 
     runs = {"size": [48, 64], "counts": bitmap_to_counts(polygon)}
-    masks = target_of(person(1), person(2, segmentation=runs), person(3, segmentation=bitmap_to_rle(polygon))).masks
+    masks = target_of(
+        person(1), person(2, segmentation=runs), person(3, segmentation=bitmap_to_rle(polygon))
+    ).masks
     assert masks.valid.all()
     assert torch.equal(masks.value, polygon[None].expand(3, -1, -1))
 
 
 def test_polygons_of_two_points_are_left_out_and_counted(tmp_path, caplog):
     square = [10, 5, 30, 5, 30, 35, 10, 35]
-    people = [person(1, segmentation=[[1, 2, 3, 4], square]), person(2, segmentation=[[1, 2, 3, 4]])]
+    people = [
+        person(1, segmentation=[[1, 2, 3, 4], square]),
+        person(2, segmentation=[[1, 2, 3, 4]]),
+    ]
     with caplog.at_level(logging.WARNING):
         source = CocoSource(CocoSourceConfig(write_file(tmp_path, people)))
     assert source.left_out == Counter({"mask polygon with fewer than three points": 2})
@@ -191,7 +217,10 @@ def test_a_malformed_annotation_names_file_and_id_or_is_counted(tmp_path, change
 
 def test_masks_of_another_size_say_so(tmp_path):
     path = write_file(tmp_path, [person(9, segmentation={"size": [4, 4], "counts": [16]})])
-    with pytest.raises(AnnotationError, match=r"truth\.json: annotation 9: the RLE mask is 4 x 4, expected .* 48 x 64"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"truth\.json: annotation 9: the RLE mask is 4 x 4, expected .* 48 x 64",
+    ):
         CocoSource(CocoSourceConfig(path))[0]
 
 
@@ -200,7 +229,10 @@ def test_masks_of_another_size_say_so(tmp_path):
     [
         ("{not json", r"bad\.json: not JSON"),
         ("[1, 2]", r"not COCO: it is a list, expected an object"),
-        ('{"images": [], "labels": []}', r"not COCO: no list 'annotations'; found the keys 'images', 'labels'"),
+        (
+            '{"images": [], "labels": []}',
+            r"not COCO: no list 'annotations'; found the keys 'images', 'labels'",
+        ),
         ("{}", r"no list 'images' and 'annotations'; found the keys none"),
         ('{"images": [{"id": 1}], "annotations": []}', r"lacks 'file_name', 'height', 'width'"),
     ],
@@ -227,14 +259,20 @@ def test_a_missing_or_rescaled_picture_is_named(tmp_path):
         CocoSource(CocoSourceConfig(path))[0]
     record = {"id": 1, "file_name": "1.png", "height": 96, "width": 64}
     path = write_file(tmp_path, [], images=[record])
-    with pytest.raises(AnnotationError, match=r"1\.png: the picture is 48 x 64 .* says 96 x 64.*rescaled"):
+    with pytest.raises(
+        AnnotationError, match=r"1\.png: the picture is 48 x 64 .* says 96 x 64.*rescaled"
+    ):
         CocoSource(CocoSourceConfig(path))[0]
 
 
 def test_labels_can_be_switched_off(tmp_path):
     path = write_file(tmp_path, [person(gender=1)])
     bare = CocoSource(without_labels(CocoSourceConfig(path), "masks", "keypoints"))
-    assert bare[0].target.masks is None and bare[0].target.keypoints is None and bare[0].target.gender is not None
+    assert (
+        bare[0].target.masks is None
+        and bare[0].target.keypoints is None
+        and bare[0].target.gender is not None
+    )
     with pytest.raises(ConfigError, match=r"\['genders'\].*Did you mean 'gender'"):
         CocoSource(CocoSourceConfig(path, fields=("genders",)))
 
@@ -245,7 +283,9 @@ def test_the_config_survives_plain_data(tmp_path):
 
 
 @needs_data
-@pytest.mark.parametrize("part, people, crowds", [("train", 9824, 209), ("val", 705, 12), ("train_more", 3770, 348)])
+@pytest.mark.parametrize(
+    "part, people, crowds", [("train", 9951, 211), ("val", 705, 12), ("train_more", 3770, 348)]
+)
 def test_real_files_are_read_whole(part, people, crowds):
     source = CocoSource(CocoSourceConfig(str(DATA / f"people/{part}.json"), suspect_boxes="person"))
     ignored = total = 0

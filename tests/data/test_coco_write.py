@@ -8,15 +8,17 @@ from humanquery.core.batch import Meta, Sample
 from humanquery.core.errors import AnnotationError
 from humanquery.core.rows import Labelled
 from humanquery.core.target import empty_target
-from humanquery.data.coco import CocoSource, CocoSourceConfig
-from humanquery.data.coco_write import write_coco
+from humanquery.data.readers.coco import CocoSource, CocoSourceConfig
+from humanquery.data.readers.coco_writer import write_coco
 from tests.data.coco_files import person, write_file
 from tests.paths import DATA, needs_data
 
 
 def assert_same(a, b):
     assert torch.equal(a.ignore, b.ignore)
-    assert torch.allclose(a.boxes, b.boxes, atol=2e-4) and torch.allclose(a.areas, b.areas, atol=2e-4)
+    assert torch.allclose(a.boxes, b.boxes, atol=2e-4) and torch.allclose(
+        a.areas, b.areas, atol=2e-4
+    )
     for name in ("masks", "keypoints", "gender", "age", "face_boxes"):
         first, second = getattr(a, name), getattr(b, name)
         assert (first is None) == (second is None), name
@@ -35,7 +37,9 @@ def test_what_is_written_is_read_back(tmp_path):
         person(14, box=(40, 2, 20, 30), iscrowd=1),
     ]
     source = CocoSource(CocoSourceConfig(write_file(tmp_path / "a", people, pictures=2)))
-    count = write_coco(tmp_path / "b/truth.json", (source[i] for i in range(2)), images=tmp_path / "b/images")
+    count = write_coco(
+        tmp_path / "b/truth.json", (source[i] for i in range(2)), images=tmp_path / "b/images"
+    )
     again = CocoSource(CocoSourceConfig(str(tmp_path / "b/truth.json")))
     assert count == 4 and len(again) == 2 and again.image_ids == source.image_ids
     for i in range(2):
@@ -46,7 +50,11 @@ def test_what_is_written_is_read_back(tmp_path):
     assert torch.equal(target.annotation_ids, source[0].target.annotation_ids)
     rows = json.loads((tmp_path / "b/truth.json").read_text())["annotations"]
     assert rows[0]["keypoints"][:6] == [12, 8, 2, 13, 9, 1] and rows[0]["num_keypoints"] == 2
-    assert rows[0]["valid"]["age"] == 1 and rows[1]["valid"]["age"] == 0 and rows[2]["valid"]["segmentation"] == 0
+    assert (
+        rows[0]["valid"]["age"] == 1
+        and rows[1]["valid"]["age"] == 0
+        and rows[2]["valid"]["segmentation"] == 0
+    )
 
 
 def test_the_official_reader_accepts_the_file(tmp_path):
@@ -73,9 +81,16 @@ def test_joints_of_unannotated_persons_are_not_written(tmp_path):
     source = CocoSource(CocoSourceConfig(write_file(tmp_path, [person()])))
     sample = source[0]
     unknown = Labelled(sample.target.keypoints.value, torch.zeros(1, dtype=torch.bool))
-    write_coco(tmp_path / "b.json", [Sample(sample.image, sample.meta, sample.target.replace(keypoints=unknown))])
+    write_coco(
+        tmp_path / "b.json",
+        [Sample(sample.image, sample.meta, sample.target.replace(keypoints=unknown))],
+    )
     row = json.loads((tmp_path / "b.json").read_text())["annotations"][0]
-    assert row["num_keypoints"] == 0 and row["valid"]["keypoints_2d"] == 0 and not any(row["keypoints"])
+    assert (
+        row["num_keypoints"] == 0
+        and row["valid"]["keypoints_2d"] == 0
+        and not any(row["keypoints"])
+    )
     again = CocoSource(CocoSourceConfig(str(tmp_path / "b.json"), unlabelled_keypoints="unknown"))
     assert not again.target(0).keypoints.valid.any()
 

@@ -6,9 +6,9 @@ import torch
 
 from humanquery.core.config import from_plain, to_plain
 from humanquery.core.errors import AnnotationError, ConfigError
-from humanquery.data.crops import FacesConfig, MosaicConfig, PetaConfig
-from humanquery.data.images import write_image
-from humanquery.data.sources import SourceConfig, open_source
+from humanquery.data.readers.crops import FacesConfig, MosaicConfig, PetaConfig
+from humanquery.data.readers.sources import SourceConfig, open_source
+from humanquery.media.images import write_image
 from tests.paths import DATA, needs_data
 
 
@@ -16,7 +16,14 @@ def crop_folder(folder, name="peta.json", count=4):
     rows = []
     for i in range(count):
         write_image(folder / f"images/{i}.png", np.full((40 + i, 20, 3), 40 * i + 20, np.uint8))
-        rows.append({"file": f"{i}.png", "split": "val" if i == 3 else "train", "gender": i % 2, "age_range": [16, 30]})
+        rows.append(
+            {
+                "file": f"{i}.png",
+                "split": "val" if i == 3 else "train",
+                "gender": i % 2,
+                "age_range": [16, 30],
+            }
+        )
     rows[1] |= {"age": 22}
     if count > 2:
         rows[2] |= {"gender": None, "age_range": []}
@@ -32,7 +39,9 @@ def test_a_crop_is_one_person_as_large_as_its_picture(tmp_path):
     assert targets[1].boxes.tolist() == [[0, 0, 20, 41]] and targets[1].areas.tolist() == [820]
     assert [t.age.value[0].tolist() for t in targets] == [[16, 30], [22, 22], [0, 0]]
     assert [bool(t.age.valid) for t in targets] == [True, True, False]
-    assert [bool(t.gender.valid) for t in targets] == [True, True, False] and targets[1].gender.value == 1
+    assert [bool(t.gender.valid) for t in targets] == [True, True, False] and targets[
+        1
+    ].gender.value == 1
     assert targets[0].masks is None and targets[0].keypoints is None
     with pytest.raises(IndexError):
         source[3]
@@ -54,7 +63,9 @@ def test_bad_lists_say_what_is_wrong(tmp_path):
 
 
 def test_mosaics_keep_boxes_where_the_crops_are(tmp_path):
-    config = MosaicConfig((PetaConfig(crop_folder(tmp_path)),), canvas=(120, 160), background="plain", length=25)
+    config = MosaicConfig(
+        (PetaConfig(crop_folder(tmp_path)),), canvas=(120, 160), background="plain", length=25
+    )
     source = open_source(config)
     counts = set()
     for i in range(len(source)):
@@ -72,7 +83,9 @@ def test_a_mosaic_depends_on_seed_and_number_alone(tmp_path):
     config = MosaicConfig((PetaConfig(crop_folder(tmp_path)),), canvas=(120, 160))
     first, again = config.build(), config.build()
     again[7]
-    assert np.array_equal(first[3].image, again[3].image) and torch.equal(first[3].target.boxes, again[3].target.boxes)
+    assert np.array_equal(first[3].image, again[3].image) and torch.equal(
+        first[3].target.boxes, again[3].target.boxes
+    )
     assert not np.array_equal(first[3].image, first[4].image)
     assert from_plain(SourceConfig, to_plain(config)) == config
 
@@ -92,5 +105,7 @@ def test_real_crops_are_read():
     assert (len(peta), len(faces)) == (10209, 2388)
     assert (~peta._has_gender).sum() == 1
     assert peta[0].target.age.value.tolist() == [[16, 30]] and faces[1].image.shape[2] == 3
-    sample = MosaicConfig((PetaConfig(str(DATA / "peta")), FacesConfig(str(DATA / "faces")))).build()[0]
+    sample = MosaicConfig(
+        (PetaConfig(str(DATA / "peta")), FacesConfig(str(DATA / "faces")))
+    ).build()[0]
     assert sample.target.gender.valid.any()

@@ -10,7 +10,15 @@ from humanquery.cli import app
 PEOPLE = {
     "images": [{"id": 1, "file_name": "1.png", "height": 200, "width": 200}],
     "annotations": [
-        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0, "gender": 1}
+        {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [10, 10, 50, 50],
+            "area": 2500,
+            "iscrowd": 0,
+            "gender": 1,
+        }
     ],
     "categories": [{"id": 1, "name": "person"}],
 }
@@ -51,5 +59,9 @@ def test_stats_prints_a_table_and_says_where_the_plot_lies(run, tmp_path):
 def test_aggregate_votes_prints_the_agreement_but_not_every_person(run, tmp_path):
     (tmp_path / "votes.json").write_text('[{"person": "p", "groups": ["kid"], "ages": [7, 8, 9]}]')
     result = run("aggregate-votes", "votes.json", "--out", "ages.json")
-    assert result.exit_code == 0 and '"age_5": 100.0' in result.output and '"people"' not in result.output
+    assert (
+        result.exit_code == 0
+        and '"age_5": 100.0' in result.output
+        and '"people"' not in result.output
+    )
     assert json.loads((tmp_path / "ages.json").read_text())["people"][0]["age"] == 8

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from humanquery.core.errors import AnnotationError, ConfigError
 from humanquery.core.skeleton import COCO17
-from humanquery.data.doctor import check, print_report
-from humanquery.data.images import write_image
+from humanquery.data.check.doctor import check, print_report
+from humanquery.media.images import write_image
 from tests.paths import DATA, needs_data
 
 FRONT = {"nose": (50, 20), "left_eye": (53, 17), "right_eye": (47, 17), "left_shoulder": (62, 40)}
@@ -23,7 +23,13 @@ def _keypoints(places: dict[str, tuple[float, float]]) -> list[float]:
 
 
 def _person(number: int = 1, **changes) -> dict:
-    person = {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [30, 10, 40 + number, 90]}
+    person = {
+        "id": number,
+        "image_id": 1,
+        "category_id": 1,
+        "iscrowd": 0,
+        "bbox": [30, 10, 40 + number, 90],
+    }
     person |= {"area": 2000, "keypoints": _keypoints(FRONT), "num_keypoints": 7}
     return {key: value for key, value in (person | changes).items() if value is not ...}
 
@@ -31,7 +37,11 @@ def _person(number: int = 1, **changes) -> dict:
 def _write(folder, people, images=None):
     images = images or [{"id": 1, "file_name": "one.png", "height": 120, "width": 100}]
     path = folder / "people.json"
-    path.write_text(json.dumps({"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}))
+    path.write_text(
+        json.dumps(
+            {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+        )
+    )
     return path
 
 
@@ -42,7 +52,12 @@ def _kinds(folder, people, records=None) -> dict[str, int]:
 def test_a_sound_file_has_no_findings(tmp_path):
     report = check(_write(tmp_path, [_person(), _person(2)]))
     assert report.ok and report.findings == []
-    assert (report.num_pictures, report.num_people, report.num_facing, report.num_right_way) == (1, 2, 2, 2)
+    assert (report.num_pictures, report.num_people, report.num_facing, report.num_right_way) == (
+        1,
+        2,
+        2,
+        2,
+    )
 
 
 def test_an_empty_file_is_sound(tmp_path):
@@ -60,12 +75,28 @@ def test_an_empty_file_is_sound(tmp_path):
         ({"bbox": ...}, "bad bbox", "expected .x, y, width, height."),
         ({"bbox": [30, 10, 0, 90]}, "empty box", "has no area"),
         ({"bbox": [500, 10, 20, 90]}, "box outside", "outside the picture of 100 x 120"),
-        ({"bbox": [30, 10, 90, 90]}, "box over the edge", "reaches out of the picture of 100 x 120"),
+        (
+            {"bbox": [30, 10, 90, 90]},
+            "box over the edge",
+            "reaches out of the picture of 100 x 120",
+        ),
         ({"keypoints": [1, 2, 2]}, "bad keypoints", "has 3 numbers, expected 51"),
         ({"keypoints": [float("nan")] * 51}, "bad keypoints", "holds NaN"),
-        ({"num_keypoints": 9}, "wrong joint count", "'num_keypoints' is 9, but 7 joints are labelled"),
-        ({"keypoints": _keypoints(FRONT | {"nose": (300, 20)})}, "joint outside", r"nose at \(300, 20\) lies outside"),
-        ({"bbox": [30, 10, 60, 40]}, "joint far from box", "left_hip at .* lies 30 px outside the box"),
+        (
+            {"num_keypoints": 9},
+            "wrong joint count",
+            "'num_keypoints' is 9, but 7 joints are labelled",
+        ),
+        (
+            {"keypoints": _keypoints(FRONT | {"nose": (300, 20)})},
+            "joint outside",
+            r"nose at \(300, 20\) lies outside",
+        ),
+        (
+            {"bbox": [30, 10, 60, 40]},
+            "joint far from box",
+            "left_hip at .* lies 30 px outside the box",
+        ),
         ({"segmentation": [[1, 1, 2, 2]]}, "short polygon", "fewer than three points"),
         ({"segmentation": [[1, 1, 2, 2, 3]]}, "bad segmentation", "no polygon"),
         ({"gender": 2}, "bad gender", r"'gender' is 2, expected 0 \(male\), 1 \(female\)"),
@@ -73,8 +104,16 @@ def test_an_empty_file_is_sound(tmp_path):
         ({"age": "old"}, "bad age", "'age' is 'old'"),
         ({"age_range": [30, 20]}, "bad age_range", "expected .lowest, highest. in years"),
         ({"age_range": [20, 30], "age": 31}, "age outside its range", "'age' 31 lies outside"),
-        ({"valid": {"gender": 1}}, "valid label missing", "valid.gender is 1, yet there is no such label"),
-        ({"valid": {"age": 0}, "age": 3}, "label not said valid", "valid.age is 0, yet the label is there"),
+        (
+            {"valid": {"gender": 1}},
+            "valid label missing",
+            "valid.gender is 1, yet there is no such label",
+        ),
+        (
+            {"valid": {"age": 0}, "age": 3},
+            "label not said valid",
+            "valid.age is 0, yet the label is there",
+        ),
         ({"valid": [1]}, "bad valid", "expected an object of 0 and 1"),
         ({"image_id": 7}, "annotation without picture", "'image_id' is 7, none of the 1 pictures"),
         ({"image_id": None}, "annotation without picture", "'image_id' is None"),
@@ -87,7 +126,9 @@ def test_each_fault_is_named_with_its_place(tmp_path, changes, kind, words):
     finding = next(f for f in report.findings if f.kind == kind)
     assert re.search(words, finding.message), finding.message
     assert finding.annotation_id == 1 and "annotation 1" in finding.where
-    assert report.ok == (finding.level != "error" and all(f.level != "error" for f in report.findings))
+    assert report.ok == (
+        finding.level != "error" and all(f.level != "error" for f in report.findings)
+    )
 
 
 def test_several_faults_of_one_person_are_all_named(tmp_path):
@@ -130,7 +171,9 @@ def test_pictures_are_looked_at(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:5000])
     (tmp_path / "text.png").write_text("no picture")
     names = ["good.png", "small.png", "cut.png", "text.png", "lost.png"]
-    images = [{"id": i, "file_name": n, "height": 120, "width": 100} for i, n in enumerate(names, 1)]
+    images = [
+        {"id": i, "file_name": n, "height": 120, "width": 100} for i, n in enumerate(names, 1)
+    ]
     people = [_person(i, image_id=i) for i in range(1, 6)]
     headers_only = check(_write(tmp_path, people, images), tmp_path)
     assert headers_only.counts == {"unreadable picture": 3, "wrong picture size": 1}
@@ -142,20 +185,32 @@ def test_pictures_are_looked_at(tmp_path):
 
 def _swapped(places):
     other = {"left": "right", "right": "left"}
-    return {name.replace(name.split("_")[0], other.get(name.split("_")[0], "nose")): p for name, p in places.items()}
+    return {
+        name.replace(name.split("_")[0], other.get(name.split("_")[0], "nose")): p
+        for name, p in places.items()
+    }
 
 
 def test_a_file_with_left_and_right_swapped_is_an_error(tmp_path):
     people = [_person(i, keypoints=_keypoints(_swapped(FRONT))) for i in range(1, 31)]
     report = check(_write(tmp_path, people))
     assert report.right_way_share == 0 and report.counts == {"sides swapped?": 30, "flip pairs": 1}
-    assert not report.ok and "only 0 have left and right where they belong" in report.findings[-1].message
+    assert (
+        not report.ok
+        and "only 0 have left and right where they belong" in report.findings[-1].message
+    )
 
 
 def test_one_person_the_wrong_way_round_is_a_warning(tmp_path):
-    people = [_person(i) for i in range(1, 30)] + [_person(30, keypoints=_keypoints(_swapped(FRONT)))]
+    people = [_person(i) for i in range(1, 30)] + [
+        _person(30, keypoints=_keypoints(_swapped(FRONT)))
+    ]
     report = check(_write(tmp_path, people))
-    assert report.ok and report.counts == {"sides swapped?": 1} and report.right_way_share == pytest.approx(29 / 30)
+    assert (
+        report.ok
+        and report.counts == {"sides swapped?": 1}
+        and report.right_way_share == pytest.approx(29 / 30)
+    )
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
@@ -168,9 +223,16 @@ def test_leaning_people_are_judged_as_they_stand(tmp_path, turn):
 
 
 def test_people_from_behind_or_from_the_side_are_not_judged(tmp_path):
-    behind = {name: p for name, p in _swapped(FRONT).items() if "eye" not in name and name != "nose"}
+    behind = {
+        name: p for name, p in _swapped(FRONT).items() if "eye" not in name and name != "nose"
+    }
     side = FRONT | {"left_shoulder": (51, 40), "right_shoulder": (50, 40)}
-    report = check(_write(tmp_path, [_person(1, keypoints=_keypoints(behind)), _person(2, keypoints=_keypoints(side))]))
+    report = check(
+        _write(
+            tmp_path,
+            [_person(1, keypoints=_keypoints(behind)), _person(2, keypoints=_keypoints(side))],
+        )
+    )
     assert report.num_facing == 0 and report.right_way_share is None
 
 
@@ -190,10 +252,20 @@ def test_the_report_is_printed_and_is_plain_data(tmp_path):
     out = StringIO()
     print_report(report, Console(file=out, width=120))
     text = " ".join(out.getvalue().split())
-    for words in ("1 pictures, 2 people", "bad gender", "annotation 1 of picture 1", "2 errors", "100.0% of 2 people"):
+    for words in (
+        "1 pictures, 2 people",
+        "bad gender",
+        "annotation 1 of picture 1",
+        "2 errors",
+        "100.0% of 2 people",
+    ):
         assert words in text
     plain = json.loads(json.dumps(report.to_json()))
-    assert plain["ok"] is False and plain["counts"] == {"bad gender": 2} and plain["findings"][0]["annotation_id"] == 1
+    assert (
+        plain["ok"] is False
+        and plain["counts"] == {"bad gender": 2}
+        and plain["findings"][0]["annotation_id"] == 1
+    )
 
 
 @needs_data

@@ -12,18 +12,28 @@ import torch
 
 from humanquery.core.config import from_plain, to_plain
 from humanquery.core.errors import ConfigError, ImageError
-from humanquery.data.augment import AugmentConfig, plain
-from humanquery.data.canvas import LetterboxConfig
-from humanquery.data.coco import CocoSource, CocoSourceConfig
-from humanquery.data.copy_paste import CopyPasteConfig
-from humanquery.data.crops import MosaicConfig, PetaConfig
-from humanquery.data.loader import BLOCK, EvalLoader, MixConfig, MixPart, MixPlan, TrainLoader, eval_batches
-from humanquery.data.transport import pack, unpack
+from humanquery.data.augment.augment import AugmentConfig, plain
+from humanquery.data.augment.copy_paste import CopyPasteConfig
+from humanquery.data.loading.loader import (
+    BLOCK,
+    EvalLoader,
+    MixConfig,
+    MixPart,
+    MixPlan,
+    TrainLoader,
+    eval_batches,
+)
+from humanquery.data.loading.transport import pack, unpack
+from humanquery.data.readers.coco import CocoSource, CocoSourceConfig
+from humanquery.data.readers.crops import MosaicConfig, PetaConfig
+from humanquery.media.letterbox import LetterboxConfig
 from tests.data.coco_files import person, write_file
 from tests.data.test_crops import crop_folder
 from tests.paths import DATA, needs_data
 
-SMALL = AugmentConfig(short_sides=(32, 40), long_side=80, crop=None, copy_paste=CopyPasteConfig(chance=0.3))
+SMALL = AugmentConfig(
+    short_sides=(32, 40), long_side=80, crop=None, copy_paste=CopyPasteConfig(chance=0.3)
+)
 
 
 @pytest.fixture
@@ -73,8 +83,13 @@ def test_workers_change_nothing(coco):
 
 def test_ranks_share_the_batch_of_one_process(coco):
     one = next(TrainLoader(MixConfig.of(coco), SMALL, 4).batches(2))
-    ranks = [next(TrainLoader(MixConfig.of(coco), SMALL, 2, rank=r, world_size=2).batches(2)) for r in range(2)]
-    assert [one.metas[k] for k in (0, 2)] == ranks[0].metas and [one.metas[k] for k in (1, 3)] == ranks[1].metas
+    ranks = [
+        next(TrainLoader(MixConfig.of(coco), SMALL, 2, rank=r, world_size=2).batches(2))
+        for r in range(2)
+    ]
+    assert [one.metas[k] for k in (0, 2)] == ranks[0].metas and [
+        one.metas[k] for k in (1, 3)
+    ] == ranks[1].metas
 
 
 def test_batches_are_padded_to_the_divisor(coco):
@@ -99,7 +114,9 @@ def test_an_unreadable_picture_is_named_once_and_replaced(coco, tmp_path, caplog
 def test_a_folder_of_broken_pictures_stops_the_run(coco, tmp_path):
     for i in range(7):
         (tmp_path / f"images/{i + 1}.png").unlink()
-    with pytest.raises(ImageError, match=r"in a row cannot be read.*no such file.*Is the images folder right"):
+    with pytest.raises(
+        ImageError, match=r"in a row cannot be read.*no such file.*Is the images folder right"
+    ):
         next(TrainLoader(MixConfig.of(coco), SMALL, 1).batches())
 
 
@@ -136,7 +153,12 @@ def test_evaluation_sees_every_picture_once_in_order(coco):
         for meta, truth in zip(batch.metas, truths, strict=True):
             assert torch.equal(truth.boxes, source[meta.image_id - 1].target.boxes)
     shards = [
-        [m.image_id for b, _ in EvalLoader(source, config, 2, rank=r, world_size=2) for m in b.metas] for r in (0, 1)
+        [
+            m.image_id
+            for b, _ in EvalLoader(source, config, 2, rank=r, world_size=2)
+            for m in b.metas
+        ]
+        for r in (0, 1)
     ]
     assert shards == [[1, 3, 5, 7], [2, 4, 6]]
     batch, _ = next(eval_batches(source, config, 2, with_targets=True, num_workers=1))

@@ -5,9 +5,9 @@ import torch
 from humanquery.core.batch import Batch
 from humanquery.core.errors import AnnotationError
 from humanquery.core.persons import Persons
-from humanquery.data.images import write_image
-from humanquery.data.mot import MotConfig, MotSource, mot_lines, read_mot, write_mot
-from humanquery.data.sources import Source
+from humanquery.data.readers.mot import MotConfig, MotSource, mot_lines, read_mot, write_mot
+from humanquery.data.readers.sources import Source
+from humanquery.media.images import write_image
 from tests.paths import DATA, needs_data
 
 
@@ -17,7 +17,12 @@ def _file(tmp_path, text: str):
     return path
 
 
-def _clip(folder, text: str = "1,1,1,1,10,20,1,-1,-1,-1\n", names=("000001.png", "000002.png"), info: str = ""):
+def _clip(
+    folder,
+    text: str = "1,1,1,1,10,20,1,-1,-1,-1\n",
+    names=("000001.png", "000002.png"),
+    info: str = "",
+):
     (folder / "gt").mkdir(parents=True)
     (folder / "gt/gt.txt").write_text(text)
     for i, name in enumerate(names):
@@ -67,7 +72,9 @@ def test_raw_detections_have_no_identity(tmp_path):
 def test_rows_become_targets_and_people_in_order_of_score(tmp_path):
     (frame,) = read_mot(_file(tmp_path, "1,4,1,1,10,20,.5\n1,6,1,1,9,9,.75\n"))
     target, people = frame.target((50, 60)), frame.persons((50, 60))
-    assert target.track_ids.tolist() == [4, 6] and target.areas[0].item() == pytest.approx(0.53 * 200)
+    assert target.track_ids.tolist() == [4, 6] and target.areas[0].item() == pytest.approx(
+        0.53 * 200
+    )
     assert people.track_ids.tolist() == [6, 4] and people.scores.tolist() == [0.75, 0.5]
 
 
@@ -92,7 +99,9 @@ def test_persons_and_targets_are_written_with_their_ids(tmp_path):
 
 
 def test_people_without_ids_and_frame_zero_cannot_be_written(tmp_path):
-    with pytest.raises(AnnotationError, match="people of frame 1 have no track ids; pass what a tracker returned"):
+    with pytest.raises(
+        AnnotationError, match="people of frame 1 have no track ids; pass what a tracker returned"
+    ):
         write_mot(tmp_path / "x.txt", [Persons.empty((5, 5))])
     with pytest.raises(AnnotationError, match="frame 0, expected 1 or more"):
         mot_lines(Persons.empty((5, 5)), 0)
@@ -101,7 +110,10 @@ def test_people_without_ids_and_frame_zero_cannot_be_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1,1,1,1,9,9,1\nhello\n", "gt.txt, line 2: 1 numbers in 'hello', expected frame,id,x,y.*; is this MOT text"),
+        (
+            "1,1,1,1,9,9,1\nhello\n",
+            "gt.txt, line 2: 1 numbers in 'hello', expected frame,id,x,y.*; is this MOT text",
+        ),
         ("1,1,1,1,9,x,1\n", "line 1: '1,1,1,1,9,x,1' holds something else than numbers"),
         ("1,1,nan,1,9,9,1\n", "line 1: .* holds NaN or infinity"),
         ("-1,1,1,1,9,9,1\n", "line 1: frame -1, expected 1 to 3; MOT counts frames from 1"),
@@ -110,8 +122,14 @@ def test_people_without_ids_and_frame_zero_cannot_be_written(tmp_path):
         ("1.5,1,1,1,9,9,1\n", "line 1: frame 1.5 and id 1, expected a whole frame number"),
         ("1,-2,1,1,9,9,1\n", "line 1: frame 1 and id -2, expected .* a whole id from 0"),
         ("1,1,9,9,-5,9,1\n", "line 1: a box -5 wide and 9 high, expected no negative side"),
-        ("1,7,1,1,9,9,1\n2,7,1,1,9,9,1\n\n1,7,1,1,9,9,1\n", "line 4: id 7 comes twice in frame 1 .first in line 1."),
-        ("1,1,1,1,9,9,1,77,1\n", "line 1: class 77, expected 1 .person. to 13 in the eighth of nine columns"),
+        (
+            "1,7,1,1,9,9,1\n2,7,1,1,9,9,1\n\n1,7,1,1,9,9,1\n",
+            "line 4: id 7 comes twice in frame 1 .first in line 1.",
+        ),
+        (
+            "1,1,1,1,9,9,1,77,1\n",
+            "line 1: class 77, expected 1 .person. to 13 in the eighth of nine columns",
+        ),
     ],
 )
 def test_a_malformed_line_is_told_with_file_and_line(tmp_path, text, message):
@@ -131,7 +149,12 @@ def test_a_clip_is_a_source_of_samples_with_ids(tmp_path):
     info = "[Sequence]\nname=street\nimDir=img1\nframeRate=25\nseqLength=2\n"
     source = MotConfig(str(_clip(tmp_path / "clip", info=info))).build()
     assert isinstance(source, Source)
-    assert (len(source), source.name, source.frame_rate, source.image_size) == (2, "street", 25.0, (20, 30))
+    assert (len(source), source.name, source.frame_rate, source.image_size) == (
+        2,
+        "street",
+        25.0,
+        (20, 30),
+    )
     first, last = source[0], source[-1]
     assert (first.target.track_ids.tolist(), len(last.target)) == ([1], 0)
     assert first.image.shape == (20, 30, 3) and last.image[0, 0, 0] == 10
@@ -158,8 +181,14 @@ def test_pictures_go_by_their_number_not_by_the_alphabet(tmp_path):
         ({"names": ("a_01.png", "b_01.png")}, "01.png: its name has the number of ._01.png"),
         ({"text": "3,1,1,1,9,9,1,-1,-1,-1\n"}, "line 1: frame 3, expected 1 to 2"),
         ({"info": "[Sequence]\nseqLength=9\n"}, "seqinfo.ini says 9 frames, 2 pictures lie there"),
-        ({"info": "[Sequence]\nseqLength=many\n"}, "seqinfo.ini: seqLength is 'many', expected a number above 0"),
-        ({"info": "no ini at all"}, "seqinfo.ini: not a seqinfo.ini .*; expected .Sequence. with seqLength"),
+        (
+            {"info": "[Sequence]\nseqLength=many\n"},
+            "seqinfo.ini: seqLength is 'many', expected a number above 0",
+        ),
+        (
+            {"info": "no ini at all"},
+            "seqinfo.ini: not a seqinfo.ini .*; expected .Sequence. with seqLength",
+        ),
         ({"info": "[Other]\na=1\n"}, "seqinfo.ini: not a seqinfo.ini"),
     ],
 )
@@ -169,7 +198,9 @@ def test_a_clip_that_does_not_fit_together_is_told(tmp_path, changes, message):
 
 
 @needs_data
-@pytest.mark.parametrize(("name", "frames", "people"), [("TUD-Stadtmitte", 179, 10), ("PETS-S3MF1", 107, 7)])
+@pytest.mark.parametrize(
+    ("name", "frames", "people"), [("TUD-Stadtmitte", 179, 10), ("PETS-S3MF1", 107, 7)]
+)
 def test_the_real_clips_are_read(name, frames, people):
     source = MotSource(DATA / "tracking" / name)
     assert len(source) == frames

@@ -7,7 +7,12 @@ import torch
 from humanquery.core.errors import AnnotationError, ConfigError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17, Skeleton
-from humanquery.data.posetrack import POSETRACK, read_pose_clip, read_posetrack, write_posetrack
+from humanquery.data.readers.posetrack import (
+    POSETRACK,
+    read_pose_clip,
+    read_posetrack,
+    write_posetrack,
+)
 from tests.paths import DATA, needs_data
 
 NAMES = list(POSETRACK.joints)
@@ -31,7 +36,10 @@ def _content() -> dict:
         "keypoints": _keypoints(nose=[15, 25, 1], left_knee=[18, 50, 0]),
     }
     region = {"ignore_regions_x": [[0, 10, 10], []], "ignore_regions_y": [[0, 0, 10], []]}
-    images = [{"id": 7, "file_name": "a/000000.jpg", **region}, {"id": 8, "file_name": "a/000001.jpg"}]
+    images = [
+        {"id": 7, "file_name": "a/000000.jpg", **region},
+        {"id": 8, "file_name": "a/000001.jpg"},
+    ]
     return {
         "images": images,
         "annotations": [person],
@@ -56,9 +64,15 @@ def test_a_person_is_read_with_joints_by_name_head_box_and_id(tmp_path):
     assert target.boxes.tolist() == [[10, 20, 40, 60]]
     nose, knee = POSETRACK.index("nose"), POSETRACK.index("left_knee")
     assert target.keypoints.value[0, nose].tolist() == [15.5, 25.5]
-    assert (target.visibility[0, nose], target.visibility[0, knee], target.visibility.sum()) == (2, 1, 3)
+    assert (target.visibility[0, nose], target.visibility[0, knee], target.visibility.sum()) == (
+        2,
+        1,
+        3,
+    )
     assert frame.head_boxes.value.tolist() == [[12, 20, 18, 28]]
-    assert [region.tolist() for region in frame.ignore_regions] == [[[0.5, 0.5], [10.5, 0.5], [10.5, 10.5]]]
+    assert [region.tolist() for region in frame.ignore_regions] == [
+        [[0.5, 0.5], [10.5, 0.5], [10.5, 10.5]]
+    ]
     assert (len(empty.target), empty.image_id) == (0, 8)
 
 
@@ -88,7 +102,9 @@ def test_a_person_without_box_gets_one_around_joints_and_head(tmp_path):
 def test_results_are_people_with_scores_and_nan_where_no_joint_was_found(tmp_path):
     content = _content()
     content["annotations"][0] |= {"score": 0.5, "scores": [0.25] * 17}
-    content["annotations"].append({"id": 101, "image_id": 7, "track_id": 4, "keypoints": _keypoints(nose=[1, 1, 1])})
+    content["annotations"].append(
+        {"id": 101, "image_id": 7, "track_id": 4, "keypoints": _keypoints(nose=[1, 1, 1])}
+    )
     content["annotations"][1]["score"] = 0.75
     people = _read(tmp_path, content)[0].persons()
     assert (people.track_ids.tolist(), people.scores.tolist()) == ([4, 3], [0.75, 0.5])
@@ -103,9 +119,15 @@ def test_truth_comes_back_as_it_was_written(tmp_path):
     for a, b in zip(first, again, strict=True):
         assert torch.equal(a.target.keypoints.value, b.target.keypoints.value)
         assert torch.equal(a.target.visibility, b.target.visibility)
-        assert torch.equal(a.target.boxes, b.target.boxes) and torch.equal(a.head_boxes.value, b.head_boxes.value)
+        assert torch.equal(a.target.boxes, b.target.boxes) and torch.equal(
+            a.head_boxes.value, b.head_boxes.value
+        )
         assert [r.tolist() for r in a.ignore_regions] == [r.tolist() for r in b.ignore_regions]
-        assert (a.image_id, a.file_name, a.target.image_size) == (b.image_id, b.file_name, b.target.image_size)
+        assert (a.image_id, a.file_name, a.target.image_size) == (
+            b.image_id,
+            b.file_name,
+            b.target.image_size,
+        )
 
 
 def test_found_people_of_another_skeleton_are_written_by_joint_name(tmp_path):
@@ -118,7 +140,9 @@ def test_found_people_of_another_skeleton_are_written_by_joint_name(tmp_path):
         track_ids=torch.tensor([9]),
         skeleton=COCO17,
     )
-    write_posetrack(tmp_path / "found.json", [people, Persons.empty((100, 200))], names=["x.jpg", "y.jpg"])
+    write_posetrack(
+        tmp_path / "found.json", [people, Persons.empty((100, 200))], names=["x.jpg", "y.jpg"]
+    )
     again, empty = read_posetrack(tmp_path / "found.json")
     found = again.persons()
     ankle = POSETRACK.index("left_ankle")
@@ -148,7 +172,9 @@ def test_a_neck_is_written_as_posetracks_head_bottom(tmp_path):
 def test_what_cannot_be_written_is_told(tmp_path):
     nobody = Persons.empty((9, 9))
     person = nobody.replace(boxes=torch.zeros(1, 4), scores=torch.ones(1))
-    with pytest.raises(AnnotationError, match="frame 2: the people have no keypoints; PoseTrack needs"):
+    with pytest.raises(
+        AnnotationError, match="frame 2: the people have no keypoints; PoseTrack needs"
+    ):
         write_posetrack(tmp_path / "x.json", [nobody, person])
     with pytest.raises(AnnotationError, match="1 names for 2 frames; give one name per frame"):
         write_posetrack(tmp_path / "x.json", [nobody, nobody], names=["a.jpg"])
@@ -167,15 +193,36 @@ def _broken(change) -> dict:
         ([], "holds a JSON list, expected the object of a PoseTrack file"),
         ({"annotations": []}, "no list 'images'; expected PoseTrack18 or PoseTrack21 JSON$"),
         ({"annolist": []}, "no list 'images'.*; convert PoseTrack17 files"),
-        (_broken(lambda c: c["annotations"][0].pop("keypoints")), "annotation 100: 'keypoints' is None, expected 51"),
-        (_broken(lambda c: c["annotations"][0].update(keypoints=[1, 2])), "'keypoints' has 2 numbers, expected 51"),
-        (_broken(lambda c: c["annotations"][0].update(bbox=[0, 0, "a", 1])), "'bbox' holds something else than finite"),
-        (_broken(lambda c: c["annotations"][0].update(image_id=99)), "annotation 0 belongs to picture 99, which"),
-        (_broken(lambda c: c["annotations"].append(dict(c["annotations"][0]))), "picture 7: track_id 3 comes twice"),
-        (_broken(lambda c: c["annotations"][0].update(track_id="a")), "track_id a is no whole number"),
+        (
+            _broken(lambda c: c["annotations"][0].pop("keypoints")),
+            "annotation 100: 'keypoints' is None, expected 51",
+        ),
+        (
+            _broken(lambda c: c["annotations"][0].update(keypoints=[1, 2])),
+            "'keypoints' has 2 numbers, expected 51",
+        ),
+        (
+            _broken(lambda c: c["annotations"][0].update(bbox=[0, 0, "a", 1])),
+            "'bbox' holds something else than finite",
+        ),
+        (
+            _broken(lambda c: c["annotations"][0].update(image_id=99)),
+            "annotation 0 belongs to picture 99, which",
+        ),
+        (
+            _broken(lambda c: c["annotations"].append(dict(c["annotations"][0]))),
+            "picture 7: track_id 3 comes twice",
+        ),
+        (
+            _broken(lambda c: c["annotations"][0].update(track_id="a")),
+            "track_id a is no whole number",
+        ),
         (_broken(lambda c: c["images"][1].update(id=7)), "two pictures have the id 7"),
         (_broken(lambda c: c["images"][1].pop("id")), "picture 1 has no whole number 'id'"),
-        (_broken(lambda c: c["images"][0].update(ignore_regions_x=[[1]])), "picture 7: .*have different lengths"),
+        (
+            _broken(lambda c: c["images"][0].update(ignore_regions_x=[[1]])),
+            "picture 7: .*have different lengths",
+        ),
         (
             _broken(lambda c: c["categories"][0].update(keypoints=["tail"])),
             "none of the joints .*'tail'.* is one of Pose",
@@ -190,7 +237,9 @@ def test_what_is_not_posetrack_is_told(tmp_path, content, message):
 def test_missing_files_and_picture_sizes_are_told(tmp_path):
     with pytest.raises(AnnotationError, match="nowhere.json: cannot be read"):
         read_posetrack(tmp_path / "nowhere.json")
-    with pytest.raises(AnnotationError, match="picture 7 has no width and height; pass image_size="):
+    with pytest.raises(
+        AnnotationError, match="picture 7 has no width and height; pass image_size="
+    ):
         read_posetrack(_file(tmp_path, _content()))
 
 

@@ -8,14 +8,28 @@ from humanquery.core.batch import Batch
 from humanquery.core.config import from_plain, override, to_plain
 from humanquery.core.errors import ConfigError
 from humanquery.core.masks import mask_boxes
-from humanquery.data import scenes
-from humanquery.data.people_paint import PARTS, paint
-from humanquery.data.people_shapes import FEMALE, OLDEST, YOUNGEST, Pose, sample_look, sample_pose
-from humanquery.data.scene_layers import Layer, compose
-from humanquery.data.scenes import GeneratedScenes, easy_scenes, street_scenes
+from humanquery.data.scenes import scenes
+from humanquery.data.scenes.layers import Layer, compose
+from humanquery.data.scenes.people_paint import PARTS, paint
+from humanquery.data.scenes.people_shapes import (
+    FEMALE,
+    OLDEST,
+    YOUNGEST,
+    Pose,
+    sample_look,
+    sample_pose,
+)
+from humanquery.data.scenes.scenes import GeneratedScenes, easy_scenes, street_scenes
 
 CROWD = GeneratedScenes(
-    seed=11, count=14, size=(192, 224), people=(3, 8), overlap=0.8, truncation=0.5, occluders=(1, 3), min_pixels=24
+    seed=11,
+    count=14,
+    size=(192, 224),
+    people=(3, 8),
+    overlap=0.8,
+    truncation=0.5,
+    occluders=(1, 3),
+    min_pixels=24,
 )
 
 
@@ -28,7 +42,11 @@ def crowd():
 def fields_of(target):
     flat = {}
     for name, _, value in target.filled():
-        flat |= {name: value} if isinstance(value, torch.Tensor) else {name: value.value, name + "_valid": value.valid}
+        flat |= (
+            {name: value}
+            if isinstance(value, torch.Tensor)
+            else {name: value.value, name + "_valid": value.valid}
+        )
     return flat
 
 
@@ -145,7 +163,12 @@ def test_a_face_box_holds_the_face_and_is_not_valid_when_the_face_is_covered():
     x1, y1, x2, y2 = scene.target.face_boxes.value[0].tolist()
     assert scene.target.face_boxes.valid.all()
     ys, xs = np.nonzero(scene.parts == PARTS.index("face"))
-    assert x1 - 1 <= xs.min() and xs.max() + 1 <= x2 + 1 and y1 - 1 <= ys.min() and ys.max() + 1 <= y2 + 1
+    assert (
+        x1 - 1 <= xs.min()
+        and xs.max() + 1 <= x2 + 1
+        and y1 - 1 <= ys.min()
+        and ys.max() + 1 <= y2 + 1
+    )
     off_frame = compose(background, [Layer(person, 20, 10 - int(y2))])
     assert not off_frame.target.face_boxes.valid.any()
     assert (off_frame.target.face_boxes.value == 0).all()
@@ -157,7 +180,9 @@ def test_mirroring_a_target_agrees_with_the_mirrored_picture(crowd):
         flipped = torch.from_numpy(scene.owners[:, ::-1].copy())
         for row in range(len(mirrored)):
             assert torch.equal(mirrored.masks.value[row], flipped == row + 1)
-            assert torch.equal(mirrored.boxes[row], mask_boxes(mirrored.masks.value[row : row + 1])[0])
+            assert torch.equal(
+                mirrored.boxes[row], mask_boxes(mirrored.masks.value[row : row + 1])[0]
+            )
         assert torch.equal(mirrored.visibility[:, 5], scene.target.visibility[:, 6])
 
 
@@ -178,14 +203,21 @@ def test_age_and_gender_show_in_shape_and_colour():
     assert min(children) > 1.2 * max(adults)
     hair = [(look.age, sum(look.hair)) for look in looks if look.age >= 20]
     assert np.corrcoef(np.array(hair).T)[0, 1] > 0.99
-    ratio = {g: [k.build.shoulder / k.build.hip for k in looks if k.gender == g and k.age > 18] for g in (0, 1)}
+    ratio = {
+        g: [k.build.shoulder / k.build.hip for k in looks if k.gender == g and k.age > 18]
+        for g in (0, 1)
+    }
     assert np.quantile(ratio[0], 0.02) > np.quantile(ratio[1], 0.98)
 
 
 def test_a_scene_without_people_has_an_empty_target_that_knows_every_field():
     sample = scenes.open(GeneratedScenes(people=(0, 0), size=(64, 80)))[3]
     target = sample.target
-    assert len(target) == 0 and target.masks.value.shape == (0, 64, 80) and target.keypoints.value.shape == (0, 17, 2)
+    assert (
+        len(target) == 0
+        and target.masks.value.shape == (0, 64, 80)
+        and target.keypoints.value.shape == (0, 17, 2)
+    )
     assert target.face_boxes.value.shape == (0, 4) and target.age.value.shape == (0, 2)
     assert sample.image.shape == (64, 80, 3) and sample.image.std() > 1
 
@@ -195,7 +227,9 @@ def test_samples_collate_and_carry_their_place():
     batch = Batch.collate([source[i] for i in range(3)], divisor=32)
     assert batch.images.shape == (3, 3, 96, 128) and len(batch.targets) == 3
     assert [meta.image_id for meta in batch.metas] == [1, 2, 3]
-    assert len({i for t in batch.targets for i in t.track_ids.tolist()}) == sum(map(len, batch.targets))
+    assert len({i for t in batch.targets for i in t.track_ids.tolist()}) == sum(
+        map(len, batch.targets)
+    )
 
 
 def test_easy_scenes_hold_large_whole_people():
@@ -243,7 +277,9 @@ def test_an_impossible_field_is_named_with_what_came_and_what_was_expected(field
 
 def test_presets_go_by_name_and_an_unknown_one_names_the_nearest():
     assert scenes.preset("street", seed=3, count=5) == street_scenes(seed=3, count=5)
-    with pytest.raises(ConfigError, match="unknown kind of scenes 'streets'. Did you mean 'street'"):
+    with pytest.raises(
+        ConfigError, match="unknown kind of scenes 'streets'. Did you mean 'street'"
+    ):
         scenes.preset("streets")
 
 
@@ -259,6 +295,8 @@ def test_an_index_outside_says_how_many_scenes_there_are():
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 300), (300, 40)])
 def test_odd_canvases_work(size):
-    source = scenes.open(GeneratedScenes(size=size, people=(1, 5), truncation=0.6, occluders=(0, 3)))
+    source = scenes.open(
+        GeneratedScenes(size=size, people=(1, 5), truncation=0.6, occluders=(0, 3))
+    )
     for i in range(8):
         assert source[i].image.shape == (*size, 3)

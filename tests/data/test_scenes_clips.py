@@ -7,8 +7,8 @@ import torch
 from humanquery.core.config import from_plain, to_plain
 from humanquery.core.errors import ConfigError
 from humanquery.core.masks import mask_boxes
-from humanquery.data import clips
-from humanquery.data.clips import GeneratedClips
+from humanquery.data.scenes import clips
+from humanquery.data.scenes.clips import GeneratedClips
 
 SMALL = GeneratedClips(seed=3, count=3, frames=16, size=(96, 144), people=(4, 6), speed=0.06)
 
@@ -24,7 +24,9 @@ def test_a_clip_has_its_frames_and_each_its_own_number(frames):
 
 
 def test_the_same_clip_comes_twice_and_lazily(frames):
-    for again, before in itertools.islice(zip(clips.open(SMALL).clip(1), frames[1], strict=True), 4):
+    for again, before in itertools.islice(
+        zip(clips.open(SMALL).clip(1), frames[1], strict=True), 4
+    ):
         assert np.array_equal(again.image, before.image)
         assert torch.equal(again.target.boxes, before.target.boxes)
 
@@ -73,7 +75,9 @@ def test_a_clip_without_people_is_empty_but_valid():
 
 
 def test_splits_are_unrelated():
-    train, val = (next(clips.open(GeneratedClips(size=(64, 64), split=s)).clip(0)) for s in ("train", "val"))
+    train, val = (
+        next(clips.open(GeneratedClips(size=(64, 64), split=s)).clip(0)) for s in ("train", "val")
+    )
     assert not np.array_equal(train.image, val.image)
 
 
@@ -83,7 +87,11 @@ def test_a_clip_config_survives_json():
 
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
-    [("frames", 0, "at least 1"), ("speed", 0.0, "more than 0"), ("people", (5, 2), "least <= most")],
+    [
+        ("frames", 0, "at least 1"),
+        ("speed", 0.0, "more than 0"),
+        ("people", (5, 2), "least <= most"),
+    ],
 )
 def test_an_impossible_clip_field_is_named(field, value, expected):
     with pytest.raises(ConfigError, match=f"GeneratedClips.{field}: got .*{expected}"):

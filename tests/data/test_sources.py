@@ -3,13 +3,13 @@ from itertools import islice
 import torch
 
 from humanquery.core.config import from_plain, to_plain
-from humanquery.data.augment import AugmentConfig
-from humanquery.data.coco import CocoSource, CocoSourceConfig
-from humanquery.data.coco_write import write_coco
-from humanquery.data.copy_paste import CopyPasteConfig
-from humanquery.data.loader import MixConfig, TrainLoader
-from humanquery.data.scenes import easy_scenes
-from humanquery.data.sources import SourceConfig, open_source
+from humanquery.data.augment.augment import AugmentConfig
+from humanquery.data.augment.copy_paste import CopyPasteConfig
+from humanquery.data.loading.loader import MixConfig, TrainLoader
+from humanquery.data.readers.coco import CocoSource, CocoSourceConfig
+from humanquery.data.readers.coco_writer import write_coco
+from humanquery.data.readers.sources import SourceConfig, open_source
+from humanquery.data.scenes.scenes import easy_scenes
 
 
 def test_generated_people_train_and_become_a_file(tmp_path):
@@ -23,6 +23,10 @@ def test_generated_people_train_and_become_a_file(tmp_path):
     again = CocoSource(CocoSourceConfig(str(tmp_path / "truth.json")))
     for i in range(6):
         ours, theirs = source[i].target, again[i].target
-        assert torch.allclose(ours.boxes, theirs.boxes, atol=1e-3) and torch.equal(ours.masks.value, theirs.masks.value)
-        assert torch.equal(ours.gender.value, theirs.gender.value) and torch.equal(ours.age.value, theirs.age.value)
+        assert torch.allclose(ours.boxes, theirs.boxes, atol=1e-3) and torch.equal(
+            ours.masks.value, theirs.masks.value
+        )
+        assert torch.equal(ours.gender.value, theirs.gender.value) and torch.equal(
+            ours.age.value, theirs.age.value
+        )
         assert torch.equal(ours.visibility, theirs.visibility)

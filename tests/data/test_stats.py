@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from humanquery.core.errors import AnnotationError
-from humanquery.data.images import read_image
-from humanquery.data.stats import measure, print_stats, write
+from humanquery.data.check.stats import measure, print_stats, write
+from humanquery.media.images import read_image
 from tests.paths import DATA, needs_data
 
 
@@ -27,7 +27,11 @@ def small_file(tmp_path):
     ]
     images = [{"id": i, "file_name": f"{i}.png", "height": 200, "width": 200} for i in (1, 2, 3)]
     path = tmp_path / "people.json"
-    path.write_text(json.dumps({"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}))
+    path.write_text(
+        json.dumps(
+            {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+        )
+    )
     return path
 
 
@@ -47,9 +51,14 @@ def test_a_small_file_is_counted_by_hand(small_file):
 def test_numbers_and_plot_are_written(small_file, tmp_path):
     pytest.importorskip("matplotlib")
     paths = write(measure(small_file), tmp_path / "deep" / "out", "small")
-    assert paths == [tmp_path / "deep" / "out" / "stats.json", tmp_path / "deep" / "out" / "stats.png"]
+    assert paths == [
+        tmp_path / "deep" / "out" / "stats.json",
+        tmp_path / "deep" / "out" / "stats.png",
+    ]
     numbers = json.loads(paths[0].read_text())
-    assert numbers["title"] == "small" and numbers["num_people"] == 4 and numbers["median_age"] == 30
+    assert (
+        numbers["title"] == "small" and numbers["num_people"] == 4 and numbers["median_age"] == 30
+    )
     plot = read_image(paths[1])
     assert plot.shape[1] > 1000 and plot.std() > 10
 

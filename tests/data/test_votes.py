@@ -4,7 +4,14 @@ import math
 import pytest
 
 from humanquery.core.errors import AnnotationError
-from humanquery.data.votes import Aggregate, aggregate, aggregate_person, consistency, group_of, split_outliers
+from humanquery.data.check.votes import (
+    Aggregate,
+    aggregate,
+    aggregate_person,
+    consistency,
+    group_of,
+    split_outliers,
+)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,10 @@ def test_a_json_file_becomes_ages_and_consistency(tmp_path):
     (tmp_path / "votes.json").write_text(json.dumps(ROWS))
     result = aggregate(tmp_path / "votes.json", tmp_path / "out" / "ages.json")
     assert result == json.loads((tmp_path / "out" / "ages.json").read_text())
-    assert [(p["person"], p["group"], p["age"]) for p in result["people"]] == [("a", "young", 30), ("2", "kid", 11)]
+    assert [(p["person"], p["group"], p["age"]) for p in result["people"]] == [
+        ("a", "young", 30),
+        ("2", "kid", 11),
+    ]
     assert (result["num_people"], result["num_age_votes"], result["num_outliers"]) == (2, 20, 1)
     assert result["consistency_percent"] == {"age_5": 95.0, "age_10": 95.0}
 
@@ -80,16 +90,24 @@ def test_a_json_file_becomes_ages_and_consistency(tmp_path):
 def test_a_csv_file_says_the_same(tmp_path):
     lines = ["person,group,age"]
     for row in ROWS:
-        lines += [f"{row['person']},{group},{age}" for group, age in zip(row["groups"], row["ages"], strict=True)]
+        lines += [
+            f"{row['person']},{group},{age}"
+            for group, age in zip(row["groups"], row["ages"], strict=True)
+        ]
     (tmp_path / "votes.csv").write_text("\n".join(lines))
     (tmp_path / "votes.json").write_text(json.dumps(ROWS))
-    assert aggregate(tmp_path / "votes.csv", tmp_path / "a") == aggregate(tmp_path / "votes.json", tmp_path / "b")
+    assert aggregate(tmp_path / "votes.csv", tmp_path / "a") == aggregate(
+        tmp_path / "votes.json", tmp_path / "b"
+    )
 
 
 def test_a_file_of_nobody_is_written_too(tmp_path):
     (tmp_path / "votes.json").write_text("[]")
     result = aggregate(tmp_path / "votes.json", tmp_path / "ages.json")
-    assert result["people"] == [] and result["consistency_percent"] == {"age_5": None, "age_10": None}
+    assert result["people"] == [] and result["consistency_percent"] == {
+        "age_5": None,
+        "age_10": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -99,7 +117,11 @@ def test_a_file_of_nobody_is_written_too(tmp_path):
         ("v.json", "{}", "expected a list of"),
         ("v.json", '[{"person": 1}]', "is no {"),
         ("v.json", '[{"person": 1, "ages": []}]', "person '1': no age vote"),
-        ("v.json", '[{"person": 1, "ages": [130]}]', "an age vote is 130, expected years from 0 to 120"),
+        (
+            "v.json",
+            '[{"person": 1, "ages": [130]}]',
+            "an age vote is 130, expected years from 0 to 120",
+        ),
         ("v.json", '[{"person": 1, "ages": [NaN]}]', "an age vote is nan"),
         ("v.json", '[{"person": 1, "ages": ["3"]}]', "an age vote is '3'"),
         (
@@ -107,7 +129,11 @@ def test_a_file_of_nobody_is_written_too(tmp_path):
             '[{"person": 1, "ages": [3], "groups": ["yung"]}]',
             "unknown age group 'yung'. Did you mean 'young'",
         ),
-        ("v.json", '[{"person": 1, "ages": [3]}, {"person": 1, "ages": [3]}]', "'1' stands there twice"),
+        (
+            "v.json",
+            '[{"person": 1, "ages": [3]}, {"person": 1, "ages": [3]}]',
+            "'1' stands there twice",
+        ),
         ("v.csv", "person,age\n1,2", "no column group; expected person, group, age"),
         ("v.csv", "person,group,age\n1,kid,2\n1,kid,x", "v.csv:3: age 'x' is no number of years"),
         ("v.csv", "", "no column age, group, person"),

@@ -16,7 +16,9 @@ from tests.engine.toy import Toy, ToyConfig
 def test_a_system_comes_back_from_its_file_alone(tmp_path):
     toy = Toy(ToyConfig(width=6, norm=True))
     nn.init.normal_(toy.head.weight)
-    weights = read_weights(save_weights(tmp_path / "new" / "toy.safetensors", toy, {"data": "toys"}))
+    weights = read_weights(
+        save_weights(tmp_path / "new" / "toy.safetensors", toy, {"data": "toys"})
+    )
     again = Toy(from_plain(ToyConfig, weights.config))
     load_state(again, weights.state)
     assert again.config == toy.config
@@ -48,7 +50,8 @@ def test_tied_and_channels_last_weights_can_be_saved(tmp_path):
 
 
 def test_a_file_whose_length_begins_like_a_pickle_is_still_weights(tmp_path):
-    """0x80 opens a pickle, and every 256th header of a safetensors file: its first byte is its length's lowest."""
+    """0x80 opens a pickle, and every 256th header of a safetensors file: its first byte is its
+    length's lowest."""
     toy, begins = Toy(), set()
     for words in range(260):
         path = save_weights(tmp_path / "toy.safetensors", toy, card={"data": "x" * words})
@@ -85,7 +88,9 @@ class Trap:
 
 def test_a_pickle_is_never_opened_but_can_be_converted(tmp_path):
     torch.save({"model": Trap()}, tmp_path / "official.pth")
-    assert "humanquery convert official.pth official.safetensors" in refusal(tmp_path / "official.pth")
+    assert "humanquery convert official.pth official.safetensors" in refusal(
+        tmp_path / "official.pth"
+    )
     (tmp_path / "disguised.safetensors").write_bytes(pickle.dumps(Trap()))
     assert "pickle" in refusal(tmp_path / "disguised.safetensors")
     torch.save({"model": Trap()}, tmp_path / "zipped.safetensors")
@@ -96,15 +101,27 @@ def test_other_programs_files_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "plain.safetensors")
     assert "another program (no format" in refusal(tmp_path / "plain.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "pt.safetensors", {"format": "pt"})
-    assert "another program (format 'pt', expected 'humanquery')" in refusal(tmp_path / "pt.safetensors")
+    assert "another program (format 'pt', expected 'humanquery')" in refusal(
+        tmp_path / "pt.safetensors"
+    )
 
 
 def test_newer_formats_ask_for_an_update_and_broken_metadata_is_named(tmp_path):
-    save_file({}, tmp_path / "new.safetensors", {"format": "humanquery", "format_version": "9", "config": "{}"})
-    assert "format version 9, this humanquery reads up to 1; update humanquery" in refusal(tmp_path / "new.safetensors")
+    save_file(
+        {},
+        tmp_path / "new.safetensors",
+        {"format": "humanquery", "format_version": "9", "config": "{}"},
+    )
+    assert "format version 9, this humanquery reads up to 1; update humanquery" in refusal(
+        tmp_path / "new.safetensors"
+    )
     save_file({}, tmp_path / "odd.safetensors", {"format": "humanquery"})
     assert "format_version is ''" in refusal(tmp_path / "odd.safetensors")
-    save_file({}, tmp_path / "bare.safetensors", {"format": "humanquery", "format_version": "1", "config": "{"})
+    save_file(
+        {},
+        tmp_path / "bare.safetensors",
+        {"format": "humanquery", "format_version": "1", "config": "{"},
+    )
     assert "damaged" in refusal(tmp_path / "bare.safetensors")
 
 
@@ -155,7 +172,10 @@ def test_the_last_two_states_are_kept_and_a_broken_newest_falls_back(tmp_path):
     assert latest(tmp_path) is None and read_latest(tmp_path) is None
     for step in (5, 10, 15):
         save_state(tmp_path, step, {"value": torch.tensor(step)})
-    assert [path.name for path in state_files(tmp_path)] == ["state-00000015.pt", "state-00000010.pt"]
+    assert [path.name for path in state_files(tmp_path)] == [
+        "state-00000015.pt",
+        "state-00000010.pt",
+    ]
     assert latest(tmp_path).name == "state-00000015.pt"
     latest(tmp_path).write_bytes(latest(tmp_path).read_bytes()[:300])
     assert read_latest(tmp_path)["value"] == 10

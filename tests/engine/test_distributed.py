@@ -36,7 +36,8 @@ def two_ranks(tmp_path_factory) -> Path:
 
 
 def compare(two: Path, one: Path) -> None:
-    """Two ranks learned what one process learned from the joint batches: same losses, gradient norms, weights, moments."""
+    """Two ranks learned what one process learned from the joint batches: same losses, gradient
+    norms, weights, moments."""
     theirs = [r for r in read_metrics(one / "metrics.jsonl") if "total" in r]
     ours = [r for r in read_metrics(two / "metrics.jsonl") if "total" in r]
     for a, b in zip(ours, theirs, strict=True):
@@ -45,7 +46,10 @@ def compare(two: Path, one: Path) -> None:
     weights = load_file(one / "model.safetensors")
     for name, value in load_file(two / "model.safetensors").items():
         torch.testing.assert_close(value, weights[name], atol=2e-5, rtol=1e-4)
-    ours, theirs = read_state(latest(two))["optimizer"]["state"], read_state(latest(one))["optimizer"]["state"]
+    ours, theirs = (
+        read_state(latest(two))["optimizer"]["state"],
+        read_state(latest(one))["optimizer"]["state"],
+    )
     for i, moments in theirs.items():
         torch.testing.assert_close(ours[i]["exp_avg"], moments["exp_avg"], atol=2e-5, rtol=1e-3)
 
@@ -53,7 +57,10 @@ def compare(two: Path, one: Path) -> None:
 def test_ddp_over_two_ranks_equals_one_process_with_the_double_batch(two_ranks, tmp_path):
     train(Toy(), ToyLoader(batch_size=4), toy_config(steps=4, log_every=1), tmp_path)
     compare(two_ranks / "ddp", tmp_path)
-    assert read_metrics(two_ranks / "ddp" / "metrics.jsonl")[-1] == {"step": 4, "evaluation": {"one": 1}}
+    assert read_metrics(two_ranks / "ddp" / "metrics.jsonl")[-1] == {
+        "step": 4,
+        "evaluation": {"one": 1},
+    }
 
 
 def test_fsdp_resumed_halfway_equals_one_process_with_the_double_batch(two_ranks, tmp_path):
@@ -68,7 +75,13 @@ def test_a_state_of_two_ranks_can_be_resumed_by_one(two_ranks, tmp_path):
     out.mkdir()
     for name in ("metrics.jsonl", "state-00000004.pt"):
         (out / name).write_bytes((two_ranks / "fsdp" / name).read_bytes())
-    result = train(Toy(), ToyLoader(batch_size=4), toy_config(steps=6, log_every=1, accumulate=2), out, resume=True)
+    result = train(
+        Toy(),
+        ToyLoader(batch_size=4),
+        toy_config(steps=6, log_every=1, accumulate=2),
+        out,
+        resume=True,
+    )
     assert result.steps == 6
 
 

@@ -17,7 +17,6 @@ from torch import nn
 from humanquery.core.config import from_plain, override
 from humanquery.core.errors import ConfigError, TrainingError
 from humanquery.engine.checkpoint import load_state, read_weights
-from humanquery.engine.config import EngineConfig
 from humanquery.engine.loop import TrainingInterrupted, train
 from humanquery.engine.optim import OptimConfig
 from humanquery.engine.state import (
@@ -28,18 +27,22 @@ from humanquery.engine.state import (
     seed_everything,
     set_random_state,
 )
+from humanquery.engine.train_config import EngineConfig
 from humanquery.ops.depthwise import StridedDepthwise
 from tests.engine.toy import LONG, LONG_TOY, Toy, ToyConfig, ToyLoader, toy_config
 
 
 def learned(out: Path) -> dict:
-    """Everything of a run that must not depend on interruptions: weights, state, metrics without times."""
+    """Everything of a run that must not depend on interruptions: weights, state, metrics without
+    times."""
     state = read_state(latest(out))
     del state["seconds"]
     for of_rank in state["ranks"]:
         del of_rank["random"]["python"]  # beartype, which checks shapes in tests, draws from it
     timed = ("time", "images_per_s")
-    lines = [{k: v for k, v in r.items() if k not in timed} for r in read_metrics(out / "metrics.jsonl")]
+    lines = [
+        {k: v for k, v in r.items() if k not in timed} for r in read_metrics(out / "metrics.jsonl")
+    ]
     return {"weights": load_file(out / "model.safetensors"), "state": state, "lines": lines}
 
 
@@ -61,10 +64,21 @@ def assert_same(a, b, where="run"):
 
 
 def test_a_run_learns_and_leaves_its_files(tmp_path, capsys):
-    result = train(Toy(), ToyLoader(), toy_config(steps=40, log_every=10), tmp_path, card={"name": "toy"})
+    result = train(
+        Toy(), ToyLoader(), toy_config(steps=40, log_every=10), tmp_path, card={"name": "toy"}
+    )
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 10, 20, 30, 40]
-    assert set(lines[0]) == {"step", "time", "total", "brightness", "people", "lr", "grad_norm", "images_per_s"}
+    assert set(lines[0]) == {
+        "step",
+        "time",
+        "total",
+        "brightness",
+        "people",
+        "lr",
+        "grad_norm",
+        "images_per_s",
+    }
     assert lines[-1]["total"] < 0.6 * lines[0]["total"]
     assert lines[-1]["total"] == pytest.approx(lines[-1]["brightness"] + lines[-1]["people"])
     assert result.losses == {name: lines[-1][name] for name in ("total", "brightness", "people")}
@@ -94,7 +108,9 @@ def test_logged_losses_are_means_since_the_last_line(tmp_path):
     train(Toy(), ToyLoader(), replace(config, log_every=4), tmp_path / "all")
     each = [line["people"] for line in read_metrics(tmp_path / "each" / "metrics.jsonl")]
     last = read_metrics(tmp_path / "all" / "metrics.jsonl")[-1]
-    assert last["people"] == pytest.approx(sum(each[1:]) / 3)  # the first step has a line of its own
+    assert last["people"] == pytest.approx(
+        sum(each[1:]) / 3
+    )  # the first step has a line of its own
 
 
 def test_two_micro_batches_equal_one_of_twice_the_size(tmp_path):
@@ -152,7 +168,13 @@ def test_every_generator_goes_on_where_its_state_was_taken():
     state = random_state(torch.device("cpu"))
 
     def draw():
-        return [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()]
+        return [
+            random.gauss(0, 1),
+            random.random(),
+            np.random.randn(),
+            np.random.rand(),
+            torch.rand(1).item(),
+        ]
 
     first = draw()
     seed_everything(4)
@@ -172,7 +194,9 @@ def test_looking_at_a_run_does_not_change_it(tmp_path):
 
     config = toy_config(steps=6, evaluate_every=2, pictures_every=3)
     train(Toy(LONG_TOY), ToyLoader(), config, tmp_path / "blind")
-    result = train(Toy(LONG_TOY), ToyLoader(), config, tmp_path / "seen", evaluate=look, illustrate=paint)
+    result = train(
+        Toy(LONG_TOY), ToyLoader(), config, tmp_path / "seen", evaluate=look, illustrate=paint
+    )
     seen, blind = learned(tmp_path / "seen"), learned(tmp_path / "blind")
     assert [r["step"] for r in seen["lines"] if "evaluation" in r] == [2, 4, 6]
     assert result.evaluation == {"AP": None, "box": {"AP50": 0.5}}
@@ -202,19 +226,24 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     threads = f"--threads={torch.get_num_threads()}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.engine.toy", "long", str(killed), threads], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "tests.engine.toy", "long", str(killed), threads],
+        stdout=subprocess.DEVNULL,
     )
     try:
         train(Toy(LONG_TOY), ToyLoader(), toy_config(**LONG), whole)
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and (latest(killed) is None or latest(killed).stem < "state-00000012"):
+        while time.monotonic() < deadline and (
+            latest(killed) is None or latest(killed).stem < "state-00000012"
+        ):
             time.sleep(0.01)
     finally:
         process.kill()
         process.wait()
     assert latest(killed).stem < "state-00000060", "the run ended before it could be killed"
     with open(killed / "metrics.jsonl", "a") as metrics:
-        metrics.write('{"step": 59, "total": 1.0}\n{"step": 60, "to')  # written after the last state; cut off
+        metrics.write(
+            '{"step": 59, "total": 1.0}\n{"step": 60, "to'
+        )  # written after the last state; cut off
     train(Toy(LONG_TOY), ToyLoader(), toy_config(**LONG), killed, resume=True)
     assert_same(learned(killed), learned(whole))
     steps = [line["step"] for line in read_metrics(killed / "metrics.jsonl")]
@@ -234,7 +263,9 @@ def test_a_broken_newest_state_costs_only_the_steps_since_the_one_before(tmp_pat
 
 
 def test_a_finished_run_resumed_writes_its_weights_again_and_can_be_made_longer(tmp_path):
-    config = toy_config(steps=4, optim=OptimConfig(lr=1e-2, schedule="constant", ema=0.5), log_every=1)
+    config = toy_config(
+        steps=4, optim=OptimConfig(lr=1e-2, schedule="constant", ema=0.5), log_every=1
+    )
     train(Toy(), ToyLoader(), config, tmp_path / "a")
     first = learned(tmp_path / "a")
     (tmp_path / "a" / "model.safetensors").unlink()
@@ -247,7 +278,9 @@ def test_a_finished_run_resumed_writes_its_weights_again_and_can_be_made_longer(
 
 def test_resuming_nothing_begins_and_beginning_twice_is_refused(tmp_path):
     train(Toy(), ToyLoader(), toy_config(steps=1), tmp_path, resume=True)
-    with pytest.raises(ConfigError, match="a run is here already; go on with --resume, or choose another --out"):
+    with pytest.raises(
+        ConfigError, match="a run is here already; go on with --resume, or choose another --out"
+    ):
         train(Toy(), ToyLoader(), toy_config(steps=1), tmp_path)
 
 
@@ -280,7 +313,9 @@ def test_infinite_gradients_of_finite_losses_stop_the_run_too(tmp_path):
 
     toy = Steep()
     before = toy.head.weight.clone()
-    with pytest.raises(TrainingError, match="all losses are finite, but the norm of their gradients is nan"):
+    with pytest.raises(
+        TrainingError, match="all losses are finite, but the norm of their gradients is nan"
+    ):
         train(toy, ToyLoader(), toy_config(), tmp_path)
     assert torch.equal(toy.head.weight, before)
 
@@ -289,8 +324,14 @@ def test_infinite_gradients_of_finite_losses_stop_the_run_too(tmp_path):
     "losses, message",
     [
         (lambda answers: {}, "at least one"),
-        (lambda answers: {"each": answers}, r"every loss must be one number, but each has shape \[2\]"),
-        (lambda answers: {"one": answers.sum().detach()}, "no trainable parameter has a part in the losses one"),
+        (
+            lambda answers: {"each": answers},
+            r"every loss must be one number, but each has shape \[2\]",
+        ),
+        (
+            lambda answers: {"one": answers.sum().detach()},
+            "no trainable parameter has a part in the losses one",
+        ),
     ],
 )
 def test_what_is_no_loss_is_refused(tmp_path, losses, message):
@@ -355,7 +396,9 @@ def test_states_are_written_by_the_clock(tmp_path):
     config = toy_config(steps=4, checkpoint_minutes=1e-9)
     seen = []
     train(Toy(), ToyLoader(act=lambda i: seen.append(latest(tmp_path))), config, tmp_path)
-    assert [path and path.name for path in seen] == [None] + [f"state-0000000{i}.pt" for i in (1, 2, 3)]
+    assert [path and path.name for path in seen] == [None] + [
+        f"state-0000000{i}.pt" for i in (1, 2, 3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -381,8 +424,16 @@ def test_a_device_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_tensorboard_gets_the_same_numbers(tmp_path):
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(Toy(), ToyLoader(), toy_config(tensorboard=True, steps=4), tmp_path, evaluate=lambda system: {"AP": 0.25})
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    train(
+        Toy(),
+        ToyLoader(),
+        toy_config(tensorboard=True, steps=4),
+        tmp_path,
+        evaluate=lambda system: {"AP": 0.25},
+    )
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     lines = read_metrics(tmp_path / "metrics.jsonl")
@@ -393,6 +444,8 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
 
 def test_training_quickens_strided_depthwise_convolutions(tmp_path):
     system = Toy()
-    system.backbone.append(nn.Conv2d(system.config.width, system.config.width, 1, stride=2, groups=system.config.width))
+    system.backbone.append(
+        nn.Conv2d(system.config.width, system.config.width, 1, stride=2, groups=system.config.width)
+    )
     train(system, ToyLoader(), toy_config(steps=1), tmp_path)
     assert type(system.backbone[-1]) is StridedDepthwise

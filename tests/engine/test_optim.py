@@ -87,7 +87,9 @@ def test_impossible_values_are_refused(fields, message):
 
 
 def test_an_unknown_schedule_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="got 'linear', expected one of 'step', 'cosine', 'constant'"):
+    with pytest.raises(
+        ConfigError, match="got 'linear', expected one of 'step', 'cosine', 'constant'"
+    ):
         override(OptimConfig(), ["schedule=linear"])
 
 

@@ -19,7 +19,9 @@ def test_a_part_inside_of_another_counts_for_itself_only_and_all_sum_to_the_whol
     whole = time.perf_counter() - begun
     found = watch.total()
     assert list(found) == ["rest", "outer", "inner"]
-    assert found["outer"].wall >= 0.02 and found["inner"].wall >= 0.05 and found["rest"].wall >= 0.01
+    assert (
+        found["outer"].wall >= 0.02 and found["inner"].wall >= 0.05 and found["rest"].wall >= 0.01
+    )
     assert sum(found.values(), Seconds()).wall <= whole
     assert found["inner"].busy < found["inner"].wall
 

@@ -1,4 +1,5 @@
-"""A tiny system and a tiny loader to train, here and in processes of their own (`python -m tests.engine.toy`)."""
+"""A tiny system and a tiny loader to train, here and in processes of their own (`python -m
+tests.engine.toy`)."""
 
 import argparse
 import time
@@ -13,10 +14,10 @@ from humanquery.core.batch import Batch, Meta
 from humanquery.core.persons import Persons
 from humanquery.core.ranks import rank, sum_over_ranks, world_size
 from humanquery.core.target import Target
-from humanquery.engine.config import EngineConfig
 from humanquery.engine.distributed import joined_ranks
 from humanquery.engine.loop import train
 from humanquery.engine.optim import OptimConfig
+from humanquery.engine.train_config import EngineConfig
 
 SIZE = (4, 4)
 
@@ -36,8 +37,12 @@ class Toy(nn.Module):
         self.config = config or ToyConfig()
         torch.manual_seed(5)
         norm = nn.BatchNorm2d(3) if self.config.norm else nn.Identity()
-        self.backbone = nn.Sequential(norm, nn.Conv2d(3, self.config.width, 3, padding=1), nn.ReLU())
-        self.layers = nn.ModuleList(nn.Linear(self.config.width, self.config.width) for _ in range(2))
+        self.backbone = nn.Sequential(
+            norm, nn.Conv2d(3, self.config.width, 3, padding=1), nn.ReLU()
+        )
+        self.layers = nn.ModuleList(
+            nn.Linear(self.config.width, self.config.width) for _ in range(2)
+        )
         self.dropout = nn.Dropout(self.config.dropout)
         self.head = nn.Linear(self.config.width, 1)
 
@@ -50,11 +55,16 @@ class Toy(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         answers = self.answer(batch.images)
         brightness = (answers - batch.images.mean((1, 2, 3))).square().sum()
-        people = [(a - t.boxes.mean(1)).abs().sum() for a, t in zip(answers, batch.targets, strict=True)]
+        people = [
+            (a - t.boxes.mean(1)).abs().sum() for a, t in zip(answers, batch.targets, strict=True)
+        ]
         pictures, persons = sum_over_ranks(
             torch.tensor([len(batch), sum(len(t) for t in batch.targets)], device=answers.device)
         )
-        return {"brightness": brightness / pictures, "people": torch.stack(people).sum() / persons.clamp(min=1)}
+        return {
+            "brightness": brightness / pictures,
+            "people": torch.stack(people).sum() / persons.clamp(min=1),
+        }
 
     def predict(self, batch: Batch) -> list[Persons]:
         return [Persons.empty(meta.image_size) for meta in batch.metas]
@@ -62,7 +72,8 @@ class Toy(nn.Module):
 
 @dataclass
 class ToyLoader:
-    """Batch i is the part of this rank of a joint batch that depends on i alone; `act(i)` is called before each."""
+    """Batch i is the part of this rank of a joint batch that depends on i alone; `act(i)` is
+    called before each."""
 
     batch_size: int = 2
     rank: int = 0
@@ -91,8 +102,16 @@ class ToyLoader:
         if i == self.poison:
             images[-1] = float("nan")
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        metas = [Meta(SIZE, SIZE, image_id=i * joint + k, path=f"photo-{i}-{k}.jpg") for k in range(joint)]
-        return Batch(images[mine], torch.zeros(self.batch_size, *SIZE, dtype=torch.bool), metas[mine], targets[mine])
+        metas = [
+            Meta(SIZE, SIZE, image_id=i * joint + k, path=f"photo-{i}-{k}.jpg")
+            for k in range(joint)
+        ]
+        return Batch(
+            images[mine],
+            torch.zeros(self.batch_size, *SIZE, dtype=torch.bool),
+            metas[mine],
+            targets[mine],
+        )
 
 
 def target(people: int, random: torch.Generator) -> Target:
@@ -107,7 +126,10 @@ def target(people: int, random: torch.Generator) -> Target:
 def toy_config(**fields) -> EngineConfig:
     optim = OptimConfig(lr=1e-2, ema=0.9, schedule="cosine", warmup_steps=3)
     return EngineConfig(
-        **({"steps": 12, "log_every": 2, "optim": optim, "tensorboard": False, "device": "cpu"} | fields)
+        **(
+            {"steps": 12, "log_every": 2, "optim": optim, "tensorboard": False, "device": "cpu"}
+            | fields
+        )
     )
 
 
@@ -116,11 +138,14 @@ LONG_TOY = ToyConfig(dropout=0.3, norm=True)
 
 
 def main() -> None:
-    """`long OUT`: a run slow enough to be killed. `ranks OUT`: one rank of runs with DDP and FSDP."""
+    """`long OUT`: a run slow enough to be killed. `ranks OUT`: one rank of runs with DDP and
+    FSDP."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("long", "ranks"))
     parser.add_argument("out", type=Path)
-    parser.add_argument("--threads", type=int, default=1, help="sums depend on it in their last bits")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="sums depend on it in their last bits"
+    )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.what == "long":
@@ -128,13 +153,33 @@ def main() -> None:
         return
     with joined_ranks("cpu"):
         loader = ToyLoader(rank=rank(), world=world_size())
-        train(Toy(), loader, toy_config(steps=4, log_every=1), given.out / "ddp", evaluate=lambda system: {"one": 1})
-        sharded = toy_config(steps=4, log_every=1, parallel="fsdp", fsdp_units=("layers.*",), accumulate=2)
+        train(
+            Toy(),
+            loader,
+            toy_config(steps=4, log_every=1),
+            given.out / "ddp",
+            evaluate=lambda system: {"one": 1},
+        )
+        sharded = toy_config(
+            steps=4, log_every=1, parallel="fsdp", fsdp_units=("layers.*",), accumulate=2
+        )
         halfway = toy_config(**(vars(sharded) | {"steps": 2}))
         train(Toy(), loader, halfway, given.out / "fsdp")
-        train(Toy(), loader, sharded, given.out / "fsdp", resume=True, evaluate=lambda system: {"one": 1})
+        train(
+            Toy(),
+            loader,
+            sharded,
+            given.out / "fsdp",
+            resume=True,
+            evaluate=lambda system: {"one": 1},
+        )
         try:
-            train(Toy(), ToyLoader(rank=rank(), world=world_size(), poison=1), toy_config(), given.out / "poisoned")
+            train(
+                Toy(),
+                ToyLoader(rank=rank(), world=world_size(), poison=1),
+                toy_config(),
+                given.out / "poisoned",
+            )
         except Exception as problem:
             (given.out / f"poisoned-{rank()}.txt").write_text(str(problem))
 

@@ -1,4 +1,5 @@
-"""Random truth with random findings near it, and the same as COCO dicts for pycocotools (converted here anew)."""
+"""Random truth with random findings near it, and the same as COCO dicts for pycocotools (converted
+here anew)."""
 
 import contextlib
 import io
@@ -13,7 +14,7 @@ from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
 from humanquery.core.skeleton import COCO17
 from humanquery.core.target import Target
-from humanquery.evaluation.report import AREAS
+from humanquery.evaluation.people_report import AREAS
 
 SIZE = (120, 160)
 IOU_TYPES = {"box": "bbox", "mask": "segm", "keypoints": "keypoints"}
@@ -33,7 +34,10 @@ def random_target(rng: np.random.Generator, people: int, crowds: int = 0) -> Tar
     sides = torch.from_numpy(rng.uniform(5, 60, (n, 2))).float()
     boxes = torch.cat([corner, (corner + sides).minimum(torch.tensor([160.0, 120.0]))], 1)
     masks = fill_boxes(boxes)
-    points = boxes[:, None, :2] + torch.from_numpy(rng.uniform(0, 1, (n, 17, 2))).float() * sides[:, None]
+    points = (
+        boxes[:, None, :2]
+        + torch.from_numpy(rng.uniform(0, 1, (n, 17, 2))).float() * sides[:, None]
+    )
     chance = lambda p: torch.from_numpy(rng.random(n) < p)  # noqa: E731
     ages = torch.from_numpy(rng.integers(1, 80, n)).float()
     ignore = torch.arange(n) >= people
@@ -51,15 +55,21 @@ def random_target(rng: np.random.Generator, people: int, crowds: int = 0) -> Tar
     )
 
 
-def random_persons(rng: np.random.Generator, target: Target, false: int = 3, repeats: int = 2) -> Persons:
-    """Shaken truth, some of it repeated, and wrong ones; scores on a grid of tenths, so that ties are common."""
+def random_persons(
+    rng: np.random.Generator, target: Target, false: int = 3, repeats: int = 2
+) -> Persons:
+    """Shaken truth, some of it repeated, and wrong ones; scores on a grid of tenths, so that ties
+    are common."""
     source = torch.from_numpy(rng.integers(0, max(len(target), 1), len(target) * repeats)).long()
     stray = random_target(rng, false)
     boxes = torch.cat([target.boxes[source], stray.boxes])
     n = len(boxes)
     boxes = boxes + torch.from_numpy(rng.normal(0, 2, (n, 4)) * (rng.random((n, 1)) < 0.7)).float()
     points = torch.cat([target.keypoints.value[source], stray.keypoints.value])
-    points = points + torch.from_numpy(rng.normal(0, 1.5, (n, 17, 2)) * (rng.random((n, 1, 1)) < 0.8)).float()
+    points = (
+        points
+        + torch.from_numpy(rng.normal(0, 1.5, (n, 17, 2)) * (rng.random((n, 1, 1)) < 0.8)).float()
+    )
     return Persons(
         image_size=SIZE,
         boxes=boxes,
@@ -78,7 +88,9 @@ def random_pairs(seed: int, pictures: int = 12) -> list[tuple[Target, Persons]]:
     rng = np.random.default_rng(seed)
     pairs = []
     for i in range(pictures):
-        target = random_target(rng, 0 if i % 5 == 4 else int(rng.integers(1, 6)), crowds=int(rng.integers(0, 2)))
+        target = random_target(
+            rng, 0 if i % 5 == 4 else int(rng.integers(1, 6)), crowds=int(rng.integers(0, 2))
+        )
         persons = random_persons(rng, target)
         pairs.append((target, Persons.empty(SIZE, COCO17) if i % 4 == 3 else persons))
     return pairs
@@ -105,7 +117,10 @@ def complete(target: Target) -> Target:
     """Everybody labelled in everything, ages as one number."""
     n = len(target)
     everybody = torch.ones(n, dtype=torch.bool)
-    fields = {name: Labelled(getattr(target, name).value, everybody) for name in ("keypoints", "masks", "gender")}
+    fields = {
+        name: Labelled(getattr(target, name).value, everybody)
+        for name in ("keypoints", "masks", "gender")
+    }
     years = target.age.value[:, :1].expand(n, 2)
     visibility = torch.full((n, 17), 2)
     return target.replace(**fields, age=Labelled(years, everybody), visibility=visibility)
@@ -130,7 +145,9 @@ def coco_dicts(pairs: list[tuple[Target, Persons]], family: str) -> tuple[dict, 
                     "bbox": [x1, y1, w, h],
                     "area": float(target.areas[j]),
                     "iscrowd": int(target.ignore[j] or (family == "mask" and not drawn)),
-                    "keypoints": [v for (x, y), s in zip(points, visibility, strict=True) for v in (x, y, s)],
+                    "keypoints": [
+                        v for (x, y), s in zip(points, visibility, strict=True) for v in (x, y, s)
+                    ],
                     "num_keypoints": sum(s > 0 for s in visibility),
                     "segmentation": bitmap_to_rle(target.masks.value[j])
                     if drawn
@@ -141,14 +158,21 @@ def coco_dicts(pairs: list[tuple[Target, Persons]], family: str) -> tuple[dict, 
             w, h = (persons.boxes[j, 2:] - persons.boxes[j, :2]).tolist()
             row = {"image_id": i + 1, "category_id": 1, "score": float(persons.scores[j])}
             if family == "mask":
-                row |= {"score": float(persons.mask_scores[j]), "segmentation": bitmap_to_rle(persons.masks[j])}
+                row |= {
+                    "score": float(persons.mask_scores[j]),
+                    "segmentation": bitmap_to_rle(persons.masks[j]),
+                }
             else:
                 row["bbox"] = [*persons.boxes[j, :2].tolist(), w, h]
             if family == "keypoints":
                 points = (persons.keypoints[j].double() - 0.5).tolist()
                 row["keypoints"] = [v for x, y in points for v in (x, y, 1)]
             results.append(row)
-    return {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}, results
+    return {
+        "images": images,
+        "annotations": people,
+        "categories": [{"id": 1, "name": "person"}],
+    }, results
 
 
 def pycoco_eval(truth: dict, results: list[dict], family: str, category_ids=None) -> COCOeval:
@@ -174,12 +198,21 @@ def pycoco_numbers(judge: COCOeval) -> dict[str, float | None]:
     out = {}
     for a, name in enumerate(judge.params.areaRngLbl):
         p, r = precision[..., a, -1], recall[..., a, -1]
-        out |= {f"{name}/ap": mean(p), f"{name}/ap50": mean(p[0]), f"{name}/ap75": mean(p[5]), f"{name}/ar": mean(r)}
-    return out | {f"ar@{most}": mean(recall[..., 0, m]) for m, most in enumerate(judge.params.maxDets)}
+        out |= {
+            f"{name}/ap": mean(p),
+            f"{name}/ap50": mean(p[0]),
+            f"{name}/ap75": mean(p[5]),
+            f"{name}/ar": mean(r),
+        }
+    return out | {
+        f"ar@{most}": mean(recall[..., 0, m]) for m, most in enumerate(judge.params.maxDets)
+    }
 
 
 def our_numbers(scores) -> dict[str, float | None]:
     out = {
-        f"{n}/{field}": getattr(row, field) for n, row in scores.sizes.items() for field in ("ap", "ap50", "ap75", "ar")
+        f"{n}/{field}": getattr(row, field)
+        for n, row in scores.sizes.items()
+        for field in ("ap", "ap50", "ap75", "ar")
     }
     return out | {f"ar@{most}": value for most, value in scores.ar_at.items()}

@@ -1,4 +1,5 @@
-"""One tiny network and its ONNX file, for all tests of this folder: tracing takes most of their time."""
+"""One tiny network and its ONNX file, for all tests of this folder: tracing takes most of their
+time."""
 
 import subprocess
 import sys
@@ -30,7 +31,9 @@ def weights(tmp_path_factory) -> Path:
     )  # with some first weights places outside of the picture, which all tie, come before most people
     system = HQNet(replace(small_config(), backbone=backbone, input=InputConfig(64, 96)))
     noise = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # fresh heads say the same of every query; ties would hide what a graph does
+    with (
+        torch.no_grad()
+    ):  # fresh heads say the same of every query; ties would hide what a graph does
         for weight in system.parameters():
             weight += 0.05 * torch.randn(weight.shape, generator=noise)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
@@ -44,10 +47,21 @@ def tiny(weights) -> Predictor:
 
 @pytest.fixture(scope="session")
 def exporting(weights, tmp_path_factory) -> tuple[Path, str]:
-    """The ONNX file and what the command line said. A process of its own: the trace does not go through type checks."""
+    """The ONNX file and what the command line said. A process of its own: the trace does not go
+    through type checks."""
     pytest.importorskip("onnxscript", reason="writing ONNX needs humanquery[export]")
     out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
-    command = [sys.executable, "-m", "humanquery", "export", "--weights", str(weights), "--out", str(out), "--verify"]
+    command = [
+        sys.executable,
+        "-m",
+        "humanquery",
+        "export",
+        "--weights",
+        str(weights),
+        "--out",
+        str(out),
+        "--verify",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return out, done.stdout

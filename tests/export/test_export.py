@@ -11,13 +11,13 @@ import torch
 from humanquery import load
 from humanquery.core.errors import CheckpointError, ConfigError, ExportError
 from humanquery.core.skeleton import COCO17
-from humanquery.data.images import read_image, write_image
-from humanquery.data.scenes import Scenes, preset
+from humanquery.data.scenes.scenes import Scenes, preset
 from humanquery.export import export
 from humanquery.export.graph import Graph, example
 from humanquery.export.verify import Comparison, compare
 from humanquery.export.write import facts_of, limited, refuse
-from humanquery.predict.exported import (
+from humanquery.media.images import read_image, write_image
+from humanquery.predict.exported_predictor import (
     FACTS,
     Canvases,
     ExportedPredictor,
@@ -58,7 +58,16 @@ def test_a_file_says_what_the_network_says_for_any_number_and_size_of_pictures(t
     found = compare(Graph(tiny.system), exported, pictures())
     assert found.problems() == [], found.table()
     assert found.pictures == 3 and found.tied <= 1
-    assert {"scores", "logits", "boxes", "keypoints", "mask_logits", "gender", "age", "embeddings"} <= set(found.apart)
+    assert {
+        "scores",
+        "logits",
+        "boxes",
+        "keypoints",
+        "mask_logits",
+        "gender",
+        "age",
+        "embeddings",
+    } <= set(found.apart)
     assert exported.run(Canvases.of(pictures(1), exported.facts), 0.0)["boxes"].shape == (1, 8, 4)
 
 
@@ -69,7 +78,9 @@ def between_ranks(scores: np.ndarray, place: int) -> float:
 
 
 @pytest.mark.parametrize("reached", [5, 1])
-def test_only_who_reaches_the_score_is_looked_at_as_many_as_in_the_fullest_picture(tiny, onnx_file, reached):
+def test_only_who_reaches_the_score_is_looked_at_as_many_as_in_the_fullest_picture(
+    tiny, onnx_file, reached
+):
     images, sizes, everybody = example(96)
     run = open_exported(onnx_file, "cpu", threads=1).run
     with torch.inference_mode():
@@ -87,7 +98,9 @@ def test_only_who_reaches_the_score_is_looked_at_as_many_as_in_the_fullest_pictu
 
 def test_where_nobody_reaches_the_score_one_row_is_left_for_the_runtime(onnx_file):
     images, sizes, _ = example(64)
-    found = open_exported(onnx_file, "cpu", threads=1).run(Canvases(images.numpy(), sizes.numpy(), []), 2.0)
+    found = open_exported(onnx_file, "cpu", threads=1).run(
+        Canvases(images.numpy(), sizes.numpy(), []), 2.0
+    )
     assert found["boxes"].shape == (2, 1, 4) and found["mask_logits"].shape[1] == 1
 
 
@@ -106,7 +119,9 @@ def test_the_limit_reaches_the_graph_and_the_facts(tiny, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(write, "trace", lambda system: seen.append(system.config.num_persons))
     monkeypatch.setitem(
-        write._WRITERS, "torch", lambda _, path, facts: path.write_text(str(facts.config["num_persons"]))
+        write._WRITERS,
+        "torch",
+        lambda _, path, facts: path.write_text(str(facts.config["num_persons"])),
     )
     path = export(tiny, tmp_path / "few", format="torch", verify=False, max_persons=5)
     assert seen == [5] and path.read_text() == "5"
@@ -114,7 +129,9 @@ def test_the_limit_reaches_the_graph_and_the_facts(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [0, 1000])
 def test_a_limit_that_cannot_be_is_told(tiny, tmp_path, number):
-    with pytest.raises(ConfigError, match=f"--max-persons {number}: expected 1 to .* gives 8 by itself"):
+    with pytest.raises(
+        ConfigError, match=f"--max-persons {number}: expected 1 to .* gives 8 by itself"
+    ):
         export(tiny, tmp_path / "few", max_persons=number)
 
 
@@ -139,7 +156,9 @@ def test_load_gives_the_same_people_from_the_file(tiny, onnx_file):
             if name == "masks":
                 assert (getattr(theirs, name) != value).float().mean() < 1e-4
             else:
-                torch.testing.assert_close(getattr(theirs, name), value, rtol=1e-3, atol=1e-3, msg=name)
+                torch.testing.assert_close(
+                    getattr(theirs, name), value, rtol=1e-3, atol=1e-3, msg=name
+                )
     few = exported.predict(pictures(1)[0], score=2.0)
     assert len(few) == 0 and few.masks.shape[1:] == few.image_size
     plain = exported.predict(pictures(1)[0], tasks=["age"], attributes=False)
@@ -148,7 +167,7 @@ def test_load_gives_the_same_people_from_the_file(tiny, onnx_file):
 
 def test_masks_have_the_pixels_of_the_torch_path():
     from humanquery.core.batch import Meta
-    from humanquery.data.canvas import letterbox
+    from humanquery.media.letterbox import letterbox
     from humanquery.tasks.mask import _interpolated, _sampling_places
 
     noise = np.random.default_rng(0)
@@ -159,19 +178,25 @@ def test_masks_have_the_pixels_of_the_torch_path():
         full = torch.stack([_interpolated(cells, *places) for cells in torch.from_numpy(logits)])
         masks, inside = picture_masks(logits, meta, (96, 128))
         wrong = masks != (full > 0).numpy()
-        assert np.abs(full.numpy()[wrong]).max(initial=0.0) < 1e-4  # only where a pixel lies on the very edge
-        mean = torch.where(full > 0, full.sigmoid(), 0.0).sum((1, 2)) / ((full > 0).sum((1, 2)) + 1e-6)
+        assert (
+            np.abs(full.numpy()[wrong]).max(initial=0.0) < 1e-4
+        )  # only where a pixel lies on the very edge
+        mean = torch.where(full > 0, full.sigmoid(), 0.0).sum((1, 2)) / (
+            (full > 0).sum((1, 2)) + 1e-6
+        )
         np.testing.assert_allclose(inside, mean.numpy(), rtol=1e-4)
 
 
 def test_masks_in_windows_have_the_pixels_of_the_torch_path():
-    from humanquery.data.canvas import letterbox
+    from humanquery.media.letterbox import letterbox
     from humanquery.tasks.base import Reading
     from humanquery.tasks.mask import _interpolated, _window_patches
 
     noise = np.random.default_rng(0)
     logits = noise.normal(size=(4, 8, 8)).astype(np.float32)
-    windows = np.array([[-9, 5, 40, 50], [30.5, 20, 90, 99], [7, 7, 7, 7], [200, 200, 300, 300]], np.float32)
+    windows = np.array(
+        [[-9, 5, 40, 50], [30.5, 20, 90, 99], [7, 7, 7, 7], [200, 200, 300, 300]], np.float32
+    )
     for size in ((40, 90), (200, 150)):
         meta = letterbox(np.zeros((*size, 3), np.uint8), 64, 96)[1]
         masks, inside = window_masks(logits, windows, meta)
@@ -196,17 +221,21 @@ def test_pictures_of_different_size_share_a_canvas_of_whole_steps():
     assert canvas[0].sum() == 7 * 3 * 400 and canvas[1, :, :33, :5].min() == 9
 
 
-def test_a_file_with_a_broken_weight_is_refused_and_not_left(tiny, onnx_file, tmp_path, monkeypatch):
+def test_a_file_with_a_broken_weight_is_refused_and_not_left(
+    tiny, onnx_file, tmp_path, monkeypatch
+):
     """The graph's largest weight matrix is made a tenth larger on the way to the disk."""
     from humanquery.export import write
 
     def break_a_weight(program, path, facts):
         model = onnx.load(onnx_file)
-        weights = [w for w in model.graph.initializer if "backbone" in w.name and len(w.dims) == 4] or [
-            w for w in model.graph.initializer if len(w.dims) == 4
-        ]
+        weights = [
+            w for w in model.graph.initializer if "backbone" in w.name and len(w.dims) == 4
+        ] or [w for w in model.graph.initializer if len(w.dims) == 4]
         largest = max(weights, key=lambda w: np.prod(w.dims))
-        largest.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(largest) * 1.1, largest.name))
+        largest.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(largest) * 1.1, largest.name)
+        )
         onnx.save(model, path)
 
     monkeypatch.setitem(write._WRITERS, "onnx", break_a_weight)
@@ -216,7 +245,8 @@ def test_a_file_with_a_broken_weight_is_refused_and_not_left(tiny, onnx_file, tm
     monkeypatch.setattr(write, "compare_ap", lambda *_: {})  # the numbers alone must tell
     (tmp_path / "bad.onnx").write_text("an older file stays as it was")
     with pytest.raises(
-        ExportError, match=r"(?s)bad.onnx: not written.*(differ by .* of their range|other memory tokens)"
+        ExportError,
+        match=r"(?s)bad.onnx: not written.*(differ by .* of their range|other memory tokens)",
     ):
         export(tiny, tmp_path / "bad.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]
@@ -224,7 +254,9 @@ def test_a_file_with_a_broken_weight_is_refused_and_not_left(tiny, onnx_file, tm
 
 
 def test_a_refusal_names_what_differed_and_by_how_much(tmp_path):
-    apart = Comparison(pictures=4, apart={"boxes": 0.5, "age": 1e-6}, ranges={"boxes": 100.0, "age": 40.0})
+    apart = Comparison(
+        pictures=4, apart={"boxes": 0.5, "age": 1e-6}, ranges={"boxes": 100.0, "age": 40.0}
+    )
     apart.ap = {"box/ap": (0.5, 0.4), "mask/ap": (0.5, 0.5003)}
     with pytest.raises(ExportError) as refusal:
         refuse(apart, tmp_path / "m.onnx")
@@ -235,8 +267,13 @@ def test_a_refusal_names_what_differed_and_by_how_much(tmp_path):
 
 def test_what_is_not_finite_is_a_difference():
     views = Comparison(1, 0, {"gender": 9e-4, "age": 0.1}, {"gender": 1.0, "age": 90.0})
-    assert [problem.split()[0] for problem in views.problems()] == ["age"]  # read where the graph itself cuts
-    assert "scores differ by inf" in Comparison(1, 0, {"scores": float("nan")}, {"scores": 1.0}).problems()[0]
+    assert [problem.split()[0] for problem in views.problems()] == [
+        "age"
+    ]  # read where the graph itself cuts
+    assert (
+        "scores differ by inf"
+        in Comparison(1, 0, {"scores": float("nan")}, {"scores": 1.0}).problems()[0]
+    )
 
 
 def test_too_many_ties_are_a_refusal():
@@ -274,8 +311,13 @@ class OneJoint(torch.nn.Module):
 
     def forward(self, images, sizes, score):
         place = torch.tensor([10.0, 50.0])[self.heights.argmax()]
-        numbers = {"scores": torch.ones(len(images), 1), "keypoints": place.expand(len(images), 1, 1, 2)}
-        return numbers | {name: torch.zeros(len(images), 1, dtype=torch.long) for name in ("queries", "tokens")}
+        numbers = {
+            "scores": torch.ones(len(images), 1),
+            "keypoints": place.expand(len(images), 1, 1, 2),
+        }
+        return numbers | {
+            name: torch.zeros(len(images), 1, dtype=torch.long) for name in ("queries", "tokens")
+        }
 
 
 @pytest.mark.parametrize(("gap", "tied"), [(1e-7, 3), (1e-2, 0)])
@@ -284,7 +326,8 @@ def test_a_file_may_choose_otherwise_only_where_the_network_itself_is_unsure(tin
 
     def run(seen, score):
         return {
-            name: value.numpy() for name, value in other(*map(torch.from_numpy, seen.inputs(score).values())).items()
+            name: value.numpy()
+            for name, value in other(*map(torch.from_numpy, seen.inputs(score).values())).items()
         }
 
     with torch.no_grad():
@@ -300,7 +343,9 @@ def test_on_the_cpu_pictures_go_through_the_graph_one_by_one(tiny, onnx_file):
     one_by_one = list(exported.predict_many(pictures(3), batch_size=2, score=0.0))
     exported.batches = True
     together = list(exported.predict_many(pictures(3), batch_size=2, score=0.0))
-    assert seen == [1, 1, 1, 2, 1] and [p.image_size for p in one_by_one] == [p.image_size for p in together]
+    assert seen == [1, 1, 1, 2, 1] and [p.image_size for p in one_by_one] == [
+        p.image_size for p in together
+    ]
 
 
 def test_files_that_export_did_not_write_are_told_apart(tmp_path, onnx_file):
@@ -317,11 +362,15 @@ def test_files_that_export_did_not_write_are_told_apart(tmp_path, onnx_file):
     facts = json.loads({p.key: p.value for p in onnx.load(onnx_file).metadata_props}[FACTS])
     onnx.helper.set_model_props(model, {FACTS: json.dumps(facts | {"format_version": 99})})
     onnx.save(model, tmp_path / "new.onnx")
-    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads 3; update it"):
+    with pytest.raises(
+        CheckpointError, match="export format 99, this humanquery reads 3; update it"
+    ):
         load(tmp_path / "new.onnx")
     onnx.helper.set_model_props(model, {FACTS: json.dumps(facts | {"format_version": 2})})
     onnx.save(model, tmp_path / "old.onnx")
-    with pytest.raises(CheckpointError, match="export format 2, this humanquery reads 3; export the weights again"):
+    with pytest.raises(
+        CheckpointError, match="export format 2, this humanquery reads 3; export the weights again"
+    ):
         load(tmp_path / "old.onnx")
     with pytest.raises(CheckpointError, match="give the weights it was made from"):
         _ = load(onnx_file, "cpu").system
@@ -349,7 +398,14 @@ app(["predict", sys.argv[1], "--weights", sys.argv[2], "--out", sys.argv[3]], st
 def test_predict_looks_draws_and_writes_without_torch(tiny, onnx_file, tmp_path):
     picture = tmp_path / "seen.png"
     write_image(picture, pictures(1)[0])
-    command = [sys.executable, "-c", WITHOUT_TORCH, str(picture), str(onnx_file), str(tmp_path / "found")]
+    command = [
+        sys.executable,
+        "-c",
+        WITHOUT_TORCH,
+        str(picture),
+        str(onnx_file),
+        str(tmp_path / "found"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads((tmp_path / "found" / "seen.json").read_text())
@@ -358,6 +414,9 @@ def test_predict_looks_draws_and_writes_without_torch(tiny, onnx_file, tmp_path)
     for one, two in zip(ours["persons"], found["persons"], strict=True):
         np.testing.assert_allclose(one["box"], two["box"], atol=0.02)
         np.testing.assert_allclose(one["keypoints"], two["keypoints"], atol=0.02)
-        assert abs(one["age"] - two["age"]) < 0.11 and abs(one["gender"]["female"] - two["gender"]["female"]) < 1e-3
+        assert (
+            abs(one["age"] - two["age"]) < 0.11
+            and abs(one["gender"]["female"] - two["gender"]["female"]) < 1e-3
+        )
     drawn = read_image(tmp_path / "found" / "seen.jpg")
     assert drawn.shape == read_image(picture).shape and (drawn != read_image(picture)).any()

@@ -37,7 +37,10 @@ def test_binary_of_a_half_is_log_two():
 
 def test_giou_loss_equals_torchvisions():
     a = torch.rand(20, 2) * 10
-    boxes, true = torch.cat([a, a + 1 + torch.rand(20, 2) * 9], 1), torch.cat([a + 3, a + 5 + torch.rand(20, 2)], 1)
+    boxes, true = (
+        torch.cat([a, a + 1 + torch.rand(20, 2) * 9], 1),
+        torch.cat([a + 3, a + 5 + torch.rand(20, 2)], 1),
+    )
     torch.testing.assert_close(
         shapes.giou_loss(boxes, true), generalized_box_iou_loss(boxes, true), atol=1e-4, rtol=1e-4
     )
@@ -67,7 +70,10 @@ def test_dice_and_bce_of_right_and_wrong_masks():
 
 def test_pairwise_costs_equal_the_losses_of_every_pair():
     logits, truth = random(4, 30), (random(3, 30, seed=1) > 0).float()
-    for pairwise, single in ((shapes.pairwise_dice_cost, shapes.dice), (shapes.pairwise_bce_cost, shapes.mask_bce)):
+    for pairwise, single in (
+        (shapes.pairwise_dice_cost, shapes.dice),
+        (shapes.pairwise_bce_cost, shapes.mask_bce),
+    ):
         expected = torch.stack([single(logits, t.expand(4, -1)) for t in truth], 1)
         torch.testing.assert_close(pairwise(logits, truth), expected)
 
@@ -80,7 +86,11 @@ def test_age_loss_of_one_age_is_the_released_sum_of_three_terms():
     p = logits.softmax(1)
     mean = (p * AGES).sum(1)
     variance = (p * (AGES - mean[:, None]) ** 2).sum(1)
-    expected = 0.02 * (mean - age) ** 2 + 0.1 * variance + F.cross_entropy(logits, age.long(), reduction="none")
+    expected = (
+        0.02 * (mean - age) ** 2
+        + 0.1 * variance
+        + F.cross_entropy(logits, age.long(), reduction="none")
+    )
     torch.testing.assert_close(people.age_loss(logits, age, age, AGES), expected)
 
 
@@ -92,7 +102,10 @@ def test_age_loss_of_an_interval_is_zero_for_even_odds_inside_it():
 
 def test_age_loss_of_an_interval_grows_with_the_distance():
     low, high = torch.tensor([20.0]), torch.tensor([29.0])
-    losses = [float(people.age_loss(-((AGES - a) ** 2)[None] / 8, low, high, AGES)) for a in (25.0, 34.0, 50.0)]
+    losses = [
+        float(people.age_loss(-((AGES - a) ** 2)[None] / 8, low, high, AGES))
+        for a in (25.0, 34.0, 50.0)
+    ]
     assert losses[0] < losses[1] < losses[2]
 
 
@@ -108,7 +121,8 @@ def test_ages_beyond_the_classes_take_the_nearest_class():
     old, oldest = torch.tensor([95.0]), torch.tensor([84.0])
     parts = {"mean": 0.0, "variance": 0.0}
     torch.testing.assert_close(
-        people.age_loss(logits, old, old, ages, **parts), people.age_loss(logits, oldest, oldest, ages, **parts)
+        people.age_loss(logits, old, old, ages, **parts),
+        people.age_loss(logits, oldest, oldest, ages, **parts),
     )
 
 
@@ -119,7 +133,9 @@ def test_expected_age_is_the_mean_of_the_distribution():
 
 
 def test_oks_loss_is_cut_at_a_millionth():
-    torch.testing.assert_close(people.oks_loss(torch.tensor([1.0, 0.0])), torch.tensor([0.0, math.log(1e6)]))
+    torch.testing.assert_close(
+        people.oks_loss(torch.tensor([1.0, 0.0])), torch.tensor([0.0, math.log(1e6)])
+    )
 
 
 def test_heat_map_of_nobody_is_empty():
@@ -136,13 +152,18 @@ def test_heat_map_targets_and_loss_equal_the_official_ones(case):
     expected = torch.from_numpy(stored["hm/target"])
     size = tuple(expected.shape[-2:])
     drawn = torch.stack(
-        [people.heatmap_targets(t.boxes, t.keypoints.value, t.counted_joints, size) for t in oracle.true_people(case)]
+        [
+            people.heatmap_targets(t.boxes, t.keypoints.value, t.counted_joints, size)
+            for t in oracle.true_people(case)
+        ]
     )
     np.testing.assert_allclose(drawn.numpy(), expected.numpy(), atol=1e-6)
     valid = torch.from_numpy(stored["hm/valid_mask"]).reshape(len(expected), -1, *size)[:, 0].bool()
     logits = torch.logit(torch.from_numpy(stored["hm/pred_sigmoid"]).double()).float()
     import json
 
-    total = json.loads((oracle.ORACLE / f"loss_tiny_{case}_nodn.json").read_text())["losses"]["loss_hm"]
+    total = json.loads((oracle.ORACLE / f"loss_tiny_{case}_nodn.json").read_text())["losses"][
+        "loss_hm"
+    ]
     loss = people.heatmap_loss(logits, expected, valid) / (expected == 1).sum()
     assert 4 * float(loss) == pytest.approx(total, rel=1e-4)

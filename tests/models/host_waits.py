@@ -1,8 +1,10 @@
-"""Counts how often a training step makes the host wait for a GPU, on a machine without one, and where devices are mixed.
+"""Counts how often a training step makes the host wait for a GPU, on a machine without one, and
+where devices are mixed.
 
-A pretended device, `pretend:0`, holds its tensors in ordinary memory, but torch takes it for an accelerator: what goes
-there and what comes back passes through here. `python -m tests.models.host_waits` prints the waits of a step as JSON.
-It runs in a process of its own, because torch cannot forget a device.
+A pretended device, `pretend:0`, holds its tensors in ordinary memory, but torch takes it for an
+accelerator: what goes there and what comes back passes through here. `python -m
+tests.models.host_waits` prints the waits of a step as JSON. It runs in a process of its own,
+because torch cannot forget a device.
 """
 
 import collections
@@ -24,7 +26,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 import humanquery
 from humanquery.engine.distributed import any_rank
 from humanquery.engine.optim import OptimConfig, build_optimizer, clip_gradients
-from humanquery.evaluation.run import evaluate
+from humanquery.evaluation.evaluate import evaluate
 from tests.models.small import SIZE, batch, crowd, nobody, person, small_model
 
 PRETEND = "pretend"
@@ -32,7 +34,12 @@ LIBRARY = str(Path(humanquery.__file__).parent) + "/"
 aten = torch.ops.aten
 READS = {aten._local_scalar_dense.default: "item", aten.nonzero.default: "nonzero"}
 READS |= {aten.masked_select.default: "masked_select", aten._unique2.default: "unique"}
-INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
+INDEXED = (
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+)
 MIXED = "tensors of two devices"  # an error on CUDA
 QUEUED = "copy to the device in the queue"  # no wait, but a CUDA graph cannot hold it
 COPIES = (aten._to_copy.default, aten.copy_.default)
@@ -83,19 +90,31 @@ class _Operators(TorchDispatchMode):
         out = func(*near[0], **near[1])
         if not goes_far:
             return out
-        return tree_map_only(Tensor, lambda value: far[id(value)] if id(value) in far else Far(value), out)
+        return tree_map_only(
+            Tensor, lambda value: far[id(value)] if id(value) in far else Far(value), out
+        )
 
     def _note(self, func, args, kwargs, far: dict, goes_far: bool) -> None:
-        near = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor) and not isinstance(x, Far)]
+        near = [
+            x
+            for x in tree_flatten((args, kwargs))[0]
+            if isinstance(x, Tensor) and not isinstance(x, Far)
+        ]
         if far and func not in COPIES and any(x.ndim for x in near):
             self._wait(MIXED)
         if func in READS and far:
             self._wait(READS[func])
-        elif func in INDEXED and far and any(i is not None and i.dtype == torch.bool for i in args[1]):
+        elif (
+            func in INDEXED
+            and far
+            and any(i is not None and i.dtype == torch.bool for i in args[1])
+        ):
             self._wait("index by flags")
         elif func in COPIES:
             crosses = (
-                goes_far != bool(far) if func is COPIES[0] else isinstance(args[0], Far) != isinstance(args[1], Far)
+                goes_far != bool(far)
+                if func is COPIES[0]
+                else isinstance(args[0], Far) != isinstance(args[1], Far)
             )
             to_host = crosses and not (isinstance(args[0], Far) if func is COPIES[1] else goes_far)
             if crosses:
@@ -105,11 +124,14 @@ class _Operators(TorchDispatchMode):
     def _wait(self, kind: str) -> None:
         stack = traceback.extract_stack()
         place = ([frame for frame in stack if frame.filename.startswith(LIBRARY)] or stack)[-1]
-        self.waits.append(f"{kind} | {place.filename.removeprefix(LIBRARY)}:{place.lineno} {place.line}")
+        self.waits.append(
+            f"{kind} | {place.filename.removeprefix(LIBRARY)}:{place.lineno} {place.line}"
+        )
 
 
 class _Makers(TorchFunctionMode):
-    """What torch makes of Python numbers before any operator: on the host, then a copy, as on CUDA."""
+    """What torch makes of Python numbers before any operator: on the host, then a copy, as on
+    CUDA."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -125,7 +147,9 @@ class _Makers(TorchFunctionMode):
             return made.to(args[0].device)
         if name in ("__getitem__", "__setitem__") and isinstance(args[0], Far):
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
-            index = tuple(torch.tensor(i).to(args[0].device) if isinstance(i, list) else i for i in index)
+            index = tuple(
+                torch.tensor(i).to(args[0].device) if isinstance(i, list) else i for i in index
+            )
             args = (args[0], index, *args[2:])
         return func(*args, **kwargs)
 
@@ -159,8 +183,11 @@ def known_waits() -> list[str]:
 
 
 def step_waits() -> list[str]:
-    """Of one optimizer step of a very small HQNet with all tasks and denoising, after a first that sets everything up."""
-    pictures = batch([crowd(), person(SIZE, (5.0, 4.0, 30.0, 60.0), gender=None, masks=None), nobody()])
+    """Of one optimizer step of a very small HQNet with all tasks and denoising, after a first
+    that sets everything up."""
+    pictures = batch(
+        [crowd(), person(SIZE, (5.0, 4.0, 30.0, 60.0), gender=None, masks=None), nobody()]
+    )
     model = small_model()
     with counted() as waits:
         model.to(PRETEND).train()
@@ -178,7 +205,8 @@ def step_waits() -> list[str]:
 
 
 def look_waits() -> list[str]:
-    """Waits and copies from the host in the part of a prediction that CUDA graphs hold, the second time."""
+    """Waits and copies from the host in the part of a prediction that CUDA graphs hold, the
+    second time."""
     model, pictures = small_model().eval(), batch([crowd(), nobody()])
     with counted() as waits, torch.no_grad():
         model.to(PRETEND)

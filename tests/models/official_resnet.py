@@ -1,5 +1,5 @@
-"""A ResNet with bottlenecks, any width, under the official parameter names: stands in for the tiny oracle's backbone,
-which is narrower than any timm model."""
+"""A ResNet with bottlenecks, any width, under the official parameter names: stands in for the
+tiny oracle's backbone, which is narrower than any timm model."""
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,16 @@ class Bottleneck(nn.Module):
         super().__init__()
         out = 4 * width
         self.conv1, self.bn1 = nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = (
+            nn.Conv2d(width, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
         self.conv3, self.bn3 = nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out)
         self.downsample = None
         if stride != 1 or inner != out:
-            self.downsample = nn.Sequential(nn.Conv2d(inner, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inner, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -24,7 +29,8 @@ class Bottleneck(nn.Module):
 
 
 class OfficialResNet(nn.Module):
-    """C2..C5; batch norms always in eval mode, stem and first stage frozen, as the release trains."""
+    """C2..C5; batch norms always in eval mode, stem and first stage frozen, as the release
+    trains."""
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # the oracle's pictures are already normalised
 
@@ -40,7 +46,11 @@ class OfficialResNet(nn.Module):
                 inner = 4 * width * 2**i
             setattr(self, f"layer{i + 1}", nn.Sequential(*stage))
         for name, parameter in self.named_parameters():
-            frozen = name.startswith(("conv1", "bn1", "layer1")) or ".bn" in name or "downsample.1" in name
+            frozen = (
+                name.startswith(("conv1", "bn1", "layer1"))
+                or ".bn" in name
+                or "downsample.1" in name
+            )
             parameter.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> "OfficialResNet":

@@ -93,4 +93,6 @@ def _target(picture: dict) -> Target:
 def loss_batch(case: str) -> Batch:
     targets = true_people(case)
     image = module("det_weights").normal_image
-    return batch_of([image(f"L/{case}/{i}", (3, *t.image_size)) for i, t in enumerate(targets)], targets)
+    return batch_of(
+        [image(f"L/{case}/{i}", (3, *t.image_size)) for i, t in enumerate(targets)], targets
+    )

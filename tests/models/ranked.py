@@ -1,4 +1,5 @@
-"""One of two processes that each look at their own half of a batch: python -m tests.models.ranked OUT."""
+"""One of two processes that each look at their own half of a batch: python -m tests.models.ranked
+OUT."""
 
 import sys
 from dataclasses import replace
@@ -15,8 +16,11 @@ PICTURES = [crowd(), crowd(), nobody(), crowd()[[0]]]
 
 
 def losses_and_gradients(targets, images) -> dict[str, torch.Tensor]:
-    """Of a model without random draws: neither denoising nor masks, whose numbers would differ between the ranks."""
-    model = small_model(replace(small_config(mask=None), denoising=None)).eval()  # batch norms see their rank only
+    """Of a model without random draws: neither denoising nor masks, whose numbers would differ
+    between the ranks."""
+    model = small_model(
+        replace(small_config(mask=None), denoising=None)
+    ).eval()  # batch norms see their rank only
     pictures = batch(targets)
     pictures = replace(pictures, images=images)
     losses = model(pictures, Draws())

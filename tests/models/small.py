@@ -8,7 +8,12 @@ from humanquery.core.batch import Batch, Meta
 from humanquery.core.rows import Labelled
 from humanquery.core.skeleton import COCO17
 from humanquery.core.target import Target, empty_target
-from humanquery.models.hqnet.config import DenoisingConfig, HQNetConfig, TasksConfig, TransformerConfig
+from humanquery.models.hqnet.config import (
+    DenoisingConfig,
+    HQNetConfig,
+    TasksConfig,
+    TransformerConfig,
+)
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.tasks.keypoint_heatmap import HeatmapConfig
 from humanquery.tasks.keypoint_refinement import RefinementConfig
@@ -19,7 +24,9 @@ from tests.models.official_resnet import OfficialResNet
 
 def small_config(**tasks) -> HQNetConfig:
     keypoints = KeypointsConfig(
-        hidden=32, refinement=RefinementConfig(1, 32, 0.0), heatmap=HeatmapConfig(feedforward=32, dropout=0.0)
+        hidden=32,
+        refinement=RefinementConfig(1, 32, 0.0),
+        heatmap=HeatmapConfig(feedforward=32, dropout=0.0),
     )
     return HQNetConfig(
         transformer=TransformerConfig(

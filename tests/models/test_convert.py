@@ -5,11 +5,12 @@ import pickle
 import pytest
 import torch
 
-from humanquery.backbones import TimmBackbone, build
+from humanquery.backbones import TimmBackbone
 from humanquery.core.errors import CheckpointError
+from humanquery.experts import build
 from humanquery.models.hqnet import from_official
 from humanquery.models.hqnet.convert import convert_file, infer_config, our_state, read_official
-from humanquery.predict.opening import trained
+from humanquery.predict.loading import trained
 from tests.models import oracle
 from tests.models.official_resnet import OfficialResNet
 from tests.paths import needs_oracle
@@ -26,7 +27,9 @@ def full_with_smpl() -> dict[str, torch.Tensor]:
     return {k["key"]: torch.zeros(k["shape"], dtype=getattr(torch, k["dtype"])) for k in keys}
 
 
-def test_the_released_names_and_sizes_become_a_whole_model_without_the_smpl_branch(full_with_smpl, tmp_path):
+def test_the_released_names_and_sizes_become_a_whole_model_without_the_smpl_branch(
+    full_with_smpl, tmp_path
+):
     torch.save({"state_dict": full_with_smpl, "meta": {"epoch": 100}}, tmp_path / "official.pth")
     notices = convert_file(tmp_path / "official.pth", tmp_path / "ours.safetensors")
     assert len(notices) == 1 and "119 tensors" in notices[0]
@@ -38,9 +41,18 @@ def test_the_released_names_and_sizes_become_a_whole_model_without_the_smpl_bran
 def test_sizes_are_read_off_the_shapes():
     config = infer_config(oracle.official_state())
     t = config.transformer
-    assert (t.dim, t.levels, t.points, t.encoder_layers, t.decoder_layers, t.feedforward) == (128, 4, 4, 2, 2, 256)
+    assert (t.dim, t.levels, t.points, t.encoder_layers, t.decoder_layers, t.feedforward) == (
+        128,
+        4,
+        4,
+        2,
+        2,
+        256,
+    )
     assert (
-        config.num_queries == 60 and config.tasks.age.num_ages == 85 and config.tasks.keypoints.refinement.layers == 2
+        config.num_queries == 60
+        and config.tasks.age.num_ages == 85
+        and config.tasks.keypoints.refinement.layers == 2
     )
 
 
@@ -50,7 +62,9 @@ def test_the_sign_of_gender_changes_and_nothing_else():
     assert notices == []
     weight = state["bbox_head.attr_branches.0.1.weight"]
     assert torch.equal(ours["tasks.gender.heads.1.0.weight"], -weight)
-    assert torch.equal(ours["tasks.age.heads.1.0.weight"], state["bbox_head.attr_branches.1.1.weight"])
+    assert torch.equal(
+        ours["tasks.age.heads.1.0.weight"], state["bbox_head.attr_branches.1.1.weight"]
+    )
 
 
 def test_missing_unknown_and_misshapen_parameters_are_named():

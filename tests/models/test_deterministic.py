@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from humanquery.core.batch import Batch
-from humanquery.engine.config import EngineConfig
 from humanquery.engine.loop import TrainingInterrupted, train
 from humanquery.engine.optim import OptimConfig
+from humanquery.engine.train_config import EngineConfig
 from tests.models.small import SIZE, batch, crowd, nobody, person, small_model
 
 STEPS = 4
@@ -40,8 +40,16 @@ def threads(request) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def run(out: Path, *, stop_at: int = -1, resume: bool = False, **settings) -> dict[str, torch.Tensor]:
-    fixed = {"steps": STEPS, "deterministic": True, "device": "cpu", "tensorboard": False, "seed": 3}
+def run(
+    out: Path, *, stop_at: int = -1, resume: bool = False, **settings
+) -> dict[str, torch.Tensor]:
+    fixed = {
+        "steps": STEPS,
+        "deterministic": True,
+        "device": "cpu",
+        "tensorboard": False,
+        "seed": 3,
+    }
     config = EngineConfig(optim=OptimConfig(lr=1e-3, ema=0.9), **(fixed | settings))
     train(small_model(), Pictures(stop_at), config, out, resume=resume)
     return load_file(out / "model.safetensors")
@@ -53,7 +61,9 @@ def test_three_runs_and_one_that_is_stopped_and_resumed_end_with_the_same_bits(t
         run(tmp_path / "stopped", stop_at=1)
     runs.append(run(tmp_path / "stopped", resume=True))
     start = small_model().state_dict()
-    assert any(not torch.equal(value, start[name]) for name, value in runs[0].items() if name in start)
+    assert any(
+        not torch.equal(value, start[name]) for name, value in runs[0].items() if name in start
+    )
     for other in runs[1:]:
         assert other.keys() == runs[0].keys()
         for name, value in runs[0].items():

@@ -52,23 +52,36 @@ def test_forward_without_truth_says_what_to_call_instead():
         small_model()(Batch(pictures.images, pictures.padding, pictures.metas, None))
 
 
-@pytest.mark.parametrize("left_out", [()] + [c for n in (1, 2, 5) for c in itertools.combinations(OPTIONAL, n)])
+@pytest.mark.parametrize(
+    "left_out", [()] + [c for n in (1, 2, 5) for c in itertools.combinations(OPTIONAL, n)]
+)
 def test_any_subset_of_tasks_can_be_built_trained_and_used(left_out):
     model = small_model(small_config(**dict.fromkeys(left_out)))
     losses = model(batch([crowd(), nobody()]), draws())
     sum(losses.values()).backward()
     people = model.eval().predict(batch([crowd()]))[0]
     assert len(people) == 8
-    for task, fields in {"keypoints": "keypoints", "mask": "masks", "gender": "gender", "age": "age"}.items():
+    for task, fields in {
+        "keypoints": "keypoints",
+        "mask": "masks",
+        "gender": "gender",
+        "age": "age",
+    }.items():
         assert (getattr(people, fields) is None) == (task in left_out)
 
 
 def test_people_come_best_first_and_inside_the_picture():
     people = small_model().eval().predict(batch([crowd()]))[0]
     assert (people.scores.diff() <= 0).all()
-    assert (people.boxes >= 0).all() and (people.boxes[:, 2] <= SIZE[1]).all() and (people.boxes[:, 3] <= SIZE[0]).all()
+    assert (
+        (people.boxes >= 0).all()
+        and (people.boxes[:, 2] <= SIZE[1]).all()
+        and (people.boxes[:, 3] <= SIZE[0]).all()
+    )
     assert people.masks.shape == (8, *SIZE) and people.embeddings.shape == (8, 32)
-    assert ((people.gender >= 0) & (people.gender <= 1)).all() and ((people.age >= 0) & (people.age <= 84)).all()
+    assert ((people.gender >= 0) & (people.gender <= 1)).all() and (
+        (people.age >= 0) & (people.age <= 84)
+    ).all()
 
 
 def test_score_and_tasks_limit_what_is_decoded():
@@ -86,28 +99,36 @@ def test_score_and_tasks_limit_what_is_decoded():
     "field", ["boxes", "keypoints", "gender", "age", "embeddings", "scores", "mask_scores", "masks"]
 )
 def test_the_other_pictures_of_a_batch_change_nothing(field):
-    """Each picture refines with its own memory. (The canvas does matter a little: group norms see the padding, as officially.)"""
+    """Each picture refines with its own memory. (The canvas does matter a little: group norms see
+    the padding, as officially.)"""
     model = small_model().eval()
     small, large = person((48, 40), (4.0, 4.0, 30.0, 40.0)), crowd()
     for order in ([small, large], [large, small]):
         both_pictures = batch(order, padded=(64, 80))
         for i in range(2):
             alone = Batch(
-                both_pictures.images[i : i + 1], both_pictures.padding[i : i + 1], both_pictures.metas[i : i + 1]
+                both_pictures.images[i : i + 1],
+                both_pictures.padding[i : i + 1],
+                both_pictures.metas[i : i + 1],
             )
             one, both = model.predict(alone)[0], model.predict(both_pictures)[i]
-            torch.testing.assert_close(getattr(one, field), getattr(both, field), atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                getattr(one, field), getattr(both, field), atol=2e-5, rtol=1e-4
+            )
 
 
 def test_padding_never_stretches_masks():
-    """A map that says 'person' left of canvas x = 20: on the picture, twice as large as the canvas, left of x = 40."""
+    """A map that says 'person' left of canvas x = 20: on the picture, twice as large as the canvas,
+    left of x = 40."""
     model = small_model().eval()
     padded = batch([person((48, 40), (4.0, 4.0, 30.0, 40.0))], padded=(96, 120))
-    scene = model.scene(padded)
+    encoded = model.encode(padded)
     cells = torch.where(torch.arange(30) < 5, 1.0, -1.0).expand(1, 1, 24, 30)
     prediction = MaskPrediction(torch.ones(1, 1, 1), PixelMap(cells, (96, 120), torch.ones(1, 2)))
-    reading = Reading(0, torch.tensor([0]), torch.ones(1), (48, 40), (96, 80), Affine2D.scaling(0.5))
-    masks = model.tasks["mask"].decode(prediction, reading, scene, prediction.pixel_map)["masks"]
+    reading = Reading(
+        0, torch.tensor([0]), torch.ones(1), (48, 40), (96, 80), Affine2D.scaling(0.5)
+    )
+    masks = model.tasks["mask"].decode(prediction, reading, encoded, prediction.pixel_map)["masks"]
     expected = (torch.arange(80) < 40).expand(1, 96, 80)
     assert torch.equal(masks, expected)
 
@@ -128,7 +149,7 @@ def test_a_picture_smaller_than_the_queries_is_no_problem():
     assert len(people) > 0 and torch.isfinite(people.boxes).all()
 
 
-# -- missing labels ----------------------------------------------------------------------------------------------------
+# -- missing labels
 
 HIDDEN = {
     "gender": ("tasks.gender.", ("gender",)),
@@ -146,7 +167,9 @@ def test_a_missing_label_gives_no_loss_no_cost_and_no_gradient(field, missing):
         unknown = known.replace(**{field: None})
     else:
         label = getattr(known, field)
-        unknown = known.replace(**{field: Labelled(torch.zeros_like(label.value), torch.zeros_like(label.valid))})
+        unknown = known.replace(
+            **{field: Labelled(torch.zeros_like(label.value), torch.zeros_like(label.valid))}
+        )
     model = small_model()
     losses = model(batch([unknown]), draws())
     prefix, names = HIDDEN[field]
@@ -154,7 +177,8 @@ def test_a_missing_label_gives_no_loss_no_cost_and_no_gradient(field, missing):
         if name.split(".")[-1] in names:
             assert float(value.detach()) == 0.0, name
     sum(losses.values()).backward()
-    # the mask of nobody and the joints of nobody train nothing; the heat map alone still learns that there is no joint
+    # the mask of nobody and the joints of nobody train nothing; the heat map alone still learns
+    # that there is no joint
     for name, parameter in model.named_parameters():
         if name.startswith(prefix) and ".heatmap." not in name:
             assert parameter.grad is None or not parameter.grad.any(), name
@@ -162,7 +186,8 @@ def test_a_missing_label_gives_no_loss_no_cost_and_no_gradient(field, missing):
 
 @pytest.mark.parametrize("field", HIDDEN)
 def test_one_person_without_a_label_changes_nothing_for_the_others(field):
-    """Losses of the labelled person are those of a picture in which the other person has no such label, whatever stands there."""
+    """Losses of the labelled person are those of a picture in which the other person has no such
+    label, whatever stands there."""
     first, second = person(SIZE, (5.0, 4.0, 30.0, 60.0)), person(SIZE, (40.0, 8.0, 70.0, 50.0))
     label = getattr(second, field)
     no = torch.zeros(1, dtype=torch.bool)
@@ -200,7 +225,9 @@ def test_every_batch_has_the_same_loss_names_whoever_stands_in_it():
 def test_every_batch_asks_the_other_ranks_equally_often(monkeypatch):
     """Or one rank would wait for ever for a normaliser that the others never send."""
     asked = []
-    monkeypatch.setattr("humanquery.tasks.base.sum_over_ranks", lambda count: asked.append(1) or count)
+    monkeypatch.setattr(
+        "humanquery.tasks.base.sum_over_ranks", lambda count: asked.append(1) or count
+    )
     unlabelled = crowd().replace(keypoints=None, visibility=None, masks=None, gender=None, age=None)
     model, counts = small_model(), []
     for target in (crowd(), nobody(), unlabelled):
@@ -221,7 +248,7 @@ def test_an_age_interval_is_satisfied_inside_and_punished_outside():
     assert losses[0.0] < 0.05 * losses[80.0]
 
 
-# -- crowds ------------------------------------------------------------------------------------------------------------
+# -- crowds
 
 
 def test_queries_in_an_ignore_region_are_neither_person_nor_background():
@@ -236,27 +263,34 @@ def test_queries_in_an_ignore_region_are_neither_person_nor_background():
 
 def test_a_crowd_everywhere_leaves_only_the_matched_queries_in_the_class_loss():
     model = small_model()
-    region = person(SIZE, (-80.0, -64.0, 160.0, 128.0)).replace(ignore=torch.ones(1, dtype=torch.bool))
+    region = person(SIZE, (-80.0, -64.0, 160.0, 128.0)).replace(
+        ignore=torch.ones(1, dtype=torch.bool)
+    )
     pictures = batch([together(person(SIZE, (5.0, 4.0, 30.0, 60.0)), region)])
-    scene = model.scene(pictures)
-    outputs = model.read_queries(scene, model.prepare(scene), every_stage=True)
+    encoded = model.encode(pictures)
+    outputs = model.read_queries(encoded, model.prepare(encoded), every_stage=True)
     truths = [Truth.of(t, t.image_size) for t in pictures.targets]
     matches = criterion.match(model.tasks, model.config.matching, outputs, truths, draws())[-1]
-    marked = criterion._with_ignored(matches, outputs.layers[-1], Truths.of(truths, "cpu"), scene)
+    marked = criterion._with_ignored(matches, outputs.layers[-1], Truths.of(truths, "cpu"), encoded)
     assert marked.ignored.sum() == model.config.num_queries - 1
 
 
-# -- matching ----------------------------------------------------------------------------------------------------------
+# -- matching
 
 
 @pytest.mark.parametrize(
-    "matching", [("person", "box"), ("person", "box", "keypoints", "keypoint_confidence"), HQNetConfig.matching]
+    "matching",
+    [
+        ("person", "box"),
+        ("person", "box", "keypoints", "keypoint_confidence"),
+        HQNetConfig.matching,
+    ],
 )
 def test_matching_sums_the_costs_of_the_named_tasks_only(matching):
     model, pictures = small_model(), batch([crowd()])
     with torch.no_grad():
-        scene = model.scene(pictures)
-        outputs = model.read_queries(scene, model.prepare(scene), every_stage=True)
+        encoded = model.encode(pictures)
+        outputs = model.read_queries(encoded, model.prepare(encoded), every_stage=True)
     truths = [Truth.of(t, t.image_size) for t in pictures.targets]
     given = {"layer1/match_img0": torch.rand(1, 64, 2), "layer0/match_img0": torch.rand(1, 64, 2)}
     given["proposals/match_img0"] = torch.rand(1, 64, 2)
@@ -269,15 +303,23 @@ def test_matching_sums_the_costs_of_the_named_tasks_only(matching):
 
 
 def test_matches_read_the_truth_of_their_own_picture():
-    truths = Truths.of([Truth.of(t, SIZE) for t in (crowd(), person(SIZE, (1.0, 2.0, 33.0, 44.0)))], "cpu")
-    matches = Matches.sent(torch.tensor([[[0, 0, 1], [3, 5, 0], [1, 0, 0]]]), "cpu")[0]
+    truths = Truths.of(
+        [Truth.of(t, SIZE) for t in (crowd(), person(SIZE, (1.0, 2.0, 33.0, 44.0)))], "cpu"
+    )
+    matches = Matches.to_device(torch.tensor([[[0, 0, 1], [3, 5, 0], [1, 0, 0]]]), "cpu")[0]
     read = truths.boxes_unit[truths.rows(matches)]
-    expected = canvas_to_unit(torch.tensor([[40.0, 8, 70, 50], [5, 4, 30, 60], [1, 2, 33, 44]]), SIZE)
+    expected = canvas_to_unit(
+        torch.tensor([[40.0, 8, 70, 50], [5, 4, 30, 60], [1, 2, 33, 44]]), SIZE
+    )
     torch.testing.assert_close(read, expected)
     place, width = matches.side_by_side()
     assert place.tolist() == [0, 1, 0] and width == 2
     only = truths.matches_of(torch.tensor([True, False, True]), matches)
-    assert [only.pictures.tolist(), only.queries.tolist(), only.people.tolist()] == [[0, 1], [5, 0], [0, 0]]
+    assert [only.pictures.tolist(), only.queries.tolist(), only.people.tolist()] == [
+        [0, 1],
+        [5, 0],
+        [0, 0],
+    ]
 
 
 def test_denoising_changes_no_other_loss():
@@ -287,7 +329,10 @@ def test_denoising_changes_no_other_loss():
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if k != "denoising_label"})
     fixed = {}
     for name in ("proposals", "layer0", "layer1"):
-        fixed |= {f"{name}/match_img0": torch.rand(1, 64, 2), f"{name}/oversample": torch.rand(2, 192, 2)}
+        fixed |= {
+            f"{name}/match_img0": torch.rand(1, 64, 2),
+            f"{name}/oversample": torch.rand(2, 192, 2),
+        }
         fixed |= {f"{name}/random": torch.rand(2, 16, 2)}
     with_noise, without = model(pictures, Draws(given=fixed)), plain(pictures, Draws(given=fixed))
     assert any(name.startswith("denoising") for name in with_noise)
@@ -311,7 +356,7 @@ def test_a_prediction_that_is_not_finite_stops_the_matching():
         model(batch([crowd()]), draws())
 
 
-# -- learning ----------------------------------------------------------------------------------------------------------
+# -- learning
 
 
 def test_a_few_steps_on_one_picture_lower_every_family_of_losses():
@@ -329,7 +374,7 @@ def test_a_few_steps_on_one_picture_lower_every_family_of_losses():
         assert float(losses[f"layer1.{name}"].detach()) < first[f"layer1.{name}"], name
 
 
-# -- config and the last layer's looks ---------------------------------------------------------------------------------
+# -- config and the last layer's looks
 
 
 def test_the_config_survives_plain_data():

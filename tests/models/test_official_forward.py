@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from humanquery.models.hqnet.network import top_tokens
+from humanquery.models.hqnet.trunk import top_tokens
 from humanquery.nn.encodings import inverse_sigmoid
 from humanquery.tasks.base import PROPOSALS
 from tests.models import oracle
@@ -40,15 +40,15 @@ def found() -> dict[str, np.ndarray]:
         layer.feedforward_norm.register_forward_hook(keep(f"raw{i}"))
 
     with torch.no_grad():
-        scene = model.scene(batch)
-        prepared = model.prepare(scene)
-        features, _ = model.selection(scene)
-        outputs = model.read_queries(scene, prepared, every_stage=True)
+        encoded = model.encode(batch)
+        prepared = model.prepare(encoded)
+        features, _ = model.selection(encoded)
+        outputs = model.read_queries(encoded, prepared, every_stage=True)
         last, box = outputs.layers[-1], model.tasks["box"]
         order = last["person"].logit[0].sigmoid().topk(20).indices
         joints = last["keypoints"].joints_unit[:, order]
         unheard = torch.ones(1, 20, 2), torch.zeros(1, 20, model.config.transformer.dim)
-        points, states = model.tasks["keypoints"].refinement(joints, scene, *unheard)
+        points, states = model.tasks["keypoints"].refinement(joints, encoded, *unheard)
         moved = box.heads[-2](kept["raw1"][0]) + inverse_sigmoid(outputs.references[-1])
 
     def per_layer(read):
@@ -61,15 +61,15 @@ def found() -> dict[str, np.ndarray]:
     arrays = {f"backbone_c{i + 2}": level for i, level in enumerate(kept["backbone"][0])}
     arrays |= {f"neck_p{i}": level for i, level in enumerate(kept["neck"][0])}
     start = 0
-    for i, (h, w) in enumerate(scene.shapes):
+    for i, (h, w) in enumerate(encoded.shapes):
         span = slice(start, start + h * w)
         start += h * w
-        arrays[f"padding_mask_l{i}"] = scene.padding[:, span].unflatten(1, (h, w))
-        encoding = scene.position[:, span] - model.encoder.level_embeds[i]
+        arrays[f"padding_mask_l{i}"] = encoded.padding[:, span].unflatten(1, (h, w))
+        encoding = encoded.position[:, span] - model.encoder.level_embeds[i]
         arrays[f"pos_embed_l{i}"] = encoding.transpose(1, 2).unflatten(2, (h, w))
     arrays |= {
         "enc_layer0": kept["enc0"][0],
-        "memory": scene.memory,
+        "memory": encoded.memory,
         "enc_output_memory": features,
         "enc_cls_all": model.tasks["person"].heads[PROPOSALS](features),
         "enc_reg_all": box.heads[PROPOSALS](features),
@@ -106,14 +106,23 @@ def found() -> dict[str, np.ndarray]:
     return {name: value.detach().numpy() for name, value in arrays.items()}
 
 
-EXACT = ("padding_mask_l0", "padding_mask_l1", "padding_mask_l2", "padding_mask_l3", "topk_indices", "final_query_idx")
+EXACT = (
+    "padding_mask_l0",
+    "padding_mask_l1",
+    "padding_mask_l2",
+    "padding_mask_l3",
+    "topk_indices",
+    "final_query_idx",
+)
 POSTPROCESSED = ("img0", "img_", "ori_", "scale_factor", "simple_test", "input", "enc_layer1")
 
 
 def test_every_recorded_array_of_the_forward_pass_is_met(found):
     check = oracle.module("compare").Oracle(str(oracle.ORACLE), "eval_tiny_A.npz", rtol=1e-4)
     names = [n for n in check.m if not n.startswith(POSTPROCESSED)]
-    assert set(names) == set(found), "an array of the oracle is not compared, or one of ours has no counterpart"
+    assert set(names) == set(found), (
+        "an array of the oracle is not compared, or one of ours has no counterpart"
+    )
     results = {name: check.check(name, found[name]) for name in names}
     assert all(results.values()), check.report()
 
@@ -138,9 +147,17 @@ def test_predicted_people_equal_the_official_rows():
     np.testing.assert_array_equal(people.gender.numpy() < 0.5, rows[:, 5] == 1)
     np.testing.assert_allclose(people.age.numpy(), rows[:, 6], atol=1e-4 * 84)
     np.testing.assert_allclose(people.keypoint_scores[:, 0].numpy(), rows[:, -1], atol=1e-4)
-    np.testing.assert_allclose(people.keypoints.numpy(), reference["img0_det_kpts_official"][..., :2], atol=1e-4 * 320)
-    np.testing.assert_allclose(people.mask_scores.numpy(), reference["img0_mask_boxes_scores"][:, 4], atol=1e-4)
+    np.testing.assert_allclose(
+        people.keypoints.numpy(), reference["img0_det_kpts_official"][..., :2], atol=1e-4 * 320
+    )
+    np.testing.assert_allclose(
+        people.mask_scores.numpy(), reference["img0_mask_boxes_scores"][:, 4], atol=1e-4
+    )
     h, w = reference["img0_masks_shape"][1:]
-    masks = np.unpackbits(reference["img0_masks_packed"], axis=1)[:, : h * w].reshape(-1, h, w).astype(bool)
+    masks = (
+        np.unpackbits(reference["img0_masks_packed"], axis=1)[:, : h * w]
+        .reshape(-1, h, w)
+        .astype(bool)
+    )
     wrong = (people.masks.numpy()[: len(masks)] != masks).sum((1, 2))
     assert wrong.max() <= 20, f"mask pixels that differ per person: {wrong}"

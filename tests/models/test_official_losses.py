@@ -47,7 +47,11 @@ def official_name(ours: str, layers: int = 2) -> str:
     if stage == "proposals":
         return f"interm_loss_{NAMES[loss]}"
     index = int(stage.removeprefix("layer"))
-    return ("" if index == layers - 1 else f"d{index}.") + ("dn_" if denoising else "") + f"loss_{NAMES[loss]}"
+    return (
+        ("" if index == layers - 1 else f"d{index}.")
+        + ("dn_" if denoising else "")
+        + f"loss_{NAMES[loss]}"
+    )
 
 
 def draws_of(case: str, dn: str) -> Draws:
@@ -60,10 +64,12 @@ def draws_of(case: str, dn: str) -> Draws:
             given[f"{ours}/{what}"] = torch.from_numpy(value)
     if dn == "dn":
         stored = oracle.arrays(f"loss_tiny_{case}_dn.npz")
-        # stored after the official code had added 1 to the far halves and applied the signs in place
+        # stored after the official code had added 1 to the far halves and applied the signs in
+        # place
         part = torch.from_numpy(stored["rand/dn/box_part"]).abs()
         part = (
-            part.unflatten(0, (int(stored["dn/pad_size_groups"][1]), 2, -1)) - torch.tensor([0.0, 1.0])[:, None, None]
+            part.unflatten(0, (int(stored["dn/pad_size_groups"][1]), 2, -1))
+            - torch.tensor([0.0, 1.0])[:, None, None]
         )
         part = part.flatten(0, 2)
         given["denoising/sign"] = torch.from_numpy(stored["rand/dn/box_sign01"])
@@ -105,7 +111,9 @@ def test_every_gradient_norm_equals_the_official_one(run):
     for official, norm in reference["grad_l2_norm"].items():
         grad = ours[our_name(official)]
         if norm is None:
-            assert grad is None or not grad.any(), f"{official} gets a gradient here, none officially"
+            assert grad is None or not grad.any(), (
+                f"{official} gets a gradient here, none officially"
+            )
             continue
         assert grad is not None, f"{official} gets no gradient here"
         assert float(grad.norm()) == pytest.approx(norm, rel=1e-3, abs=1e-6), official
@@ -119,8 +127,8 @@ def test_matching_costs_and_assignments_equal_the_official_ones(case):
     reference = oracle.arrays(f"loss_tiny_{case}_nodn.npz")
     draws = draws_of(case, "nodn")
     with torch.no_grad():
-        scene = model.scene(batch)
-        outputs = model.read_queries(scene, model.prepare(scene), every_stage=True)
+        encoded = model.encode(batch)
+        outputs = model.read_queries(encoded, model.prepare(encoded), every_stage=True)
     truths = [Truth.of(t, t.image_size) for t in batch.targets]
     matches = criterion.match(model.tasks, model.config.matching, outputs, truths, draws)
     for (tag, predictions), matched in zip(criterion.stages_of(outputs), matches, strict=True):
@@ -130,7 +138,10 @@ def test_matching_costs_and_assignments_equal_the_official_ones(case):
                 cost = model.tasks[task].cost(predictions[task], picture, truth, draws, tag).numpy()
                 expected = sum(reference[f"cost/{stage}/img{picture}/{name}"] for name in names)
                 np.testing.assert_allclose(
-                    cost, expected, atol=2e-5 * max(1, np.abs(expected).max()), err_msg=f"{stage} {task}"
+                    cost,
+                    expected,
+                    atol=2e-5 * max(1, np.abs(expected).max()),
+                    err_msg=f"{stage} {task}",
                 )
             here = matched.pictures == picture
             assigned = np.zeros(model.config.num_queries, dtype=int)
@@ -145,8 +156,12 @@ def test_denoising_queries_equal_the_official_ones(case):
     model, batch = oracle.tiny_model(), oracle.loss_batch(case)
     reference = oracle.arrays(f"loss_tiny_{case}_dn.npz")
     noised = model._noise(batch, draws_of(case, "dn"))
-    np.testing.assert_allclose(noised.content.detach().numpy(), reference["dn/label_query"], atol=1e-6)
-    np.testing.assert_allclose(noised.boxes_logit.numpy(), reference["dn/bbox_query_unact"], atol=1e-4)
+    np.testing.assert_allclose(
+        noised.content.detach().numpy(), reference["dn/label_query"], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        noised.boxes_logit.numpy(), reference["dn/bbox_query_unact"], atol=1e-4
+    )
     shape = reference["dn/attn_mask_shape"]
     blocked = np.unpackbits(reference["dn/attn_mask"], axis=1)[: shape[0], : shape[1]].astype(bool)
     np.testing.assert_array_equal(noised.blocked.numpy(), blocked)
@@ -158,15 +173,22 @@ def test_train_mode_predictions_equal_the_official_ones(case):
     reference = oracle.arrays(f"loss_tiny_{case}_dn.npz")
     noised = model._noise(batch, draws_of(case, "dn"))
     with torch.no_grad():
-        scene = model.scene(batch)
-        outputs = model.read_queries(scene, model.prepare(scene), every_stage=True, noised=noised)
-        heat = model.tasks["keypoints"].heatmap(scene)
+        encoded = model.encode(batch)
+        outputs = model.read_queries(
+            encoded, model.prepare(encoded), every_stage=True, noised=noised
+        )
+        heat = model.tasks["keypoints"].heatmap(encoded)
     front = len(noised)
     for i, layer in enumerate(outputs.layers):
-        found = {"boxes": layer["box"].boxes_unit, "kpts": layer["keypoints"].joints_unit.flatten(2)}
+        found = {
+            "boxes": layer["box"].boxes_unit,
+            "kpts": layer["keypoints"].joints_unit.flatten(2),
+        }
         found["cls_logits"] = layer["person"].logit[..., None]
         for name, value in found.items():
             expected = reference[f"out/{name}"][i][:, front:]
-            np.testing.assert_allclose(value.numpy(), expected, atol=1e-4 * np.abs(expected).max(), err_msg=name)
+            np.testing.assert_allclose(
+                value.numpy(), expected, atol=1e-4 * np.abs(expected).max(), err_msg=name
+            )
     expected = reference["out/hm_logits"]
     np.testing.assert_allclose(heat.numpy(), expected, atol=1e-4 * np.abs(expected).max())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from humanquery.core.batch import Batch
-from humanquery.evaluation.run import evaluate
+from humanquery.evaluation.evaluate import evaluate
 from humanquery.tasks.base import Draws
 from tests.models.small import batch, crowd, nobody, small_model
 
@@ -45,7 +45,11 @@ def test_losses_and_gradients_are_those_of_the_cpu(models, pictures):
     for (name, a), b in zip(here.named_parameters(), there.parameters(), strict=True):
         if a.grad is not None:
             torch.testing.assert_close(
-                b.grad.cpu(), a.grad, rtol=1e-2, atol=1e-3 * (a.grad.abs().max().item() + 1e-3), msg=name
+                b.grad.cpu(),
+                a.grad,
+                rtol=1e-2,
+                atol=1e-3 * (a.grad.abs().max().item() + 1e-3),
+                msg=name,
             )
 
 

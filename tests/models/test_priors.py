@@ -11,7 +11,7 @@ from humanquery.backbones.sight import DenseBoxes, Sight, evidence_width
 from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.core.errors import ConfigError
 from humanquery.models.hqnet.hqnet import HQNet
-from humanquery.models.hqnet.network import distinct_tokens
+from humanquery.models.hqnet.trunk import distinct_tokens
 from humanquery.tasks.age import AgeConfig
 from humanquery.tasks.gender import GenderConfig
 from humanquery.tasks.keypoint_refinement import RefinementConfig
@@ -29,7 +29,9 @@ class Poses:
         return middle[..., None, :].expand(-1, -1, 17, -1), torch.full((*boxes.shape[:2], 17), 0.7)
 
     def around(self, joints, sides):
-        return (joints + sides[:, :, None]).mean(-1, keepdim=True).expand(-1, -1, -1, evidence_width(17)) / 100
+        return (joints + sides[:, :, None]).mean(-1, keepdim=True).expand(
+            -1, -1, -1, evidence_width(17)
+        ) / 100
 
     def of(self, picture):
         return self
@@ -45,7 +47,8 @@ class Looks:
 
 
 class Knowing(OfficialResNet):
-    """Sees one person, in one cell, with every joint in the middle of the asked box, a woman of about 30."""
+    """Sees one person, in one cell, with every joint in the middle of the asked box, a woman of
+    about 30."""
 
     gives = ("person", "keypoints", "gender", "age")
 
@@ -70,7 +73,9 @@ def config(**changes):
         refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, evidence=True),
         heatmap=None,
     )
-    return replace(small_config(keypoints=keypoints), priors=Knowing.gives, denoising=None, **changes)
+    return replace(
+        small_config(keypoints=keypoints), priors=Knowing.gives, denoising=None, **changes
+    )
 
 
 def model(**changes) -> HQNet:
@@ -88,7 +93,9 @@ def test_an_untrained_model_already_says_what_its_backbone_says(batch):
     best = first[:1]
     torch.testing.assert_close(best.boxes, BOX[None], atol=1e-3, rtol=0)
     assert best.scores.item() == pytest.approx(torch.tensor(3.0).sigmoid().item(), abs=1e-4)
-    torch.testing.assert_close(best.keypoints, ((BOX[:2] + BOX[2:]) / 2).expand(1, 17, 2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        best.keypoints, ((BOX[:2] + BOX[2:]) / 2).expand(1, 17, 2), atol=1e-3, rtol=0
+    )
     assert best.keypoint_scores.unique().tolist() == [pytest.approx(0.7)]
     assert best.gender.item() == pytest.approx(torch.tensor(2.0).sigmoid().item(), abs=1e-4)
     assert best.age.item() == pytest.approx(30, abs=0.1)
@@ -124,14 +131,18 @@ def test_denoising_goes_together_with_priors(batch):
 
 
 def test_a_prior_that_the_backbone_cannot_give_is_named():
-    with pytest.raises(ConfigError, match="model.priors names person.*features only.*StackedBackbone"):
+    with pytest.raises(
+        ConfigError, match="model.priors names person.*features only.*StackedBackbone"
+    ):
         HQNet(replace(small_config(), priors=("person",)), backbone=OfficialResNet(4, (1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_distinct_tokens_are_those_of_non_maximum_suppression(seed):
     random = torch.Generator().manual_seed(seed)
-    boxes = torch.cat([torch.rand(2, 60, 2, generator=random) * 0.5 + 0.2, torch.full((2, 60, 2), 0.3)], -1)
+    boxes = torch.cat(
+        [torch.rand(2, 60, 2, generator=random) * 0.5 + 0.2, torch.full((2, 60, 2), 0.3)], -1
+    )
     logits = torch.randn(2, 60, generator=random)
     chosen, doubled = distinct_tokens(logits, boxes, 20, 0.6)
     for i in range(2):
@@ -150,7 +161,8 @@ def test_fewer_tokens_than_queries_are_all_taken():
 def test_joints_cannot_look_again_where_nobody_looked_before():
     without = replace(config(), priors=("person", "gender", "age"))
     with pytest.raises(
-        ConfigError, match='evidence: got true without a prior on joints; name "keypoints" in model.priors'
+        ConfigError,
+        match='evidence: got true without a prior on joints; name "keypoints" in model.priors',
     ):
         HQNet(without, backbone=Knowing())
 
@@ -190,4 +202,7 @@ def test_gender_and_age_are_asked_of_the_kept_people_only(batch):
 
 def test_training_asks_of_every_query_and_of_none_where_both_losses_are_0(batch):
     assert asked_of(lambda net: net(batch)) == [2 * config().num_queries]
-    assert asked_of(lambda net: net(batch), gender=GenderConfig(loss=0.0), age=AgeConfig(loss=0.0)) == []
+    assert (
+        asked_of(lambda net: net(batch), gender=GenderConfig(loss=0.0), age=AgeConfig(loss=0.0))
+        == []
+    )

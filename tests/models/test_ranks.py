@@ -14,4 +14,6 @@ def test_the_losses_of_two_ranks_sum_to_those_of_one_process_with_both_halves(tm
     largest = max(float(g.abs().max()) for n, g in joint.items() if n.startswith("grad"))
     for name, value in joint.items():
         scale = largest if name.startswith("grad") else max(1.0, float(value))
-        torch.testing.assert_close(first[name] + second[name], value, atol=1e-5 * scale, rtol=1e-4, msg=name)
+        torch.testing.assert_close(
+            first[name] + second[name], value, atol=1e-5 * scale, rtol=1e-4, msg=name
+        )

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from humanquery.ops.depthwise import StridedDepthwise, quicken
+from humanquery.ops.depthwise import StridedDepthwise, use_fast_depthwise
 
 
 def pair(**options) -> tuple[nn.Conv2d, nn.Conv2d]:
     torch.manual_seed(0)
     plain = nn.Conv2d(6, 6, **{"kernel_size": 3, "stride": 2, "padding": 1, "groups": 6} | options)
     quick = copy.deepcopy(plain)
-    assert quicken(quick) == 1 and type(quick) is StridedDepthwise
+    assert use_fast_depthwise(quick) == 1 and type(quick) is StridedDepthwise
     return plain, quick
 
 
@@ -22,8 +22,15 @@ def results(convolution: nn.Conv2d, maps: torch.Tensor, dtype=torch.bfloat16) ->
     maps = maps.clone().requires_grad_()
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         said = convolution(maps)
-    said.backward(torch.randn(said.shape, generator=torch.Generator().manual_seed(3)).to(said.dtype))
-    return [said, maps.grad, convolution.weight.grad, *([] if convolution.bias is None else [convolution.bias.grad])]
+    said.backward(
+        torch.randn(said.shape, generator=torch.Generator().manual_seed(3)).to(said.dtype)
+    )
+    return [
+        said,
+        maps.grad,
+        convolution.weight.grad,
+        *([] if convolution.bias is None else [convolution.bias.grad]),
+    ]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -58,7 +65,9 @@ def test_gradients_are_near_those_of_float64():
     exact = copy.deepcopy(plain).double()
     large = maps.double().requires_grad_()
     said = exact(large)
-    said.backward(torch.randn(said.shape, generator=torch.Generator().manual_seed(3)).bfloat16().double())
+    said.backward(
+        torch.randn(said.shape, generator=torch.Generator().manual_seed(3)).bfloat16().double()
+    )
     _, of_maps, of_weight, _ = results(quick, maps)
     torch.testing.assert_close(of_maps.double(), large.grad, atol=0.02, rtol=0.02)
     torch.testing.assert_close(of_weight.double(), exact.weight.grad, atol=0.1, rtol=0.02)
@@ -67,7 +76,9 @@ def test_gradients_are_near_those_of_float64():
 def test_in_float32_and_without_gradients_it_is_torchs_own_to_the_bit():
     plain, quick = pair()
     maps = torch.randn(2, 6, 10, 6)
-    for one, other in zip(results(plain, maps, torch.float32), results(quick, maps, torch.float32), strict=True):
+    for one, other in zip(
+        results(plain, maps, torch.float32), results(quick, maps, torch.float32), strict=True
+    ):
         assert torch.equal(one, other)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(plain(maps), quick(maps))
@@ -94,7 +105,11 @@ def test_only_depthwise_convolutions_with_strides_are_meant():
         nn.Conv2d(6, 6, 3, stride=2, groups=6, padding_mode="reflect"),
         Own(6, 6, 3, stride=2, groups=6),
     )
-    assert quicken(others) == 0
+    assert use_fast_depthwise(others) == 0
     both = nn.Sequential(others, nn.Conv2d(6, 6, 3, stride=2, groups=6))
     names = list(both.state_dict())
-    assert quicken(both) == 1 and quicken(both) == 0 and list(both.state_dict()) == names
+    assert (
+        use_fast_depthwise(both) == 1
+        and use_fast_depthwise(both) == 0
+        and list(both.state_dict()) == names
+    )

@@ -31,8 +31,12 @@ def compare(dtype: torch.dtype, **dims) -> None:
     grads = gpu.backward(grad, value, flat, locations.float(), weights.float())
     assert found.dtype == grads[0].dtype == dtype
     slack = 2e-5 if dtype == torch.float32 else 2e-2
-    for ours, true in zip((found, *grads), (wanted.detach(), *[x.grad for x in inputs]), strict=True):
-        torch.testing.assert_close(ours.double(), true, atol=slack * max(true.abs().max().item(), 1), rtol=slack)
+    for ours, true in zip(
+        (found, *grads), (wanted.detach(), *[x.grad for x in inputs]), strict=True
+    ):
+        torch.testing.assert_close(
+            ours.double(), true, atol=slack * max(true.abs().max().item(), 1), rtol=slack
+        )
 
 
 def compare_all() -> None:
@@ -47,12 +51,20 @@ def order_matters(device: str) -> bool:
     """Whether the values' gradient changes by a bit where the queries come in another order."""
     from humanquery.ops import gpu
 
-    value, shapes, locations, weights = (x.float().to(device) if isinstance(x, torch.Tensor) else x for x in case(q=40))
+    value, shapes, locations, weights = (
+        x.float().to(device) if isinstance(x, torch.Tensor) else x for x in case(q=40)
+    )
     locations = locations / 4 + 0.3  # so that many samples meet in a cell
     flat = [n for shape in shapes for n in shape]
     grad = gpu.forward(value, flat, locations, weights).sin()
     found = [
-        gpu.backward(grad[:, o].contiguous(), value, flat, locations[:, o].contiguous(), weights[:, o].contiguous())[0]
+        gpu.backward(
+            grad[:, o].contiguous(),
+            value,
+            flat,
+            locations[:, o].contiguous(),
+            weights[:, o].contiguous(),
+        )[0]
         for o in (torch.arange(40), torch.randperm(40, generator=torch.Generator().manual_seed(0)))
     ]
     return not torch.equal(*found)
@@ -67,7 +79,9 @@ def check_order() -> None:
 def check_numbers_that_are_not_finite() -> None:
     from humanquery.ops import gpu
 
-    value, shapes, locations, weights = (x.float() if isinstance(x, torch.Tensor) else x for x in case(q=2))
+    value, shapes, locations, weights = (
+        x.float() if isinstance(x, torch.Tensor) else x for x in case(q=2)
+    )
     flat = [n for shape in shapes for n in shape]
     torch.use_deterministic_algorithms(True)
     for bad in (float("nan"), float("inf")):
@@ -79,26 +93,44 @@ def check_numbers_that_are_not_finite() -> None:
 @needs_triton
 @pytest.mark.parametrize("check", [compare_all, check_order, check_numbers_that_are_not_finite])
 def test_interpreted_kernels(check):
-    """Equal the reference in float64; deterministic ones do not depend on the order; what is not finite stays so."""
+    """Equal the reference in float64; deterministic ones do not depend on the order; what is not
+    finite stays so."""
     code = f"from tests.ops.test_gpu import {check.__name__}; {check.__name__}()"
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
 
 
 def compiled(kernel, dtype: str, generation: int, warps: int, fixed: bool = False) -> str:
-    """The assembly of a kernel for heads of 32 channels; pointers at multiples of 16 bytes, as torch gives them."""
+    """The assembly of a kernel for heads of 32 channels; pointers at multiples of 16 bytes, as
+    torch gives them."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     constants = {"HEADS": 8, "D": 32, "LEVELS": 4, "POINTS": 4, "R": 4 * warps, "WIDE": 32}
-    kinds = {"value": dtype, "grad": dtype, "out": dtype, "maps": "i32", "grad_value": "i64" if fixed else "fp32"}
+    kinds = {
+        "value": dtype,
+        "grad": dtype,
+        "out": dtype,
+        "maps": "i32",
+        "grad_value": "i64" if fixed else "fp32",
+    }
     signature = {name: "*" + kinds.get(name, "fp32") for name in kernel.arg_names}
-    signature |= dict.fromkeys(constants, "constexpr") | dict.fromkeys(("rows", "cells", "queries"), "i32")
+    signature |= dict.fromkeys(constants, "constexpr") | dict.fromkeys(
+        ("rows", "cells", "queries"), "i32"
+    )
     at = {name: (i,) for i, name in enumerate(kernel.arg_names)}
-    aligned = {at[name]: [["tt.divisibility", 16]] for name in kernel.arg_names if signature[name].startswith("*")}
-    source = ASTSource(kernel, signature, {at[name]: value for name, value in constants.items()}, aligned)
-    return triton.compile(source, target=GPUTarget("cuda", generation, 32), options={"num_warps": warps}).asm["ptx"]
+    aligned = {
+        at[name]: [["tt.divisibility", 16]]
+        for name in kernel.arg_names
+        if signature[name].startswith("*")
+    }
+    source = ASTSource(
+        kernel, signature, {at[name]: value for name, value in constants.items()}, aligned
+    )
+    return triton.compile(
+        source, target=GPUTarget("cuda", generation, 32), options={"num_warps": warps}
+    ).asm["ptx"]
 
 
 @needs_triton
@@ -108,11 +140,18 @@ def test_kernels_compile_and_read_four_channels_at_once(dtype, generation):
     from humanquery.ops import gpu
 
     forward = compiled(gpu._forward, dtype, generation, gpu.FORWARD_WARPS)
-    fast, fixed = (compiled(gpu._backward, dtype, generation, gpu.BACKWARD_WARPS, kind) for kind in (False, True))
+    fast, fixed = (
+        compiled(gpu._backward, dtype, generation, gpu.BACKWARD_WARPS, kind)
+        for kind in (False, True)
+    )
     reads = r"ld\.global\S*\.v4\.b32" if dtype == "fp32" else r"ld\.global\S*\.v2\.b32"
-    assert all(len(re.findall(reads, ptx)) >= 4 for ptx in (forward, fast, fixed))  # one for each corner of a sample
+    assert all(
+        len(re.findall(reads, ptx)) >= 4 for ptx in (forward, fast, fixed)
+    )  # one for each corner of a sample
     assert "acq_rel" not in fast + fixed  # nobody waits for memory that others wrote
-    assert re.search(r"(atom|red)\S*add\.u64", fixed) and not re.search(r"(atom|red)\S*add\.u64", fast)
+    assert re.search(r"(atom|red)\S*add\.u64", fixed) and not re.search(
+        r"(atom|red)\S*add\.u64", fast
+    )
 
 
 @pytest.mark.gpu
@@ -122,11 +161,15 @@ def test_kernels_compile_and_read_four_channels_at_once(dtype, generation):
 def test_on_a_gpu_outputs_and_gradients_equal_those_in_float64(dtype, dims):
     value, shapes, locations, weights = case(**dims)
     locations, value = away_from_edges(locations, shapes).float(), value.to(dtype)
-    found = graded(PROVIDERS["triton"], value.cuda(), shapes, locations.cuda(), weights.float().cuda())
+    found = graded(
+        PROVIDERS["triton"], value.cuda(), shapes, locations.cuda(), weights.float().cuda()
+    )
     wanted = graded(reference, value.double(), shapes, locations.double(), weights.double())
     slack = {torch.float32: 2e-5, torch.bfloat16: 1.2e-2, torch.float16: 2e-3}[dtype]
     for ours, true in zip(found, wanted, strict=True):
-        torch.testing.assert_close(ours.cpu(), true, atol=slack * max(true.abs().max().item(), 1), rtol=slack)
+        torch.testing.assert_close(
+            ours.cpu(), true, atol=slack * max(true.abs().max().item(), 1), rtol=slack
+        )
 
 
 @pytest.mark.gpu

@@ -36,13 +36,17 @@ def test_every_instruction_set_gives_the_same(dtype, dims):
     slack = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.02}
     for name in others:
         torch.testing.assert_close(
-            native.forward(*inputs, capability=name), native.forward(*inputs, capability=best), **slack
+            native.forward(*inputs, capability=name),
+            native.forward(*inputs, capability=best),
+            **slack,
         )
         found = native.backward(grad, *inputs, capability=name)
         torch.testing.assert_close(found, native.backward(grad, *inputs, capability=best), **slack)
 
 
-@pytest.mark.parametrize("dims", [{"d": 32, "heads": 3, "q": 71}, {"b": 1, "heads": 1, "q": 5}, {"d": 33, "q": 300}])
+@pytest.mark.parametrize(
+    "dims", [{"d": 32, "heads": 3, "q": 71}, {"b": 1, "heads": 1, "q": 5}, {"d": 33, "q": 300}]
+)
 def test_the_number_of_threads_changes_no_bit(monkeypatch, dims):
     inputs = kernel_case(**dims)
     grad = native.forward(*inputs).sin()
@@ -79,7 +83,9 @@ def test_a_forked_process_computes_too():
     inputs = kernel_case(d=32, q=2000)
     here = native.forward(*inputs).numpy().tobytes()
     child = os.fork()
-    if not child:  # comparing there with torch would ask OpenMP's threads of the parent, which are gone
+    if (
+        not child
+    ):  # comparing there with torch would ask OpenMP's threads of the parent, which are gone
         os._exit(0 if native.forward(*inputs).numpy().tobytes() == here else 1)
     assert os.waitpid(child, 0)[1] == 0
 
@@ -93,7 +99,10 @@ def test_values_that_the_kernel_cannot_take_are_refused_by_name():
 def test_a_library_is_compiled_once_and_its_name_follows_the_sources(tmp_path, monkeypatch):
     first = build.compile_library("DEFAULT", tmp_path / "new")
     written = first.stat().st_mtime_ns
-    assert build.compile_library("DEFAULT", tmp_path / "new") == first and first.stat().st_mtime_ns == written
+    assert (
+        build.compile_library("DEFAULT", tmp_path / "new") == first
+        and first.stat().st_mtime_ns == written
+    )
     assert [p.name for p in first.parent.iterdir()] == [first.name]
     for kind in ("SOURCES", "HEADERS"):
         changed = tmp_path / "changed"

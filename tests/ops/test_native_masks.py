@@ -24,7 +24,9 @@ def blobs(draw, count, height, width):
     for bitmap in made:
         for turn in range(draw.integers(1, 4)):
             cy, cx = draw.uniform(-5, height + 5), draw.uniform(-5, width + 5)
-            inside = ((y - cy) / draw.uniform(1, height)) ** 2 + ((x - cx) / draw.uniform(1, width)) ** 2 < 0.5
+            inside = ((y - cy) / draw.uniform(1, height)) ** 2 + (
+                (x - cx) / draw.uniform(1, width)
+            ) ** 2 < 0.5
             bitmap[inside] = turn != 1
         bitmap ^= draw.random((height, width)) < draw.choice([0, 0, 0.02])
     return torch.from_numpy(made)
@@ -46,7 +48,9 @@ def test_run_lengths_equal_numpys_and_pycocotools_and_come_back():
     for bitmaps in cases():
         texts = native_masks.run_lengths(bitmaps)
         assert texts == by_numpy(bitmaps)
-        coded = theirs.encode(np.asfortranarray(bitmaps.numpy().transpose(1, 2, 0).astype(np.uint8)))
+        coded = theirs.encode(
+            np.asfortranarray(bitmaps.numpy().transpose(1, 2, 0).astype(np.uint8))
+        )
         assert texts == [one["counts"].decode() for one in coded]
         back = [rle_to_bitmap({"size": list(bitmaps.shape[1:]), "counts": text}) for text in texts]
         assert torch.equal(torch.stack(back), bitmaps)
@@ -93,7 +97,10 @@ def test_the_number_of_threads_changes_nothing(monkeypatch):
 
 def test_threads_follow_torch_and_few_pixels_get_one(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    counts = {n: native_masks._threads(torch.empty(n, 1024, 1024, dtype=torch.bool)) for n in (0, 1, 3, 100)}
+    counts = {
+        n: native_masks._threads(torch.empty(n, 1024, 1024, dtype=torch.bool))
+        for n in (0, 1, 3, 100)
+    }
     assert counts == {0: 1, 1: 1, 3: 3, 100: 4}
 
 
@@ -101,19 +108,23 @@ def test_without_a_library_masks_are_coded_all_the_same(monkeypatch):
     bitmaps = blobs(np.random.default_rng(4), 3, 20, 30)
     coded = bitmaps_to_rles(bitmaps)
     monkeypatch.setattr(native, "missing", lambda: "no C compiler found")
-    monkeypatch.setattr(native_masks, "run_lengths", lambda bitmaps: pytest.fail("there is no library"))
+    monkeypatch.setattr(
+        native_masks, "run_lengths", lambda bitmaps: pytest.fail("there is no library")
+    )
     assert bitmaps_to_rles(bitmaps) == coded
 
 
 def lines_and_columns(height, width, cells):
     """Places of a picture's pixels on a map, some on its border."""
     return [
-        ((torch.arange(n) + 0.5) * c / n - 0.5).clamp(0, c - 1.2) for n, c in zip((height, width), cells, strict=True)
+        ((torch.arange(n) + 0.5) * c / n - 0.5).clamp(0, c - 1.2)
+        for n, c in zip((height, width), cells, strict=True)
     ]
 
 
 @pytest.mark.parametrize(
-    ("cells", "size"), [((1, 1), (3, 5)), ((6, 9), (23, 40)), ((40, 30), (19, 7)), ((8, 50), (33, 301))]
+    ("cells", "size"),
+    [((1, 1), (3, 5)), ((6, 9), (23, 40)), ((40, 30), (19, 7)), ((8, 50), (33, 301))],
 )
 def test_painted_masks_are_where_interpolated_logits_are_positive(cells, size):
     logits = torch.randn(9, *cells, generator=torch.Generator().manual_seed(0)) * 3
@@ -152,14 +163,22 @@ def test_the_number_of_threads_changes_no_bit_of_painted_masks(monkeypatch):
 
 
 def test_a_part_of_a_larger_mask_is_painted_and_nothing_beside_it():
-    logits, down, right = torch.ones(2, 3, 4), torch.tensor([0.0, 1.5]), torch.tensor([0.2, 1.0, 3.0])
+    logits, down, right = (
+        torch.ones(2, 3, 4),
+        torch.tensor([0.0, 1.5]),
+        torch.tensor([0.2, 1.0, 3.0]),
+    )
     masks = torch.zeros(2, 7, 9, dtype=torch.bool)
     native_masks.painted(logits, down, right, masks[:, 2:4, 5:8])
     assert masks[:, 2:4, 5:8].all() and masks.sum() == 12
 
 
 def test_nobody_is_painted_and_on_no_pixels():
-    none = native_masks.painted(torch.zeros(0, 3, 4), torch.zeros(5), torch.zeros(6), torch.zeros(0, 5, 6) > 0)
+    none = native_masks.painted(
+        torch.zeros(0, 3, 4), torch.zeros(5), torch.zeros(6), torch.zeros(0, 5, 6) > 0
+    )
     assert none.shape == (0,)
-    nowhere = native_masks.painted(torch.ones(2, 3, 4), torch.zeros(0), torch.zeros(6), torch.zeros(2, 0, 6) > 0)
+    nowhere = native_masks.painted(
+        torch.ones(2, 3, 4), torch.zeros(0), torch.zeros(6), torch.zeros(2, 0, 6) > 0
+    )
     assert nowhere.tolist() == [0, 0]

@@ -46,10 +46,14 @@ def people(size: tuple[int, int], tasks=None) -> Persons:
     if "mask" in tasks:
         fields["masks"] = masks
     if "keypoints" in tasks:
-        fields["keypoints"] = boxes[:, None, :2] + spread * (boxes[:, None, 2:] - boxes[:, None, :2])
+        fields["keypoints"] = boxes[:, None, :2] + spread * (
+            boxes[:, None, 2:] - boxes[:, None, :2]
+        )
         fields["keypoint_scores"] = torch.full((2, 17), 0.8)
     if "gender" in tasks:
         fields["gender"] = torch.tensor([0.9, 0.1])
     if "age" in tasks:
         fields["age"] = torch.tensor([34.2, 8.0])
-    return Persons(image_size=size, boxes=boxes, scores=torch.tensor([0.9, 0.2]), skeleton=COCO17, **fields)
+    return Persons(
+        image_size=size, boxes=boxes, scores=torch.tensor([0.9, 0.2]), skeleton=COCO17, **fields
+    )

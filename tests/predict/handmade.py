@@ -41,7 +41,8 @@ def said() -> dict[str, np.ndarray]:
 
 
 def write_handmade(path: Path, **facts) -> Path:
-    """Needs onnx to write, not to read. `facts` replace those of the file; `metadata=False` leaves all of them out."""
+    """Needs onnx to write, not to read. `facts` replace those of the file; `metadata=False` leaves
+    all of them out."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -53,7 +54,9 @@ def write_handmade(path: Path, **facts) -> Path:
     numbers = said()
     weights = [numpy_helper.from_array(value, f"{name}_weight") for name, value in numbers.items()]
     nodes = [helper.make_node("Identity", [f"{name}_weight"], [name]) for name in numbers]
-    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, v.shape) for n, v in numbers.items()]
+    outputs = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, v.shape) for n, v in numbers.items()
+    ]
     graph = helper.make_graph(nodes, "people", inputs, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     if facts != {"metadata": False}:

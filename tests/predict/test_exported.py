@@ -1,4 +1,5 @@
-"""An exported file, opened and looked with, with PyTorch and without: on a hand-made one, so that nothing is traced."""
+"""An exported file, opened and looked with, with PyTorch and without: on a hand-made one, so that
+nothing is traced."""
 
 import json
 import subprocess
@@ -10,7 +11,7 @@ import torch
 
 from humanquery import load
 from humanquery.core.errors import CheckpointError, ConfigError
-from humanquery.data.images import read_image, write_image
+from humanquery.media.images import read_image, write_image
 from tests.predict.handmade import write_handmade
 
 pytest.importorskip("onnx", reason="needs humanquery[export]")
@@ -28,11 +29,21 @@ def picture() -> np.ndarray:
 
 def test_canvas_numbers_become_picture_pixels(file):
     people = load(file, "cpu").predict(picture(), score=0.0)
-    assert people.boxes.tolist() == [[8, 16, 64, 120], [80, 0, 128, 128]]  # twice the canvas, kept inside
+    assert people.boxes.tolist() == [
+        [8, 16, 64, 120],
+        [80, 0, 128, 128],
+    ]  # twice the canvas, kept inside
     assert people.keypoints[0].tolist() == [[16, 32], [48, 64]]
     assert people.keypoint_scores.tolist() == [[0.75, 0.75], [0.5, 0.5]]
-    assert people.skeleton.joints == ("left_end", "right_end") and people.skeleton.mirror_order == (1, 0)
-    assert people.masks[0, :, :64].all() and not people.masks[0, :, 64:].any() and not people.masks[1].any()
+    assert people.skeleton.joints == ("left_end", "right_end") and people.skeleton.mirror_order == (
+        1,
+        0,
+    )
+    assert (
+        people.masks[0, :, :64].all()
+        and not people.masks[0, :, 64:].any()
+        and not people.masks[1].any()
+    )
     assert isinstance(people.boxes, torch.Tensor) and people.embeddings.shape == (2, 2)
 
 
@@ -47,16 +58,22 @@ def test_threshold_and_tasks_are_those_of_a_predictor(file):
 
 
 def test_what_is_no_exported_file_is_told(tmp_path):
-    with pytest.raises(CheckpointError, match="does not exist; `humanquery export` writes such a file"):
+    with pytest.raises(
+        CheckpointError, match="does not exist; `humanquery export` writes such a file"
+    ):
         load(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(CheckpointError, match="text.onnx: onnxruntime cannot open it"):
         load(tmp_path / "text.onnx")
     with pytest.raises(CheckpointError, match="bare.onnx: no facts of humanquery in this file"):
         load(write_handmade(tmp_path / "bare.onnx", metadata=False))
-    with pytest.raises(CheckpointError, match="export format 99, this humanquery reads 3; update it"):
+    with pytest.raises(
+        CheckpointError, match="export format 99, this humanquery reads 3; update it"
+    ):
         load(write_handmade(tmp_path / "new.onnx", format_version=99))
-    with pytest.raises(CheckpointError, match="export format 2, this humanquery reads 3; export the weights again"):
+    with pytest.raises(
+        CheckpointError, match="export format 2, this humanquery reads 3; export the weights again"
+    ):
         load(write_handmade(tmp_path / "old.onnx", format_version=2))
 
 
@@ -81,7 +98,12 @@ app(["predict", sys.argv[1], "--weights", sys.argv[2], "--out", sys.argv[3]], st
 
 def test_predict_looks_draws_and_writes_without_torch(file, tmp_path):
     write_image(tmp_path / "seen.png", picture())
-    command = [sys.executable, "-c", WITHOUT_TORCH, *(str(tmp_path / n) for n in ("seen.png", file.name, "found"))]
+    command = [
+        sys.executable,
+        "-c",
+        WITHOUT_TORCH,
+        *(str(tmp_path / n) for n in ("seen.png", file.name, "found")),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads((tmp_path / "found" / "seen.json").read_text())
@@ -93,5 +115,7 @@ def test_predict_looks_draws_and_writes_without_torch(file, tmp_path):
 
 def test_weights_without_torch_are_a_message():
     code = "import sys; sys.modules['torch'] = None\nfrom humanquery import load\nload()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
     assert "weights need PyTorch, which is not installed" in done.stderr

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from humanquery.core.errors import CheckpointError, ConfigError, ImageError
-from humanquery.data.images import write_image
 from humanquery.engine.checkpoint import save_weights
+from humanquery.media.images import write_image
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import Predictor, load
-from humanquery.predict.folder import find_pictures, output_names, predict_sources
-from humanquery.predict.opening import trained
-from humanquery.predict.pictures import find_weights, wanted_tasks
+from humanquery.predict.base import find_weights, wanted_tasks
+from humanquery.predict.loading import trained
+from humanquery.predict.predict_folder import find_pictures, output_names, predict_sources
 from humanquery.predict.predictor import side_by_side
 from tests.predict.fake import FakeSystem
 
@@ -32,15 +32,24 @@ def picture(height: int = 30, width: int = 40) -> np.ndarray:
 
 def test_a_picture_may_be_a_path_an_array_or_a_pil_image(predictor, tmp_path):
     write_image(tmp_path / "p.png", picture())
-    for source in (tmp_path / "p.png", str(tmp_path / "p.png"), picture(), Image.fromarray(picture())):
+    for source in (
+        tmp_path / "p.png",
+        str(tmp_path / "p.png"),
+        picture(),
+        Image.fromarray(picture()),
+    ):
         people = predictor.predict(source)
         assert len(people) == 1 and people.image_size == (30, 40)
 
 
-def test_people_of_a_file_paint_themselves_onto_it_and_others_ask_for_the_picture(predictor, tmp_path):
+def test_people_of_a_file_paint_themselves_onto_it_and_others_ask_for_the_picture(
+    predictor, tmp_path
+):
     write_image(tmp_path / "p.png", picture())
     people = predictor.predict(tmp_path / "p.png")
-    assert people.path == str(tmp_path / "p.png") and np.array_equal(people.draw(), people.draw(picture()))
+    assert people.path == str(tmp_path / "p.png") and np.array_equal(
+        people.draw(), people.draw(picture())
+    )
     with pytest.raises(ImageError, match="pass the picture"):
         predictor.predict(picture()).draw()
 
@@ -75,9 +84,14 @@ def test_elsewhere_pictures_go_in_batches(predictor):
     assert [shape[0] for shape in predictor.system.seen] == [2, 1]
 
 
-@pytest.mark.parametrize(("threads", "pictures", "each"), [(1, 3, 1), (2, 4, 1), (5, 2, 2), (3, 1, 3)])
+@pytest.mark.parametrize(
+    ("threads", "pictures", "each"), [(1, 3, 1), (2, 4, 1), (5, 2, 2), (3, 1, 3)]
+)
 def test_torchs_threads_are_shared_by_pictures_side_by_side(threads, pictures, each):
-    before, together = torch.get_num_threads(), threading.Barrier(min(threads, pictures), timeout=30)
+    before, together = (
+        torch.get_num_threads(),
+        threading.Barrier(min(threads, pictures), timeout=30),
+    )
     seen = []
 
     def look(i: int) -> int:
@@ -114,7 +128,9 @@ def test_pictures_of_odd_shape_are_no_problem(predictor, size):
     assert predictor.predict(picture(*size)).image_size == size
 
 
-@pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+)
 def test_an_array_that_is_no_picture_says_what_is_expected(predictor, array):
     with pytest.raises(ImageError, match="expected h×w×3 uint8"):
         predictor.predict(array)
@@ -125,12 +141,17 @@ def test_a_device_that_is_not_there_is_named():
         Predictor(FakeSystem(), device="warp")
 
 
-# -- weights -----------------------------------------------------------------------------------------------------------
+# -- weights
 
 
 def test_a_weights_file_rebuilds_its_model(tmp_path):
     from humanquery.backbones import TimmBackbone
-    from humanquery.models.hqnet.config import HQNetConfig, InputConfig, TasksConfig, TransformerConfig
+    from humanquery.models.hqnet.config import (
+        HQNetConfig,
+        InputConfig,
+        TasksConfig,
+        TransformerConfig,
+    )
 
     config = HQNetConfig(
         backbone=TimmBackbone("test_resnet", frozen_stages=0),
@@ -148,7 +169,12 @@ def test_a_weights_file_rebuilds_its_model(tmp_path):
     again = load(tmp_path / "m.safetensors", "cpu")
     assert again.system.config == config
     people = again.predict(picture(60, 80))
-    assert len(people) == 5 and people.keypoints is None and people.age is None and people.gender is not None
+    assert (
+        len(people) == 5
+        and people.keypoints is None
+        and people.age is None
+        and people.gender is not None
+    )
     assert again.default_score == 0.0
 
 
@@ -174,7 +200,7 @@ def test_a_pickle_is_never_opened(tmp_path, name):
         load(tmp_path / name, "cpu")
 
 
-# -- folders -----------------------------------------------------------------------------------------------------------
+# -- folders
 
 
 def test_files_folders_globs_and_lists_are_found_once(tmp_path):
@@ -184,7 +210,9 @@ def test_files_folders_globs_and_lists_are_found_once(tmp_path):
         path.write_bytes(b"x")
     folder = find_pictures([str(tmp_path)])
     assert [p.name for p in folder] == ["a.jpg", "b.png", "c.webp"]
-    assert len(find_pictures([str(tmp_path), str(tmp_path / "a.jpg"), str(tmp_path / "*.png")])) == 3
+    assert (
+        len(find_pictures([str(tmp_path), str(tmp_path / "a.jpg"), str(tmp_path / "*.png")])) == 3
+    )
     listed = find_pictures(["-"], listing=io.StringIO(f"{tmp_path}/a.jpg\n\n{tmp_path}/b.png\n"))
     assert [p.name for p in listed] == ["a.jpg", "b.png"]
     with pytest.raises(ConfigError, match="no picture found"):
@@ -192,7 +220,12 @@ def test_files_folders_globs_and_lists_are_found_once(tmp_path):
 
 
 def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path):
-    paths = [tmp_path / "x" / "1.jpg", tmp_path / "y" / "1.jpg", tmp_path / "y" / "1.png", tmp_path / "2.jpg"]
+    paths = [
+        tmp_path / "x" / "1.jpg",
+        tmp_path / "y" / "1.jpg",
+        tmp_path / "y" / "1.png",
+        tmp_path / "2.jpg",
+    ]
     names = output_names(paths)
     assert len(set(names.values())) == 4 and names[paths[3]] == "2"
 
@@ -200,7 +233,9 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path):
 def test_a_folder_gives_a_picture_and_a_json_each_and_one_coco_file(predictor, tmp_path):
     for i in range(3):
         write_image(tmp_path / "in" / f"{i}.png", picture())
-    result = predict_sources(predictor, [str(tmp_path / "in")], tmp_path / "out", score=0.0, batch_size=2)
+    result = predict_sources(
+        predictor, [str(tmp_path / "in")], tmp_path / "out", score=0.0, batch_size=2
+    )
     assert (result.done, result.people, result.exit_code) == (3, 6, 0)
     said = json.loads((tmp_path / "out" / "1.json").read_text())
     assert len(said["persons"]) == 2 and said["source"].endswith("1.png")
@@ -215,9 +250,15 @@ def test_one_broken_file_is_named_and_the_rest_is_done(predictor, tmp_path):
     write_image(tmp_path / "good.png", picture())
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
     (tmp_path / "words.jpg").write_text("not a picture")
-    result = predict_sources(predictor, [str(tmp_path), str(tmp_path / "gone.jpg")], tmp_path / "out", pictures=False)
+    result = predict_sources(
+        predictor, [str(tmp_path), str(tmp_path / "gone.jpg")], tmp_path / "out", pictures=False
+    )
     assert result.done == 1 and result.exit_code == 1
-    assert sorted(name.rsplit("/", 1)[-1] for name, _ in result.failed) == ["bad.png", "gone.jpg", "words.jpg"]
+    assert sorted(name.rsplit("/", 1)[-1] for name, _ in result.failed) == [
+        "bad.png",
+        "gone.jpg",
+        "words.jpg",
+    ]
     assert not (tmp_path / "out" / "good.jpg").exists()
 
 

@@ -6,7 +6,7 @@ import torch
 from humanquery import load
 from humanquery.core.boxes import iou
 from humanquery.core.errors import CheckpointError
-from humanquery.predict.pictures import shipped_weights
+from humanquery.predict.base import shipped_weights
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,11 @@ def test_it_gives_every_field(people):
 def test_the_fast_one_has_the_same_weights_looks_for_joints_at_one_size_and_finds_her_too(people):
     data = pytest.importorskip("skimage.data", reason="the photo comes with scikit-image")
     fast, usual = load("hqnet-small-fast", device="cpu"), load(device="cpu")
-    assert [part.pose_scales for part in fast.system.config.backbone.parts if hasattr(part, "pose_scales")] == [(1.0,)]
+    assert [
+        part.pose_scales
+        for part in fast.system.config.backbone.parts
+        if hasattr(part, "pose_scales")
+    ] == [(1.0,)]
     same = fast.system.state_dict()
     assert all(torch.equal(value, same[name]) for name, value in usual.system.state_dict().items())
     (found,) = fast.predict(data.astronaut()).boxes
@@ -46,6 +50,8 @@ def test_a_name_that_is_nearly_right_is_guessed():
 
 def test_its_card_tells_data_licences_scores_and_threshold():
     card = load(device="cpu").card
-    assert {"data", "licences", "intended_use", "scores", "score_threshold", "training"} <= set(card)
+    assert {"data", "licences", "intended_use", "scores", "score_threshold", "training"} <= set(
+        card
+    )
     assert all(path.stat().st_size < 45e6 for path in shipped_weights().values())
     assert not [change for change in card["changes"] if "/" in change.partition("=")[2]]

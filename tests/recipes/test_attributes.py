@@ -1,18 +1,22 @@
-"""The recipe of the attribute model: trains, resumes, is scored, shipped, and refused where an HQNet is wanted."""
+"""The recipe of the attribute model: trains, resumes, is scored, shipped, and refused where an
+HQNet is wanted."""
 
 import json
 from dataclasses import replace
 
 import pytest
 
+from humanquery.commands.run import evaluate, train
+from humanquery.commands.ship import ship
+from humanquery.commands.show import show
 from humanquery.core.config import from_plain
 from humanquery.core.errors import CheckpointError, ConfigError
-from humanquery.data.canvas import LetterboxConfig
-from humanquery.data.coco import CocoSourceConfig
-from humanquery.data.crops import PetaConfig
-from humanquery.data.loader import MixConfig, MixPart
-from humanquery.data.regions import RegionAugmentConfig, RegionsConfig
+from humanquery.data.augment.person_crops import RegionAugmentConfig, RegionsConfig
+from humanquery.data.loading.loader import MixConfig, MixPart
+from humanquery.data.readers.coco import CocoSourceConfig
+from humanquery.data.readers.crops import PetaConfig
 from humanquery.engine.checkpoint import read_weights
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import SystemConfig
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.hqnet.config import HQNetConfig
@@ -20,18 +24,20 @@ from humanquery.predict import load
 from humanquery.recipes import RECIPES, Recipe, find
 from humanquery.recipes.attributes import load_attributes, score_source
 from humanquery.recipes.recipe import DataConfig, ValPart
-from humanquery.recipes.run import evaluate, train
-from humanquery.recipes.ship import ship
-from humanquery.show import show
 from tests.data.coco_files import person, write_file
 from tests.data.test_crops import crop_folder
-from tests.models.test_attributes import CONFIG
+from tests.models.test_attribute_system import CONFIG
 
 
 def small(folder) -> Recipe:
     """The recipe with a tiny network and made-up pictures."""
-    people = [person(1, gender=1, age=30), person(2, image_id=2, box=(2, 2, 30, 40), age_range=[20, 40])]
-    photos = CocoSourceConfig(write_file(folder / "people", people, pictures=2), fields=("gender", "age"))
+    people = [
+        person(1, gender=1, age=30),
+        person(2, image_id=2, box=(2, 2, 30, 40), age_range=[20, 40]),
+    ]
+    photos = CocoSourceConfig(
+        write_file(folder / "people", people, pictures=2), fields=("gender", "age")
+    )
     (folder / "peta").mkdir()
     peta = crop_folder(folder / "peta")
     recipe = find("attributes_small")
@@ -43,7 +49,9 @@ def small(folder) -> Recipe:
         letterbox=LetterboxConfig(64, 64),
         also_val=(ValPart("peta", PetaConfig(peta, "val"), LetterboxConfig(64, 64)),),
     )
-    engine = replace(recipe.engine, steps=3, batch_size=4, num_workers=0, precision="fp32", tensorboard=False)
+    engine = replace(
+        recipe.engine, steps=3, batch_size=4, num_workers=0, precision="fp32", tensorboard=False
+    )
     return replace(recipe, model=CONFIG, data=data, engine=engine)
 
 
@@ -55,7 +63,11 @@ def test_it_trains_resumes_is_scored_and_shipped_by_name(tmp_path, monkeypatch):
     assert result.steps == 3
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     scores = [line["evaluation"] for line in lines if "evaluation" in line][-1]
-    assert scores["people/genders"] == 1 and scores["people/intervals"] == 1 and scores["peta/genders"] == 1
+    assert (
+        scores["people/genders"] == 1
+        and scores["people/intervals"] == 1
+        and scores["peta/genders"] == 1
+    )
     ship(result.weights, tmp_path / "attributes.safetensors")
     read = read_weights(tmp_path / "attributes.safetensors")
     assert {name.split(".")[0] for name in read.state} == {"backbone", "regions"}
@@ -68,7 +80,9 @@ def test_score_source_counts_everybody_in_true_boxes_of_pictures_of_any_size(tmp
     recipe = small(tmp_path)
     from humanquery.models import build
 
-    scores = score_source(build(recipe.model).eval(), recipe.data.val, LetterboxConfig(40, 96), batch_size=2)
+    scores = score_source(
+        build(recipe.model).eval(), recipe.data.val, LetterboxConfig(40, 96), batch_size=2
+    )
     assert (scores.genders, scores.ages, scores.intervals) == (1, 1, 1)
 
 

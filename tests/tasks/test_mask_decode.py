@@ -29,17 +29,19 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def scene(model):
-    return model.scene(batch([person(CANVAS, (4.0, 4.0, 30.0, 40.0))], padded=PADDED))
+def encoded(model):
+    return model.encode(batch([person(CANVAS, (4.0, 4.0, 30.0, 40.0))], padded=PADDED))
 
 
-def decode(model, scene, logits, to_canvas=None):
+def decode(model, encoded, logits, to_canvas=None):
     """Decoded fields where every query's embedding picks one of `logits` (n h w, stride 4)."""
     n = len(logits)
-    prediction = MaskPrediction(torch.eye(n)[None], PixelMap(logits[None], PADDED, torch.ones(1, 2)))
+    prediction = MaskPrediction(
+        torch.eye(n)[None], PixelMap(logits[None], PADDED, torch.ones(1, 2))
+    )
     matrix = to_canvas or Affine2D.resize(IMAGE, CANVAS)
     reading = Reading(0, torch.arange(n), torch.full((n,), 0.5), CANVAS, IMAGE, matrix)
-    return model.tasks["mask"].decode(prediction, reading, scene, prediction.pixel_map)
+    return model.tasks["mask"].decode(prediction, reading, encoded, prediction.pixel_map)
 
 
 def whole(logits):
@@ -52,7 +54,8 @@ def whole(logits):
 
 
 def blobs():
-    """Noise, a small person, one at each corner, a single cell, one who fills the map and nobody."""
+    """Noise, a small person, one at each corner, a single cell, one who fills the map and
+    nobody."""
     y, x = torch.arange(24)[:, None], torch.arange(30)[None]
     made = [torch.randn(24, 30, generator=torch.Generator().manual_seed(0))]
     for cy, cx in ((9, 12), (0, 0), (23, 29), (0, 29), (21, 0)):
@@ -61,33 +64,39 @@ def blobs():
     return torch.stack([*made, torch.ones(24, 30), -torch.ones(24, 30)])
 
 
-def test_masks_equal_those_of_sampling_the_whole_picture(model, scene):
-    fields, values = decode(model, scene, blobs()), whole(blobs())
+def test_masks_equal_those_of_sampling_the_whole_picture(model, encoded):
+    fields, values = decode(model, encoded, blobs()), whole(blobs())
     clear = values.abs() > 1e-4  # what is nearer to the edge may fall on either side of it
     assert clear.float().mean() > 0.999
     assert torch.equal(fields["masks"][clear], (values > 0)[clear])
 
 
-def test_mask_scores_are_score_times_mean_probability_inside(model, scene):
+def test_mask_scores_are_score_times_mean_probability_inside(model, encoded):
     values = whole(blobs())
-    inside = torch.where(values > 0, values.sigmoid(), 0.0).sum((1, 2)) / ((values > 0).sum((1, 2)) + 1e-6)
-    torch.testing.assert_close(decode(model, scene, blobs())["mask_scores"], 0.5 * inside, atol=1e-5, rtol=1e-4)
+    inside = torch.where(values > 0, values.sigmoid(), 0.0).sum((1, 2)) / (
+        (values > 0).sum((1, 2)) + 1e-6
+    )
+    torch.testing.assert_close(
+        decode(model, encoded, blobs())["mask_scores"], 0.5 * inside, atol=1e-5, rtol=1e-4
+    )
 
 
-def test_nobody_gets_no_mask_and_a_positive_map_fills_the_picture(model, scene):
-    fields = decode(model, scene, blobs())
+def test_nobody_gets_no_mask_and_a_positive_map_fills_the_picture(model, encoded):
+    fields = decode(model, encoded, blobs())
     assert fields["masks"][-2].all() and not fields["masks"][-1].any()
     assert fields["mask_scores"][-1] == 0
-    nothing = decode(model, scene, torch.zeros(0, 24, 30))
+    nothing = decode(model, encoded, torch.zeros(0, 24, 30))
     assert nothing["masks"].shape == (0, *IMAGE) and nothing["mask_scores"].shape == (0,)
 
 
-def test_a_mirrored_canvas_mirrors_masks(model, scene):
-    plain = decode(model, scene, blobs())["masks"]
-    mirrored = decode(model, scene, blobs(), Affine2D.mirror(CANVAS[1]) @ Affine2D.resize(IMAGE, CANVAS))["masks"]
+def test_a_mirrored_canvas_mirrors_masks(model, encoded):
+    plain = decode(model, encoded, blobs())["masks"]
+    mirrored = decode(
+        model, encoded, blobs(), Affine2D.mirror(CANVAS[1]) @ Affine2D.resize(IMAGE, CANVAS)
+    )["masks"]
     assert (mirrored.flip(2) == plain).float().mean() > 0.9999
 
 
-def test_a_rotated_canvas_is_refused(model, scene):
+def test_a_rotated_canvas_is_refused(model, encoded):
     with pytest.raises(ValueError, match="upright canvases only"):
-        decode(model, scene, blobs(), Affine2D.rotation(10))
+        decode(model, encoded, blobs(), Affine2D.rotation(10))

@@ -47,16 +47,21 @@ def test_windows_have_a_margin_on_each_side():
 
 def test_an_untrained_second_look_gives_nearly_the_same_masks():
     model = net(replace(CONFIG, refinement=replace(SMALL, grid=64, margin=0.8))).eval()
-    scene, task = model.scene(batch([crowd()])), model.tasks["mask"]
-    cells = torch.ones(1, 32, *scene.fine.shape[-2:])
-    prepared = PixelMap(cells, scene.padded_size, torch.ones(1, 2))
-    prediction = MaskPrediction(torch.full((1, 1, 32), 0.2), prepared, torch.tensor([[[0.5, 0.5, 0.5, 0.5]]]))
+    encoded, task = model.encode(batch([crowd()])), model.tasks["mask"]
+    cells = torch.ones(1, 32, *encoded.fine.shape[-2:])
+    prepared = PixelMap(cells, encoded.padded_size, torch.ones(1, 2))
+    prediction = MaskPrediction(
+        torch.full((1, 1, 32), 0.2), prepared, torch.tensor([[[0.5, 0.5, 0.5, 0.5]]])
+    )
     place = reading(size=(64, 80), canvas=(64, 80))
     with torch.no_grad():
-        refined = task.decode(prediction, place, scene, prepared)
+        refined = task.decode(prediction, place, encoded, prepared)
         task.refinement = None
-        coarse = task.decode(prediction, place, scene, prepared)
-    both, either = ((refined["masks"] & coarse["masks"]).sum(), (refined["masks"] | coarse["masks"]).sum())
+        coarse = task.decode(prediction, place, encoded, prepared)
+    both, either = (
+        (refined["masks"] & coarse["masks"]).sum(),
+        (refined["masks"] | coarse["masks"]).sum(),
+    )
     assert either > 1000 and both / either > 0.95
     torch.testing.assert_close(refined["mask_scores"], coarse["mask_scores"], atol=0.02, rtol=0)
 
@@ -125,20 +130,27 @@ def test_a_mirrored_picture_is_read_backwards_and_a_turned_one_is_refused():
 def test_the_graph_gives_logits_on_windows_in_canvas_px():
     model = net().eval()
     with torch.no_grad():
-        scene = model.scene(batch([crowd()]))
-        prepared = model.prepare(scene)
-        task, mask = model.tasks["mask"], model.read_queries(scene, prepared, every_stage=False).layers[-1]["mask"]
+        encoded = model.encode(batch([crowd()]))
+        prepared = model.prepare(encoded)
+        task, mask = (
+            model.tasks["mask"],
+            model.read_queries(encoded, prepared, every_stage=False).layers[-1]["mask"],
+        )
         chosen = torch.tensor([[0, 3]])
-        found = task.tensors(mask, chosen, scene, prepared["mask"])
-        logits, windows = task.refined(mask, chosen, scene)
+        found = task.tensors(mask, chosen, encoded, prepared["mask"])
+        logits, windows = task.refined(mask, chosen, encoded)
     assert torch.equal(found["mask_logits"], logits) and logits.shape == (1, 2, 8, 8)
-    height, width = scene.padded_size
-    torch.testing.assert_close(found["mask_windows"], windows * torch.tensor([width, height, width, height]))
+    height, width = encoded.padded_size
+    torch.testing.assert_close(
+        found["mask_windows"], windows * torch.tensor([width, height, width, height])
+    )
 
 
 def test_one_picture_of_a_prediction_stands_alone():
     cells = torch.arange(2.0)[:, None, None, None].expand(2, 1, 4, 4)
-    prediction = MaskPrediction(torch.ones(2, 3, 1), PixelMap(cells, (16, 16), torch.ones(2, 2)), torch.ones(2, 3, 4))
+    prediction = MaskPrediction(
+        torch.ones(2, 3, 1), PixelMap(cells, (16, 16), torch.ones(2, 2)), torch.ones(2, 3, 4)
+    )
     alone = prediction.of(1)
     assert alone.pixel_map.cells.shape == (1, 1, 4, 4) and (alone.pixel_map.cells == 1).all()
     assert alone.embeddings.shape == (1, 3, 1) and alone.boxes.shape == (1, 3, 4)

@@ -9,9 +9,13 @@ SIZE = (480, 640)
 
 
 def walkers(
-    centers: list[tuple[float, float]], looks: list[int], scores: list[float] | None = None, **fields
+    centers: list[tuple[float, float]],
+    looks: list[int],
+    scores: list[float] | None = None,
+    **fields,
 ) -> Persons:
-    """People of 40 × 100 px at these centres; equal `looks` have equal queries (of eight numbers), others orthogonal ones."""
+    """People of 40 × 100 px at these centres; equal `looks` have equal queries (of eight numbers),
+    others orthogonal ones."""
     middles = torch.tensor(centers, dtype=torch.float32).reshape(-1, 2)
     half = torch.tensor([20.0, 50.0])
     joints = middles[:, None] + torch.linspace(-0.9, 0.9, 17)[None, :, None] * half

@@ -47,7 +47,9 @@ def test_equal_poses_are_alike_and_uncounted_joints_say_nothing():
     assert pose_similarities(joints, joints, box, sigmas, every).item() == pytest.approx(1)
     moved = joints.copy()
     moved[0, 2] += 400
-    assert pose_similarities(joints, moved, box, sigmas, every).item() == pytest.approx(2 / 3, abs=1e-4)
+    assert pose_similarities(joints, moved, box, sigmas, every).item() == pytest.approx(
+        2 / 3, abs=1e-4
+    )
     assert pose_similarities(joints, joints + 400, box, sigmas, every).item() == 0
     most = np.array([[True, True, False]])
     assert pose_similarities(joints, moved, box, sigmas, most).item() == pytest.approx(1)
@@ -59,7 +61,10 @@ def test_poses_that_are_left_out_are_hardly_alike():
     found = joints + rng.normal(0, 6, joints.shape).astype(np.float32)
     boxes = np.concatenate([found.min(1), found.max(1)], 1)
     sigmas, every = np.array(COCO17.sigmas, np.float32), np.ones((40, 17), bool)
-    given = [torch.from_numpy(v) for v in (found[None], joints[:, None], BODY_SHARE * sides(boxes)[None], sigmas)]
+    given = [
+        torch.from_numpy(v)
+        for v in (found[None], joints[:, None], BODY_SHARE * sides(boxes)[None], sigmas)
+    ]
     exact = oks(*given, torch.from_numpy(every)[None]).numpy()
     ours = pose_similarities(joints, found, boxes, sigmas, every)
     assert (exact[ours == 0] < 0.01).all() and (ours == 0).mean() > 0.5

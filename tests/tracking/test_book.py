@@ -35,7 +35,8 @@ def test_all_fields_and_the_order_of_people_are_kept_and_what_was_handed_in_is_n
 
 
 def test_people_who_meet_and_part_are_told_apart_by_their_queries():
-    """They stop beside each other, change places unseen, and walk on: motion knows nothing of that."""
+    """They stop beside each other, change places unseen, and walk on: motion knows nothing of
+    that."""
     last = {}
     for config in (TrackConfig(), MOTION_ONLY):
         book = TrackBook(config)
@@ -88,7 +89,8 @@ def test_a_double_of_somebody_tracked_starts_no_track():
 
 
 def test_a_query_that_fits_brings_back_whom_the_filter_no_longer_expects_if_the_places_overlap():
-    """Hidden to the waist for some frames, then whole again: for the filter another size, for the query the same person."""
+    """Hidden to the waist for some frames, then whole again: for the filter another size, for
+    the query the same person."""
     book = TrackBook()
     whole = walkers([(200, 200)], [0])
     half = whole.replace(boxes=torch.tensor([[180.0, 205.0, 220.0, 250.0]]))
@@ -106,7 +108,8 @@ def test_a_query_that_fits_brings_back_whom_the_filter_no_longer_expects_if_the_
 
 
 def test_after_a_gap_the_walk_between_is_made_up_for():
-    """Somebody stands, is hidden, and is back further on: the speed is that of the way, not that of standing."""
+    """Somebody stands, is hidden, and is back further on: the speed is that of the way, not that
+    of standing."""
     book = TrackBook(TrackConfig(patience=60))
     for _ in range(10):
         book.update(walkers([(200, 200)], [0]))
@@ -142,7 +145,9 @@ def test_a_lost_track_keeps_its_size():
 def test_people_with_other_fields_than_before_are_refused_and_leave_the_book_as_it_was():
     book, people = TrackBook(TrackConfig(confirm_hits=1)), walkers([(200, 200)], [0])
     book.update(people)
-    with pytest.raises(ValueError, match="0 joints and embeddings of 8 numbers, those before them 17 and 8"):
+    with pytest.raises(
+        ValueError, match="0 joints and embeddings of 8 numbers, those before them 17 and 8"
+    ):
         book.update(people.replace(keypoints=None, keypoint_scores=None))
     assert book.frame == 1 and ids(book.update(people)) == [1]
 
@@ -173,7 +178,9 @@ def test_thousands_of_empty_frames_and_hundreds_of_people_are_no_problem():
 
 
 def test_people_without_queries_need_motion_only():
-    bare = Persons(image_size=SIZE, boxes=torch.tensor([[10.0, 10.0, 50.0, 90.0]]), scores=torch.tensor([0.9]))
+    bare = Persons(
+        image_size=SIZE, boxes=torch.tensor([[10.0, 10.0, 50.0, 90.0]]), scores=torch.tensor([0.9])
+    )
     with pytest.raises(ValueError, match="appearance=False"):
         TrackBook().update(bare)
     assert ids(TrackBook(MOTION_ONLY).update(bare)) == [1]
@@ -204,7 +211,9 @@ def test_joints_are_smoothed_and_attributes_settle():
 @pytest.mark.parametrize("frames", [0, 1, 7])
 def test_a_resumed_book_goes_on_as_if_nothing_had_happened(frames):
     config = TrackConfig(smooth=SmoothConfig())
-    clip = [walkers([(100 + 5 * t, 200), (400 - 5 * t, 210), (300, 300)], [0, 1, 2]) for t in range(15)]
+    clip = [
+        walkers([(100 + 5 * t, 200), (400 - 5 * t, 210), (300, 300)], [0, 1, 2]) for t in range(15)
+    ]
     whole, first = TrackBook(config), TrackBook(config)
     for people in clip[:frames]:
         whole.update(people)
@@ -223,6 +232,11 @@ def test_a_config_survives_plain_data_and_impossible_numbers_are_named():
     config = TrackConfig(smooth=SmoothConfig(frame_rate=25.0), patience=9)
     assert from_plain(TrackConfig, to_plain(config)) == config
     assert override(TrackConfig(), ["motion.gate=5.0", "appearance=false"]).motion.gate == 5.0
-    for field, value in (("birth_score", 1.5), ("gallery", 0), ("patience", -1), ("min_similarity", -0.1)):
+    for field, value in (
+        ("birth_score", 1.5),
+        ("gallery", 0),
+        ("patience", -1),
+        ("min_similarity", -0.1),
+    ):
         with pytest.raises(ConfigError, match=f"TrackConfig.{field}: {value}"):
             dataclasses.replace(config, **{field: value})

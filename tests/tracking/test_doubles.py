@@ -40,7 +40,8 @@ def test_two_detections_of_somebody_new_start_one_track_the_surer_one(appearance
 
 @BOTH
 def test_two_boxes_that_differ_are_one_person_if_the_joints_are_the_same(appearance):
-    """A detector keeps no two boxes of an IoU above its own limit; what is left of a double has the same joints."""
+    """A detector keeps no two boxes of an IoU above its own limit; what is left of a double has the
+    same joints."""
     people = walkers([(200, 200), (200, 200)], [0, 0])
     boxes = people.boxes.clone()
     boxes[1, 3] -= 35  # IoU 0.65
@@ -51,7 +52,8 @@ def test_two_boxes_that_differ_are_one_person_if_the_joints_are_the_same(appeara
 
 
 def lost_and_back(config: TrackConfig, double_look: int) -> tuple[list[int], list[int]]:
-    """Somebody is lost and comes out elsewhere under a new id; then a double of it lies where the lost one is looked for."""
+    """Somebody is lost and comes out elsewhere under a new id; then a double of it lies where the
+    lost one is looked for."""
     book = TrackBook(config)
     for _ in range(6):
         start = ids(book.update(walkers([(100, 200)], [0])))

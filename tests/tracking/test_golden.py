@@ -1,5 +1,5 @@
-"""A crowd that walks, is overlooked, and is seen double: the ids are those that they were when this was written,
-so that a change meant only for speed or order shows where it changes more."""
+"""A crowd that walks, is overlooked, and is seen double: the ids are those that they were when this
+was written, so that a change meant only for speed or order shows where it changes more."""
 
 import zlib
 from collections.abc import Iterator
@@ -16,7 +16,8 @@ HEIGHT, WIDTH, FRAMES, PEOPLE = 480.0, 640.0, 80, 12
 
 
 def crowd() -> Iterator[Persons]:
-    """People between the walls of a room, in random order, each unseen in every tenth frame, some with a double."""
+    """People between the walls of a room, in random order, each unseen in every tenth frame, some
+    with a double."""
     random = np.random.RandomState(5)  # its numbers are the same for ever
     start, speed = random.rand(PEOPLE, 2) * [WIDTH, HEIGHT], random.randn(PEOPLE, 2) * 4
     sides = np.array([40.0, 100.0]) * (0.6 + random.rand(PEOPLE, 1))
@@ -24,8 +25,13 @@ def crowd() -> Iterator[Persons]:
     for t in range(FRAMES):
         walls = np.array([WIDTH, HEIGHT])
         center = walls - np.abs(walls - (start + speed * t) % (2 * walls))
-        boxes = np.concatenate([center - sides / 2, center + sides / 2], 1) + random.randn(PEOPLE, 4) * 2
-        joints = (center - sides / 2)[:, None] + pose * sides[:, None] + random.randn(PEOPLE, 17, 2) * 2
+        boxes = (
+            np.concatenate([center - sides / 2, center + sides / 2], 1)
+            + random.randn(PEOPLE, 4) * 2
+        )
+        joints = (
+            (center - sides / 2)[:, None] + pose * sides[:, None] + random.randn(PEOPLE, 17, 2) * 2
+        )
         seen = random.permutation(np.flatnonzero(random.rand(PEOPLE) > 0.1))
         seen = np.concatenate([seen, seen[: random.randint(3)]])  # doubles
         n = len(seen)
@@ -61,4 +67,6 @@ GOLDEN = {
 def test_ids_are_what_they_were(name):
     book = TrackBook(CONFIGS[name])
     given = [book.update(people).track_ids.tolist() for people in crowd()]
-    assert (zlib.crc32(repr(given).encode()), sum(map(len, given)), max(map(max, given))) == GOLDEN[name]
+    assert (zlib.crc32(repr(given).encode()), sum(map(len, given)), max(map(max, given))) == GOLDEN[
+        name
+    ]

@@ -43,7 +43,10 @@ def places(z):
 
 def test_the_filter_equals_the_textbook_one_with_whole_matrices():
     rng = np.random.default_rng(0)
-    seen = [np.array([[100 + 3 * t, 200 - t, 40, 100], [300, 100 + 2 * t, 60, 150 + t]]) for t in range(12)]
+    seen = [
+        np.array([[100 + 3 * t, 200 - t, 40, 100], [300, 100 + 2 * t, 60, 150 + t]])
+        for t in range(12)
+    ]
     seen = [z + rng.normal(0, 1, z.shape) for z in seen]
     theirs = [FullFilter(z) for z in seen[0]]
     ours = kalman.start(places(seen[0]), CONFIG)

@@ -1,9 +1,11 @@
-"""The numbers of an HQNet. Defaults are the released network's; what the paper says otherwise is a value to set."""
+"""The numbers of an HQNet. Defaults are the released network's; what the paper says otherwise is a
+value to set."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from humanquery.backbones import BackboneConfig, TimmBackbone
+from humanquery.backbones import TimmBackbone
+from humanquery.experts import AnyBackbone
 from humanquery.tasks.age import AgeConfig
 from humanquery.tasks.box import BoxConfig
 from humanquery.tasks.gender import GenderConfig
@@ -20,7 +22,8 @@ class InputConfig:
     short_side: int = 800
     long_side: int = 1333
     finer: int = 1
-    """in prediction, backbones that look closer at people see them at so many times this size; 1: not"""
+    """in prediction, backbones that look closer at people see them at so many times this size; 1:
+    not"""
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,22 @@ class DenoisingConfig:
     """Contrastive denoising (DINO): noised true boxes as extra training queries."""
 
     pairs: int = 100
-    """about so many positive queries per picture: groups = pairs // (people of the fullest picture), at least 1"""
+    """about so many positive queries per picture: groups = pairs // (people of the fullest
+    picture), at least 1"""
     box_noise: float = 1.0
 
 
 @dataclass(frozen=True)
 class TasksConfig:
-    """Which tasks to build; None leaves one out. Person and box are always there: the queries hang on them."""
+    """Which tasks to build; None leaves one out. Person and box are always there: the queries hang
+    on them."""
 
     person: PersonConfig = field(default_factory=PersonConfig)
     box: BoxConfig = field(default_factory=BoxConfig)
     keypoints: KeypointsConfig | None = field(default_factory=KeypointsConfig)
-    keypoint_confidence: KeypointConfidenceConfig | None = field(default_factory=KeypointConfidenceConfig)
+    keypoint_confidence: KeypointConfidenceConfig | None = field(
+        default_factory=KeypointConfidenceConfig
+    )
     mask: MaskConfig | None = field(default_factory=MaskConfig)
     gender: GenderConfig | None = field(default_factory=GenderConfig)
     age: AgeConfig | None = field(default_factory=AgeConfig)
@@ -60,18 +67,20 @@ class TasksConfig:
 
 @dataclass(frozen=True)
 class HQNetConfig:
-    backbone: BackboneConfig = field(default_factory=TimmBackbone)
+    backbone: AnyBackbone = field(default_factory=TimmBackbone)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     tasks: TasksConfig = field(default_factory=TasksConfig)
     matching: tuple[str, ...] = ("person", "box", "keypoints", "keypoint_confidence", "mask")
-    """tasks whose costs are summed for the one assignment (HQ-Ins matching); ("person", "box") is DINO's"""
+    """tasks whose costs are summed for the one assignment (HQ-Ins matching); ("person", "box") is
+    DINO's"""
     denoising: DenoisingConfig | None = field(default_factory=DenoisingConfig)
     priors: tuple[Literal["person", "keypoints", "gender", "age"], ...] = ()
-    """what the backbone already knows about people and queries start from (`backbones.sight`). "person": its boxes are the
-    proposals, and of boxes that overlap each other only the best becomes a query (Zhang et al., Dense Distinct Query,
-    CVPR 2023)"""
+    """what the backbone already knows about people and queries start from (`backbones.sight`).
+    "person": its boxes are the proposals, and of boxes that overlap each other only the best
+    becomes a query (Zhang et al., Dense Distinct Query, CVPR 2023)"""
     distinct_iou: float = 0.7
-    """proposals that overlap a better one more than this are no queries while there are others; only with a prior"""
+    """proposals that overlap a better one more than this are no queries while there are others;
+    only with a prior"""
     num_queries: int = 300
     num_persons: int = 100
     """best-scored queries that become `Persons`"""

@@ -1,4 +1,5 @@
-"""The official HQNet's checkpoints (github.com/lishuhuai527/COCO-UniHuman) as ours: names, sizes and one sign."""
+"""The official HQNet's checkpoints (github.com/lishuhuai527/COCO-UniHuman) as ours: names, sizes
+and one sign."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +12,12 @@ from torch import Tensor, nn
 
 from humanquery.backbones import TimmBackbone
 from humanquery.core.errors import CheckpointError
-from humanquery.models.hqnet.config import DenoisingConfig, HQNetConfig, TasksConfig, TransformerConfig
+from humanquery.models.hqnet.config import (
+    DenoisingConfig,
+    HQNetConfig,
+    TasksConfig,
+    TransformerConfig,
+)
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.tasks.age import AgeConfig
 from humanquery.tasks.gender import GenderConfig
@@ -73,7 +79,9 @@ def our_name(official: str) -> str:
     if official.startswith("backbone."):
         return official
     if official.startswith("neck."):
-        name = official.replace("neck.convs.", "neck.levels.").replace("neck.extra_convs.", "neck.extra.")
+        name = official.replace("neck.convs.", "neck.levels.").replace(
+            "neck.extra_convs.", "neck.extra."
+        )
         return name.replace(".gn.", ".norm.")
     if official.startswith(TRUNK):
         return _trunk_name(official[len(TRUNK) :], official)
@@ -117,13 +125,15 @@ def _by_prefix(table: dict[str, str], name: str, official: str) -> str:
 
 def _unknown(name: str) -> CheckpointError:
     return CheckpointError(
-        f"official checkpoint: parameter {name!r} has no place in HQNet; expected the names of the released HQNet "
+        f"official checkpoint: parameter {name!r} has no place in HQNet; expected the names of the "
+        f"released HQNet "
         "(backbone., neck., bbox_head.)"
     )
 
 
 def infer_config(state: Mapping[str, Tensor]) -> HQNetConfig:
-    """All sizes from the shapes. The backbone is ResNet-50 as released; another one must be handed to `from_official`."""
+    """All sizes from the shapes. The backbone is ResNet-50 as released; another one must be
+    handed to `from_official`."""
     shape = {name: tuple(value.shape) for name, value in state.items()}
 
     def count(pattern: str) -> int:
@@ -138,15 +148,20 @@ def infer_config(state: Mapping[str, Tensor]) -> HQNetConfig:
         num_ages = shape[HEAD + "attr_branches.1.0.weight"][0]
         hidden = shape[HEAD + "kpt_branches.0.0.weight"][0]
         num_joints = shape[TRUNK + "refine_query_embedding.weight"][0]
-        refine_feedforward = shape[TRUNK + "kpt_refine_decoder.layers.0.ffns.0.layers.0.0.weight"][0]
+        refine_feedforward = shape[TRUNK + "kpt_refine_decoder.layers.0.ffns.0.layers.0.0.weight"][
+            0
+        ]
         heat_feedforward = shape[TRUNK + "hm_encoder.layers.0.ffns.0.layers.0.0.weight"][0]
     except KeyError as missing:
         raise CheckpointError(
-            f"not an official HQNet checkpoint: parameter {missing.args[0]!r} is missing; expected the names of the "
+            f"not an official HQNet checkpoint: parameter {missing.args[0]!r} is missing; expected "
+            f"the names of the "
             "released HQNet"
         ) from None
     if num_joints != 17:
-        raise CheckpointError(f"official checkpoint has {num_joints} joints, expected the 17 of COCO")
+        raise CheckpointError(
+            f"official checkpoint has {num_joints} joints, expected the 17 of COCO"
+        )
     heads, points = 8, samples // (8 * levels)
     return HQNetConfig(
         backbone=TimmBackbone(),
@@ -182,32 +197,39 @@ def infer_config(state: Mapping[str, Tensor]) -> HQNetConfig:
 def our_state(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Parameters under our names, and notices about what was left out.
 
-    The official gender logit is that of label 0 (male); ours is that of label 1 (female): its sign changes.
+    The official gender logit is that of label 0 (male); ours is that of label 1 (female): its
+    sign changes.
     """
     notices, ours = [], {}
     smpl = [name for name in state if name.startswith(tuple(HEAD + part for part in _SMPL))]
     if smpl:
-        notices.append(f"left out the SMPL branch ({len(smpl)} tensors): humanquery has no body-model task")
+        notices.append(
+            f"left out the SMPL branch ({len(smpl)} tensors): humanquery has no body-model task"
+        )
     for name, value in state.items():
         if name in smpl:
             continue
         new = our_name(name)
         if new == "denoising_label":
             if len(value) != 1:
-                raise CheckpointError(f"official checkpoint has {len(value)} classes, expected 1 (person)")
+                raise CheckpointError(
+                    f"official checkpoint has {len(value)} classes, expected 1 (person)"
+                )
             value = value[0]
         ours[new] = -value if new.startswith("tasks.gender.") else value
     return ours, notices
 
 
 def from_official(
-    state: Mapping[str, Tensor], backbone: nn.Module | None = None, config: HQNetConfig | None = None
+    state: Mapping[str, Tensor],
+    backbone: nn.Module | None = None,
+    config: HQNetConfig | None = None,
 ) -> HQNet:
     """An HQNet (eval mode) with the weights of an official state dict.
 
-    Sizes come from the shapes; `config` overrides what shapes do not tell (number of heads, kept persons).
-    `backbone` stands in for a ResNet-50 of other width: a module with the official parameter names.
-    Unknown, missing or misshapen parameters raise CheckpointError.
+    Sizes come from the shapes; `config` overrides what shapes do not tell (number of heads, kept
+    persons). `backbone` stands in for a ResNet-50 of other width: a module with the official
+    parameter names. Unknown, missing or misshapen parameters raise CheckpointError.
     """
     return _from_official(state, backbone, config)[0]
 
@@ -221,17 +243,25 @@ def _from_official(
         width = tuple(state["backbone.conv1.weight"].shape)
         if width != (64, 3, 7, 7):
             raise CheckpointError(
-                f"the official backbone's first layer is {width}, expected ResNet-50's (64, 3, 7, 7); pass backbone=..."
+                f"the official backbone's first layer is {width}, expected ResNet-50's (64, 3, 7, "
+                f"7); pass backbone=..."
             )
     model = HQNet(config, backbone=backbone)
     prefix = "backbone." if backbone is not None else _timm_prefix(model)
-    renamed = {prefix + n[len("backbone.") :] if n.startswith("backbone.") else n: v for n, v in ours.items()}
+    renamed = {
+        prefix + n[len("backbone.") :] if n.startswith("backbone.") else n: v
+        for n, v in ours.items()
+    }
     _load(model, renamed)
     return model.eval(), notices
 
 
 def _timm_prefix(model: HQNet) -> str:
-    stem = next(name for name in model.state_dict() if name.startswith("backbone.") and name.endswith("conv1.weight"))
+    stem = next(
+        name
+        for name in model.state_dict()
+        if name.startswith("backbone.") and name.endswith("conv1.weight")
+    )
     return stem.removesuffix("conv1.weight")
 
 
@@ -242,7 +272,8 @@ def _load(model: HQNet, state: dict[str, Tensor]) -> None:
     misshapen = [n for n in wanted.keys() & state.keys() if wanted[n].shape != state[n].shape]
     if missing or extra or misshapen:
         raise CheckpointError(
-            f"official checkpoint does not fit: {len(missing)} missing {missing[:5]}, {len(extra)} unexpected {extra[:5]}, "
+            f"official checkpoint does not fit: {len(missing)} missing {missing[:5]}, {len(extra)} "
+            f"unexpected {extra[:5]}, "
             f"{len(misshapen)} of another shape {misshapen[:5]}"
         )
     with torch.no_grad():
@@ -252,19 +283,23 @@ def _load(model: HQNet, state: dict[str, Tensor]) -> None:
 
 
 def read_official(path: Path) -> dict[str, Tensor]:
-    """The state dict of an official .pth; nothing in the file is executed. Raises CheckpointError."""
+    """The state dict of an official .pth; nothing in the file is executed. Raises
+    CheckpointError."""
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except Exception as problem:  # torch raises many kinds for broken and for unsafe files
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint of tensors ({type(problem).__name__}); a file that needs to run code "
+            f"{path}: cannot be read as a checkpoint of tensors ({type(problem).__name__}); a file "
+            f"that needs to run code "
             "when loaded is refused. Expected the official .pth"
         ) from None
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{path}: holds no state dict; expected the official .pth with 'state_dict'")
+        raise CheckpointError(
+            f"{path}: holds no state dict; expected the official .pth with 'state_dict'"
+        )
     return dict(state)
 
 
@@ -287,6 +322,9 @@ def convert_file(source: Path, destination: Path) -> list[str]:
 
 
 def with_release_quirks(config: HQNetConfig) -> HQNetConfig:
-    """The config under which losses equal the official release's to the last digit, bugs of its mask matching included."""
+    """The config under which losses equal the official release's to the last digit, bugs of its
+    mask matching included."""
     assert config.tasks.mask is not None
-    return replace(config, tasks=replace(config.tasks, mask=replace(config.tasks.mask, release_quirks=True)))
+    return replace(
+        config, tasks=replace(config.tasks, mask=replace(config.tasks.mask, release_quirks=True))
+    )

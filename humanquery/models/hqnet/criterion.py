@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from humanquery.core.assignment import assign_all
 from humanquery.core.boxes import unit_to_canvas
 from humanquery.models.hqnet.denoising import NoisedQueries
-from humanquery.tasks.base import Draws, Matches, Scene, Truth, Truths, count_over_ranks
+from humanquery.tasks.base import Draws, Encoded, Matches, Truth, Truths, count_over_ranks
 from humanquery.tasks.box import in_ignore_region
 
 Predictions = dict[str, Any]  # task name -> that task's prediction
@@ -38,11 +38,17 @@ def stages_of(outputs: Outputs) -> list[tuple[str, Predictions]]:
 
 @torch.no_grad()
 def match(
-    tasks: nn.ModuleDict, matching: tuple[str, ...], outputs: Outputs, truths: Truths | list[Truth], draws: Draws
+    tasks: nn.ModuleDict,
+    matching: tuple[str, ...],
+    outputs: Outputs,
+    truths: Truths | list[Truth],
+    draws: Draws,
 ) -> list[Matches]:
-    """One assignment per picture and stage, at the least sum of the costs of all tasks named in `matching`.
+    """One assignment per picture and stage, at the least sum of the costs of all tasks named in
+    `matching`.
 
-    All cost tables travel to the host together, where the assignments are solved, and all assignments together back.
+    All cost tables travel to the host together, where the assignments are solved, and all
+    assignments together back.
     """
     device = outputs.selected.device
     truths = Truths.of(truths, device)
@@ -53,12 +59,14 @@ def match(
         tables.append(sum(term.float() for term in terms if term is not None))
     tables = torch.stack(tables).cpu()  # host sync: the solver runs there
     stages = [assign_all([costs.T for costs in table.split(truths.counts)]) for table in tables]
-    return Matches.sent(torch.stack([_listed(pairs) for pairs in stages]), device)
+    return Matches.to_device(torch.stack([_listed(pairs) for pairs in stages]), device)
 
 
 def _listed(pairs: list[tuple[Tensor, Tensor]]) -> Int[Tensor, "3 m"]:
     """(queries, people) of every picture as one list of (picture, query, person)."""
-    return torch.cat([torch.stack([torch.full_like(q, i), q, p]) for i, (q, p) in enumerate(pairs)], 1)
+    return torch.cat(
+        [torch.stack([torch.full_like(q, i), q, p]) for i, (q, p) in enumerate(pairs)], 1
+    )
 
 
 def losses(
@@ -67,26 +75,31 @@ def losses(
     outputs: Outputs,
     noised: NoisedQueries | None,
     truths: Truths,
-    scene: Scene,
+    encoded: Encoded,
     prepared: dict[str, Any],
     draws: Draws,
 ) -> dict[str, Tensor]:
-    """Every weighted loss by name: `<stage>.<loss>`, `denoising.<stage>.<loss>`, and the losses after the last layer."""
+    """Every weighted loss by name: `<stage>.<loss>`, `denoising.<stage>.<loss>`, and the losses
+    after the last layer."""
     named: dict[str, Tensor] = {}
     all_matches = match(tasks, matching, outputs, truths, draws)
     for (tag, predictions), matches in zip(stages_of(outputs), all_matches, strict=True):
-        matches = _with_ignored(matches, predictions, truths, scene)
+        matches = _with_ignored(matches, predictions, truths, encoded)
         for name, task in tasks.items():
             found = task.losses(predictions[name], matches, truths, draws, tag)
             named |= {f"{tag}.{loss}": value for loss, value in found.items()}
     for name, task in tasks.items():
-        named |= task.finish(outputs.layers[-1][name], all_matches[-1], truths, scene, prepared[name])
+        named |= task.finish(
+            outputs.layers[-1][name], all_matches[-1], truths, encoded, prepared[name]
+        )
     if outputs.denoising is not None:
-        named |= _denoising_losses(tasks, outputs.denoising, noised, truths, scene)
+        named |= _denoising_losses(tasks, outputs.denoising, noised, truths, encoded)
     return named
 
 
-def _with_ignored(matches: Matches, predictions: Predictions, truths: Truths, scene: Scene) -> Matches:
+def _with_ignored(
+    matches: Matches, predictions: Predictions, truths: Truths, encoded: Encoded
+) -> Matches:
     """Marks unmatched queries whose box lies in an ignore region (a crowd)."""
     if not truths.regions:
         return matches
@@ -94,7 +107,9 @@ def _with_ignored(matches: Matches, predictions: Predictions, truths: Truths, sc
     ignored = torch.stack(
         [
             in_ignore_region(unit_to_canvas(boxes[i], size), regions)
-            for i, (regions, size) in enumerate(zip(truths.regions, scene.canvas_sizes, strict=True))
+            for i, (regions, size) in enumerate(
+                zip(truths.regions, encoded.canvas_sizes, strict=True)
+            )
         ]
     )
     ignored[matches.pictures, matches.queries] = False
@@ -102,11 +117,15 @@ def _with_ignored(matches: Matches, predictions: Predictions, truths: Truths, sc
 
 
 def _denoising_losses(
-    tasks: nn.ModuleDict, layers: list[Predictions], noised: NoisedQueries | None, truths: Truths, scene: Scene
+    tasks: nn.ModuleDict,
+    layers: list[Predictions],
+    noised: NoisedQueries | None,
+    truths: Truths,
+    encoded: Encoded,
 ) -> dict[str, Tensor]:
     if noised is None:
         return {}
-    count = count_over_ranks(noised.groups * noised.num_people, scene.memory)
+    count = count_over_ranks(noised.groups * noised.num_people, encoded.memory)
     named = {}
     for i, predictions in enumerate(layers):
         for name, prediction in predictions.items():

@@ -1,4 +1,5 @@
-"""Contrastive denoising queries (DINO): noised true boxes, near ones to be put right, far ones to be refused."""
+"""Contrastive denoising queries (DINO): noised true boxes, near ones to be put right, far ones
+to be refused."""
 
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from humanquery.core.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from humanquery.core.transfer import sent
+from humanquery.core.transfer import to_device
 from humanquery.models.hqnet.config import DenoisingConfig
 from humanquery.nn.encodings import inverse_sigmoid
 from humanquery.tasks.base import Draws, Matches, Truth
@@ -15,7 +16,8 @@ from humanquery.tasks.base import Draws, Matches, Truth
 
 @dataclass(frozen=True, eq=False)
 class NoisedQueries:
-    """Queries that stand in front of the others. Inside a group: all near boxes, then all far ones."""
+    """Queries that stand in front of the others. Inside a group: all near boxes, then all far
+    ones."""
 
     content: Float[Tensor, "b p c"]
     boxes_logit: Float[Tensor, "b p 4"]
@@ -36,13 +38,14 @@ def noised_queries(
     num_queries: int,
     draws: Draws,
 ) -> NoisedQueries:
-    """Denoising queries of a batch; none, as an empty structure, where nobody stands in any picture."""
+    """Denoising queries of a batch; none, as an empty structure, where nobody stands in any
+    picture."""
     people = [len(t) for t in truths]
     widest = max(people)
     if widest == 0:
         return _nobody(len(truths), label, num_queries)
     groups = max(1, config.pairs // widest)
-    boxes = sent(torch.cat([t.boxes_unit for t in truths]), label.device)
+    boxes = to_device(torch.cat([t.boxes_unit for t in truths]), label.device)
     total, count = len(boxes), 2 * groups * widest
 
     # one row per (repetition, person): even repetitions are near, odd ones far
@@ -73,11 +76,16 @@ def _nobody(pictures: int, label: Float[Tensor, " c"], num_queries: int) -> Nois
     none = torch.zeros(0, dtype=torch.long, device=label.device)
     content = label.expand(pictures, 0, -1)
     blocked = torch.zeros(num_queries, num_queries, dtype=torch.bool, device=label.device)
-    return NoisedQueries(content, label.new_zeros(pictures, 0, 4), blocked, Matches(none, none, none), 1, 0)
+    return NoisedQueries(
+        content, label.new_zeros(pictures, 0, 4), blocked, Matches(none, none, none), 1, 0
+    )
 
 
-def _noised(boxes: Tensor, signs: Tensor, parts: Tensor, groups: int, scale: float) -> tuple[Tensor, Tensor]:
-    """Every corner moves by up to half a side (near), or by half to a whole side (far), in cxcywh of the unit canvas."""
+def _noised(
+    boxes: Tensor, signs: Tensor, parts: Tensor, groups: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Every corner moves by up to half a side (near), or by half to a whole side (far), in
+    cxcywh of the unit canvas."""
     signs = torch.where(signs >= 0.5, 1.0, -1.0).unflatten(0, (groups, 2, -1))
     parts = parts.unflatten(0, (groups, 2, -1))
     half = (boxes[:, 2:] / 2).repeat(1, 2)

@@ -1,4 +1,5 @@
-"""The CPU kernels in C, loaded through ctypes: of the wheel where it has them, else compiled at first use, else absent.
+"""The CPU kernels in C, loaded through ctypes: of the wheel where it has them, else compiled at
+first use, else absent.
 
 Here deformable attention; masks are in `native.masks`.
 """
@@ -21,7 +22,8 @@ LEAST_WORK = 1 << 15  # cells to add up by a further thread, some 10 µs
 
 @functools.cache
 def missing(capability: str = "") -> str:
-    """Why there are no native kernels, "" where there are; the first call may compile it (about 2 s).
+    """Why there are no native kernels, "" where there are; the first call may compile it (about 2
+    s).
 
     `capability` names an instruction set of `build.LEVELS`; by default the best that torch finds.
     """
@@ -51,9 +53,12 @@ def library(capability: str = "") -> ctypes.CDLL:
 
 
 def _join_team(loaded: ctypes.CDLL) -> None:
-    """Lets the kernels run in torch's own OpenMP threads; a forked process has none of these, and takes threads for a call."""
+    """Lets the kernels run in torch's own OpenMP threads; a forked process has none of these, and
+    takes threads for a call."""
     torch_library = (
-        Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{'dylib' if sys.platform == 'darwin' else 'so'}"
+        Path(torch.__file__).parent
+        / "lib"
+        / f"libtorch_cpu.{'dylib' if sys.platform == 'darwin' else 'so'}"
     )
     try:
         entry = ctypes.cast(ctypes.CDLL(str(torch_library)).GOMP_parallel, ctypes.c_void_p)
@@ -64,8 +69,11 @@ def _join_team(loaded: ctypes.CDLL) -> None:
     os.register_at_fork(after_in_child=lambda: setattr(team, "value", None))
 
 
-def forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, *, capability: str = "") -> Tensor:
-    """b q c in the values' dtype. `shapes`: height and width of every level, flat; float32 places and weights."""
+def forward(
+    value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, *, capability: str = ""
+) -> Tensor:
+    """b q c in the values' dtype. `shapes`: height and width of every level, flat; float32 places
+    and weights."""
     _check(value)
     out = value.new_empty(*locations.shape[:2], value.shape[2] * value.shape[3])
     if not out.numel() or not weights.numel() or not value.numel():
@@ -77,11 +85,24 @@ def forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
 
 
 def backward(
-    grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, *, capability: str = ""
+    grad: Tensor,
+    value: Tensor,
+    shapes: list[int],
+    locations: Tensor,
+    weights: Tensor,
+    *,
+    capability: str = "",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of values, places and weights, each in its own dtype; bitwise the same for any number of threads."""
+    """Gradients of values, places and weights, each in its own dtype; bitwise the same for any
+    number of threads."""
     _check(value)
-    inputs = (grad.contiguous(), value.contiguous(), _int32(shapes), locations.contiguous(), weights.contiguous())
+    inputs = (
+        grad.contiguous(),
+        value.contiguous(),
+        _int32(shapes),
+        locations.contiguous(),
+        weights.contiguous(),
+    )
     grads = (torch.zeros_like(inputs[1]), torch.empty_like(inputs[3]), torch.empty_like(inputs[4]))
     if not grad.numel() or not weights.numel() or not value.numel():
         return grads[0], grads[1].zero_(), grads[2].zero_()
@@ -100,7 +121,8 @@ def _check(value: Tensor) -> None:
     if value.dtype not in DTYPES or value[:1].numel() > MOST_NUMBERS:
         known = f"{DTYPES}, and at most {MOST_NUMBERS:,} numbers for each picture"
         raise TypeError(
-            f"humanquery's CPU kernel takes values of {known}; these are {value.dtype} {tuple(value.shape)}"
+            f"humanquery's CPU kernel takes values of {known}; these are {value.dtype} "
+            f"{tuple(value.shape)}"
         )
 
 

@@ -1,4 +1,5 @@
-"""Compiling the CPU kernels, once per instruction set; the standard library alone, so that the wheel's build can use it."""
+"""Compiling the CPU kernels, once per instruction set; the standard library alone, so that the
+wheel's build can use it."""
 
 import hashlib
 import os
@@ -11,13 +12,30 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 SOURCES = [FOLDER / name for name in ("deformable.c", "masks.c")]
 HEADERS = [FOLDER / "threads.h"]
-FLAGS = ["-std=c11", "-O3", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+]
 LEVELS = {
-    "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+    "AVX512": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mfma",
+        "-mprefer-vector-width=512",
+    ],
     "AVX2": ["-mavx2", "-mfma"],
     "DEFAULT": [],
 }
-"""Instruction sets of x86-64 by the names of `torch.backends.cpu.get_cpu_capability`; other processors have only the last."""
+"""Instruction sets of x86-64 by the names of `torch.backends.cpu.get_cpu_capability`; other
+processors have only the last."""
 
 
 def level(capability: str) -> str:
@@ -31,9 +49,12 @@ def levels() -> list[str]:
 
 
 def file_name(level: str) -> str:
-    """Library of the package or of the cache; its name changes with the sources, the flags and the processor's family."""
+    """Library of the package or of the cache; its name changes with the sources, the flags and the
+    processor's family."""
     settings = [*FLAGS, *LEVELS[level], platform.system(), platform.machine()]
-    text = b"".join(path.read_bytes() for path in [*SOURCES, *HEADERS]) + " ".join(settings).encode()
+    text = (
+        b"".join(path.read_bytes() for path in [*SOURCES, *HEADERS]) + " ".join(settings).encode()
+    )
     return f"kernels-{level.lower()}-{hashlib.sha256(text).hexdigest()[:16]}.so"
 
 
@@ -44,14 +65,18 @@ def cache_folder() -> Path:
 
 
 def compile_library(level: str, folder: Path) -> Path:
-    """Compiles into `folder` (other processes see nothing or the whole file), or gives the file that is there.
+    """Compiles into `folder` (other processes see nothing or the whole file), or gives the file
+    that is there.
 
-    OSError where there is no compiler, it fails, or the folder cannot be written; the message says which.
+    OSError where there is no compiler, it fails, or the folder cannot be written; the message says
+    which.
     """
     path = folder / file_name(level)
     if path.exists():
         return path
-    compiler = os.environ.get("CC") or next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    compiler = os.environ.get("CC") or next(
+        (name for name in ("cc", "gcc", "clang") if shutil.which(name)), None
+    )
     if compiler is None:
         raise OSError("no C compiler found (cc, gcc, clang, or the variable CC)")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Masks in C: bitmaps to COCO's strings, and logits to bitmaps; for who has asked `native.missing`."""
+"""Masks in C: bitmaps to COCO's strings, and logits to bitmaps; for who has asked
+`native.missing`."""
 
 import ctypes
 
@@ -21,9 +22,18 @@ def run_lengths(bitmaps: Bool[Tensor, "n h w"], *, capability: str = "") -> list
     library = native.library(capability)
     try:
         if library.humanquery_run_lengths(
-            pixels.data_ptr(), texts, count, height, width, pixels.stride(0), pixels.stride(1), _threads(pixels)
+            pixels.data_ptr(),
+            texts,
+            count,
+            height,
+            width,
+            pixels.stride(0),
+            pixels.stride(1),
+            _threads(pixels),
         ):
-            raise MemoryError(f"humanquery_run_lengths: no memory for the runs of a mask of {height} x {width}")
+            raise MemoryError(
+                f"humanquery_run_lengths: no memory for the runs of a mask of {height} x {width}"
+            )
         return [text.decode("ascii") for text in texts]
     finally:
         library.humanquery_free_texts(texts, count)
@@ -37,8 +47,9 @@ def painted(
     *,
     capability: str = "",
 ) -> Float[Tensor, " n"]:
-    """Sets `masks`, which come as zeros and may be parts of larger ones, where bilinear `logits` are positive; gives the mean
-    probability there (0 where nothing is). `down` and `right`: places of lines and columns as indices of cells, from 0 on."""
+    """Sets `masks`, which come as zeros and may be parts of larger ones, where bilinear `logits`
+    are positive; gives the mean probability there (0 where nothing is). `down` and `right`:
+    places of lines and columns as indices of cells, from 0 on."""
     count, height, width = masks.shape
     logits, down, right = (x.float().contiguous() for x in (logits, down, right))
     inside = torch.empty(count)

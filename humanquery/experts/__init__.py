@@ -1,0 +1,50 @@
+"""Whole networks that somebody else trained on people, as backbones that also answer questions
+about people."""
+
+from dataclasses import dataclass
+
+from humanquery import backbones
+from humanquery.backbones import Backbone, TimmBackbone, VitBackbone
+from humanquery.experts.attribute_network import AttributesBackbone, AttributesFeatures
+from humanquery.experts.movenet import MoveNetBackbone, MoveNetFeatures
+from humanquery.experts.rtmdet import RtmdetBackbone, RtmdetFeatures
+from humanquery.experts.stacked import StackedFeatures
+
+SingleBackbone = TimmBackbone | MoveNetBackbone | RtmdetBackbone | VitBackbone | AttributesBackbone
+
+
+@dataclass(frozen=True)
+class StackedBackbone:
+    """Several backbones side by side on the same picture."""
+
+    parts: tuple[SingleBackbone, ...]
+
+
+AnyBackbone = SingleBackbone | StackedBackbone
+
+_MODULES = {
+    MoveNetBackbone: MoveNetFeatures,
+    RtmdetBackbone: RtmdetFeatures,
+    AttributesBackbone: AttributesFeatures,
+}
+
+
+def build(config: AnyBackbone) -> Backbone:
+    """The module of any backbone config. Weights that cannot be had raise CheckpointError, unknown
+    names ConfigError."""
+    if isinstance(config, StackedBackbone):
+        return StackedFeatures([build(part) for part in config.parts])
+    if type(config) in _MODULES:
+        return _MODULES[type(config)](config)
+    return backbones.build(config)
+
+
+__all__ = [
+    "AnyBackbone",
+    "AttributesBackbone",
+    "MoveNetBackbone",
+    "RtmdetBackbone",
+    "SingleBackbone",
+    "StackedBackbone",
+    "build",
+]

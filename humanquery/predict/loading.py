@@ -1,0 +1,85 @@
+"""From a name or a file to something that looks at pictures."""
+
+from pathlib import Path
+from typing import Any
+
+from humanquery.core.arrays import HAS_TORCH, torch
+from humanquery.core.errors import CheckpointError, ConfigError
+from humanquery.predict.base import EXPORTED, BasePredictor, find_weights, settings_of
+
+
+def load(
+    name_or_path: str | Path | None = None, device: str = "auto", *, graphs: bool = False
+) -> BasePredictor:
+    """What looks at pictures: from a shipped name (default: the shipped model), a weights file or
+    an exported file.
+
+    `device`: "auto" takes a GPU if there is one. A file that cannot be used raises CheckpointError.
+    Weights give a `Predictor`, whose `system` has its batch norms folded into convolutions and is
+    not for training; an exported file (.onnx, .pt2, .xml) gives an `ExportedPredictor`, and .onnx
+    needs no PyTorch.
+
+    `graphs` (weights on CUDA only): each size of canvas is captured as a CUDA graph when it first
+    comes and repeated from then on, for videos and for pictures of few sizes. Not tried on a GPU
+    yet.
+    """
+    path = find_weights(name_or_path)
+    if path.suffix in EXPORTED:
+        if graphs:
+            raise ConfigError(
+                f"{path}: graphs=True is for weights; an exported file runs in a runtime of its own"
+            )
+        from humanquery.predict.exported_predictor import open_exported
+
+        return open_exported(path, device)
+    system, card = trained(name_or_path)
+    from humanquery.predict.predictor import Predictor
+
+    return Predictor(optimise_for_inference(system), card, device, graphs=graphs)
+
+
+def optimise_for_inference(system: Any) -> Any:
+    """The system, changed in place, with its norms folded and padding inside convolutions: for
+    predicting only."""
+    from humanquery.nn.inference import fold_norms, pad_inside
+
+    fold_norms(system.backbone, lambda: look_once(system.backbone))
+    pad_inside(system.backbone)
+    return system
+
+
+def trained(name_or_path: str | Path | None = None) -> tuple[Any, dict[str, Any]]:
+    """The model of a shipped name or a weights file as it was trained, in eval mode on the CPU, and
+    its card."""
+    path = find_weights(name_or_path)
+    if path.suffix in EXPORTED:
+        raise CheckpointError(
+            f"{path}: an exported file only looks at pictures; give the weights that it was made "
+            f"from"
+        )
+    if not HAS_TORCH:
+        raise CheckpointError(
+            f"{path}: weights need PyTorch, which is not installed; pip install torch, or give an "
+            f"exported .onnx file"
+        )
+    from humanquery.engine.checkpoint import load_state, read_weights
+    from humanquery.models import rebuild
+    from humanquery.models.attributes.system import Attributes
+
+    weights = read_weights(path)
+    system = rebuild(weights.config, settings_of(name_or_path))
+    if isinstance(system, Attributes):
+        raise CheckpointError(
+            f"{path}: an attribute model, which reads people in given boxes and finds nobody by "
+            f"itself; score it with "
+            "`humanquery evaluate --recipe attributes_small`, or give the weights of an HQNet"
+        )
+    load_state(system, weights.state)
+    return system.eval(), weights.card
+
+
+def look_once(backbone: Any) -> None:
+    """Calls all parts of a backbone, those too that are asked about people only."""
+    sight = backbone.see(torch.zeros(1, 3, 128, 128))
+    if sight.attributes is not None:
+        sight.attributes.in_boxes(torch.tensor([[[32.0, 32.0, 96.0, 96.0]]]))

@@ -1,0 +1,203 @@
+"""What a tracked video leaves on disk: files that are valid after every frame, so that nothing
+done is lost."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from humanquery.core.errors import ConfigError, VideoError, nearest
+from humanquery.core.persons import Persons
+from humanquery.data.readers.mot import mot_lines
+
+FORMATS = ("video", "mot", "json", "parquet", "coco")
+END = "\n]\n"
+"""of a JSON list"""
+PART = 500
+"""frames in a part of a parquet data set"""
+
+
+@runtime_checkable
+class ResultFile(Protocol):
+    """Takes the people of successive frames. `mark` is where it stands; a file opened at a mark
+    goes on from there."""
+
+    path: Path
+
+    def write(self, frame: int, seconds: float, persons: Persons) -> None: ...
+
+    def mark(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+def checked_formats(names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """The names, each one of `FORMATS`; another raises ConfigError with the nearest."""
+    for name in names:
+        if name not in FORMATS:
+            raise ConfigError(f"--save {name}: unknown format.{nearest(name, FORMATS)}")
+    return tuple(dict.fromkeys(names))
+
+
+class _Text:
+    """A text file to which whole frames are appended."""
+
+    def __init__(self, path: Path, mark: int | None = None):
+        self.path = path
+        self._file = open(path, "r+b" if mark is not None else "wb", buffering=0)  # noqa: SIM115 (closed by close)
+        self._file.truncate(mark or 0)
+        self._file.seek(mark or 0)
+
+    def append(self, text: str) -> None:
+        """All of the text, or none of it: VideoError where it cannot be written."""
+        begin, rest = self._file.tell(), text.encode()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as problem:
+            self._file.truncate(begin)
+            self._file.seek(begin)
+            raise VideoError(_why_unwritten(self.path, problem)) from problem
+
+    def mark(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class JsonLines(_Text):
+    """One JSON object per frame and line: {"frame", "seconds", and what `Persons.to_json`
+    gives}."""
+
+    def write(self, frame: int, seconds: float, persons: Persons) -> None:
+        said = {"frame": frame, "seconds": round(seconds, 4), **persons.to_json()}
+        self.append(json.dumps(said, separators=(",", ":")) + "\n")
+
+
+class MotText(_Text):
+    """MOTChallenge results: frame, id, left, top, width, height, score, -1, -1, -1; frames and
+    pixels count from 1."""
+
+    def write(self, frame: int, seconds: float, persons: Persons) -> None:
+        self.append("".join(f"{line}\n" for line in mot_lines(persons, frame + 1)))
+
+
+class CocoResults(_Text):
+    """A COCO results list with `track_id`; `image_id` is the frame, from 0. It is a whole JSON
+    list after every frame."""
+
+    def __init__(self, path: Path, mark: int | None = None):
+        super().__init__(path, mark)
+        self._close_list("" if mark else "[")
+
+    def _close_list(self, text: str) -> None:
+        """Adds `text` and the end of the list in one go; the next text takes the end's place."""
+        place = self._file.tell() + len(text.encode())
+        try:
+            self.append(text + END)
+        except VideoError:
+            if text:
+                self.append(END)  # there was room for it before
+            raise
+        self._file.seek(place)
+
+    def write(self, frame: int, seconds: float, persons: Persons) -> None:
+        rows = zip(persons.to_coco(frame), persons.track_ids.tolist(), strict=True)
+        said = [json.dumps(row | {"track_id": name}, separators=(",", ":")) for row, name in rows]
+        if said:
+            comma = ",\n" if self._file.tell() > 1 else "\n"
+            self._close_list(comma + ",\n".join(said))
+
+
+class ParquetParts:
+    """A folder of parquet files, one row per person and frame; a part is there once its frames
+    are complete."""
+
+    def __init__(self, path: Path, mark: int | None = None):
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise ConfigError(
+                "--save parquet needs pyarrow: pip install humanquery[scale]"
+            ) from None
+        self._arrow = pyarrow
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._parts = mark or 0
+        for old in sorted(path.glob("part-*.parquet"))[self._parts :]:
+            old.unlink()
+        self._rows: list[dict[str, Any]] = []
+        self._frames = 0
+
+    def write(self, frame: int, seconds: float, persons: Persons) -> None:
+        for person in persons.to_json()["persons"]:
+            self._rows.append({"frame": frame, "seconds": seconds, **_flat_person(person)})
+        self._frames += 1
+        if self._frames >= PART:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            table = self._arrow.Table.from_pylist(self._rows)
+            unfinished = self.path / ".unfinished"
+            try:
+                self._arrow.parquet.write_table(table, unfinished)
+                unfinished.rename(self.path / f"part-{self._parts:05d}.parquet")
+            except OSError as problem:
+                raise VideoError(_why_unwritten(self.path, problem)) from problem
+            self._parts += 1
+        self._rows, self._frames = [], 0
+
+    def mark(self) -> int:
+        self._flush()
+        return self._parts
+
+    def close(self) -> None:
+        self._flush()
+
+
+def _why_unwritten(path: Path, problem: OSError) -> str:
+    reason = (
+        "the disk is full"
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT)
+        else problem.strerror or str(problem)
+    )
+    return (
+        f"{path}: cannot be written ({reason}); what was written before is whole. Make room and go "
+        f"on with --resume, or "
+        "write elsewhere with --out"
+    )
+
+
+def _flat_person(person: dict[str, Any]) -> dict[str, Any]:
+    """Columns of plain numbers and lists; a mask as its COCO string."""
+    x1, y1, x2, y2 = person["box"]
+    row = {"x1": x1, "y1": y1, "x2": x2, "y2": y2} | {
+        k: v for k, v in person.items() if k not in ("box", "mask")
+    }
+    if "mask" in person:
+        row["mask"] = person["mask"]["counts"]
+    return row
+
+
+FILES = {
+    "json": ("tracks.jsonl", JsonLines),
+    "mot": ("tracks.txt", MotText),
+    "coco": ("coco_results.json", CocoResults),
+    "parquet": ("tracks.parquet", ParquetParts),
+}
+
+
+def open_files(
+    out: Path, formats: tuple[str, ...], marks: dict[str, int] | None = None
+) -> dict[str, ResultFile]:
+    """Result files by format (video aside) in the folder `out`; with `marks` each goes on where
+    it stood then."""
+    opened: dict[str, ResultFile] = {}
+    for name in formats:
+        if name in FILES:
+            file, kind = FILES[name]
+            opened[name] = kind(out / file, None if marks is None else marks[name])
+    return opened

@@ -1,0 +1,294 @@
+"""Videos: decoding, looking and tracking, drawing and writing side by side."""
+
+import json
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+
+from humanquery.core.config import to_plain
+from humanquery.core.errors import CheckpointError
+from humanquery.core.persons import Persons
+from humanquery.draw import draw
+from humanquery.engine.checkpoint import atomic
+from humanquery.media.video import Frame, open_video
+from humanquery.media.video_writer import VideoWriter
+from humanquery.predict.base import BasePredictor
+from humanquery.predict.track_files import checked_formats, open_files
+from humanquery.tracking import TrackBook, TrackConfig
+
+STATE = "state.safetensors"
+STATE_EVERY = 100
+"""frames between two states that `--resume` can go on from"""
+AHEAD = 8
+"""pictures that wait for the painter"""
+ENCODERS_DELAY = 64
+"""pictures that an H.264 encoder looks at together, at most"""
+
+
+@dataclass
+class VideoResult:
+    """What became of a video."""
+
+    frames: int = 0
+    people: int = 0
+    """seen in all frames together"""
+    identities: int = 0
+    seconds: float = 0.0
+    files: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def track_frames(
+    predictor: BasePredictor,
+    frames: Iterator[Frame],
+    book: TrackBook | None = None,
+    *,
+    batch_size: int = 4,
+    tasks: Iterable[str] | None = None,
+    attributes: bool = True,
+) -> Iterator[tuple[Frame, Persons]]:
+    """Each frame with its people and their `track_ids`; `book` (default: a new one, see
+    `track_config`) goes on with its ids."""
+    book = book or TrackBook(track_config(predictor))
+    while group := list(islice(frames, batch_size)):
+        found = predictor.predict_many(
+            (frame.image for frame in group),
+            score=book.config.keep_score,
+            tasks=tasks,
+            attributes=attributes,
+            batch_size=batch_size,
+        )
+        for frame, people in zip(group, found, strict=True):
+            yield frame, book.update(people)
+
+
+def track_config(predictor: BasePredictor, score: float | None = None, **fields) -> TrackConfig:
+    """The tracker's numbers for this model: births from `score` on (default: the model's
+    threshold), half of it is enough to be kept."""
+    score = predictor.default_score if score is None else score
+    return replace(TrackConfig(birth_score=score, keep_score=score / 2), **fields)
+
+
+def track_video(
+    predictor: BasePredictor,
+    source: str | Path,
+    out: Path,
+    *,
+    save: tuple[str, ...] = ("video", "json"),
+    config: TrackConfig | None = None,
+    tasks: Iterable[str] | None = None,
+    attributes: bool = True,
+    batch_size: int = 4,
+    resume: bool = False,
+    max_frames: int = 0,
+    progress: bool = True,
+) -> VideoResult:
+    """Follows everybody through a video (anything `open_video` opens) and writes what `save`
+    names into the folder `out`.
+
+    Ctrl-C and kill leave files that are valid up to some frame; with `resume` the run goes on
+    from the last state (CheckpointError if it belongs to another source or tracker).
+    `max_frames` stops early; 0 looks at all.
+    """
+    config = config or track_config(predictor)
+    save, out = checked_formats(save), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    run = _Run(str(source), out, save, config)
+    book, result = run.start(resume)
+    begun, seen = time.perf_counter(), set(run.identities)
+    painter = None
+    try:
+        with ExitStack() as stack:
+            video = stack.enter_context(open_video(source, start_frame=result.frames))
+            files = open_files(out, save, run.marks)
+            for opened in files.values():
+                stack.callback(opened.close)
+            if "video" in save:
+                painter = stack.enter_context(_Painter(run, video.info, source, result.frames))
+            bar = stack.enter_context(_bar(video.info.num_frames, result.frames, progress))
+            frames = (
+                iter(video) if not max_frames else islice(video, max(max_frames - result.frames, 0))
+            )
+            looking = {"batch_size": batch_size, "tasks": tasks, "attributes": attributes}
+            for frame, people in track_frames(predictor, frames, book, **looking):
+                for opened in files.values():
+                    opened.write(frame.index, frame.seconds, people)
+                if painter is not None:
+                    painter.put(frame, people)
+                seen |= set(people.track_ids.tolist())
+                result.frames, result.people = frame.index + 1, result.people + len(people)
+                bar(result)
+                if result.frames % STATE_EVERY == 0:
+                    run.keep(
+                        book, result, seen, {name: opened.mark() for name, opened in files.items()}
+                    )
+                    run.commit(result.frames - (0 if painter is None else painter.delay))
+            result.problems = list(video.problems)
+    except BaseException:
+        if painter is None or painter.whole:  # interrupted, but all that was done is on disk
+            run.commit(result.frames)
+        raise
+    run.finish()
+    result.identities, result.seconds = len(seen), time.perf_counter() - begun
+    result.files = [opened.path for opened in files.values()] + (
+        [run.video] if painter is not None else []
+    )
+    return result
+
+
+class _Run:
+    """What a run can go on from: the book, how far it came, and where each file stood then."""
+
+    def __init__(self, source: str, out: Path, save: tuple[str, ...], config: TrackConfig):
+        self.path, self.video = out / STATE, out / "tracked.mp4"
+        self.before = out / "tracked.before.mp4"
+        self.identity = {"source": source, "save": list(save), "config": to_plain(config)}
+        self.config = config
+        self.marks: dict[str, int] | None = None
+        self.identities: list[int] = []
+        self._kept: list[tuple[dict, dict]] = []
+
+    def start(self, resume: bool) -> tuple[TrackBook, VideoResult]:
+        """A new book, or the one of the last state."""
+        if not resume or not self.path.exists():
+            self.path.unlink(missing_ok=True)
+            self.before.unlink(missing_ok=True)
+            return TrackBook(self.config), VideoResult()
+        from safetensors import safe_open
+
+        with safe_open(self.path, framework="pt") as opened:
+            said = json.loads(opened.metadata()["run"])
+        for name, value in self.identity.items():
+            if said["identity"][name] != value:
+                raise CheckpointError(
+                    f"{self.path}: this run had {name} {said['identity'][name]}, now it is "
+                    f"{value}; resume with the same, "
+                    "or start anew without --resume"
+                )
+        self.marks, self.identities = said["marks"], said["identities"]
+        if self.video.exists() and not self.before.exists():
+            self.video.rename(self.before)
+        result = VideoResult(frames=said["frames"], people=said["people"])
+        return TrackBook.resumed(load_file(self.path), self.config), result
+
+    def keep(
+        self, book: TrackBook, result: VideoResult, seen: set[int], marks: dict[str, int]
+    ) -> None:
+        """Remembers the state after this frame; `commit` writes it."""
+        said = {
+            "identity": self.identity,
+            "frames": result.frames,
+            "people": result.people,
+            "identities": sorted(seen),
+            "marks": marks,
+        }
+        self._kept.append((said, {name: value.clone() for name, value in book.state().items()}))
+
+    def commit(self, frames: int) -> None:
+        """Writes the latest state of at most so many frames: those that are in the video for
+        good."""
+        done = [(said, tensors) for said, tensors in self._kept if said["frames"] <= frames]
+        if done:
+            said, tensors = done[-1]
+            self._kept = self._kept[len(done) :]
+            with atomic(self.path) as unfinished:
+                save_file(tensors, unfinished, {"run": json.dumps(said)})
+
+    def finish(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.before.unlink(missing_ok=True)
+
+
+class _Painter:
+    """Draws and encodes in a thread of its own; `put` waits while too many pictures wait for it."""
+
+    def __init__(self, run: _Run, info, source: str | Path, already: int):
+        audio = str(source) if info.has_audio and not info.live else None
+        self._writer = VideoWriter(run.video, info.frame_rate, audio_from=audio)
+        self._before, self._already = run.before, already
+        self._waiting: queue.Queue[tuple[Frame, Persons] | None] = queue.Queue(AHEAD)
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="painter", daemon=True)
+        self.delay = AHEAD + ENCODERS_DELAY + 2 * math.ceil(info.frame_rate)
+        """frames after which a picture is certainly in the file, in a fragment that is complete
+        """
+
+    def __enter__(self) -> "_Painter":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+        if self._problem is not None and kind is None:
+            raise self._problem
+
+    @property
+    def whole(self) -> bool:
+        """Everything that was put is in the file, and the file is complete."""
+        return self._problem is None and not self._thread.is_alive()
+
+    def put(self, frame: Frame, people: Persons) -> None:
+        if self._problem is not None:
+            raise self._problem
+        self._waiting.put((frame, people))
+
+    def _work(self) -> None:
+        try:
+            with self._writer as writer:
+                self._repeat(writer)
+                while (waiting := self._waiting.get()) is not None:
+                    frame, people = waiting
+                    writer.write(draw(frame.image, people), frame.seconds)
+        except BaseException as problem:  # handed to the one who puts
+            self._problem = problem
+            while self._waiting.get() is not None:
+                pass
+
+    def _repeat(self, writer: VideoWriter) -> None:
+        """The frames that an interrupted run had already painted."""
+        if self._already and self._before.exists():
+            with open_video(self._before) as video:
+                for frame in islice(video, self._already):
+                    writer.write(np.ascontiguousarray(frame.image), frame.seconds)
+
+
+class _bar:
+    """Frames, frames per second and the time that remains."""
+
+    def __init__(self, total: int | None, already: int, shown: bool):
+        columns = (
+            TextColumn("tracking"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+        )
+        self._progress = Progress(
+            *columns, TimeRemainingColumn(), disable=not shown, transient=True
+        )
+        self._total, self._already = total, already
+
+    def __enter__(self):
+        self._begun = time.perf_counter()
+        self._progress.start()
+        self._task = self._progress.add_task(
+            "", total=self._total, completed=self._already, rate=""
+        )
+        return self._show
+
+    def __exit__(self, *_) -> None:
+        self._progress.stop()
+
+    def _show(self, result: VideoResult) -> None:
+        rate = (result.frames - self._already) / max(time.perf_counter() - self._begun, 1e-6)
+        self._progress.update(self._task, completed=result.frames, rate=f"{rate:.1f} fps")

@@ -1,0 +1,271 @@
+"""Following people through a video: files, resuming, and what is told."""
+
+import json
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from humanquery.core.errors import CheckpointError, VideoError
+from humanquery.core.persons import Persons
+from humanquery.media.video import open_video
+from humanquery.media.video_writer import VideoWriter
+from humanquery.predict import Predictor
+from humanquery.predict import track_video as video_module
+from humanquery.predict.predict_folder import is_video
+from humanquery.predict.track_video import track_config, track_frames, track_video
+from humanquery.tracking import TrackBook
+from tests.media.test_video import damaged_clip
+from tests.predict.fake import FakeSystem
+
+SIZE = (48, 64)
+
+
+class Bright(FakeSystem):
+    """Sees one person where the picture is bright, with a query that never changes."""
+
+    def predict(self, batch, *, score=0.0, max_persons=None, tasks=None):
+        found = []
+        for image, meta in zip(batch.images, batch.metas, strict=True):
+            column = float(image.mean((0, 1)).argmax()) / image.shape[-1] * meta.image_size[1]
+            box = torch.tensor([[column - 6, 8.0, column + 6, 40.0]])
+            found.append(
+                Persons(
+                    image_size=meta.image_size,
+                    boxes=box,
+                    scores=torch.tensor([0.9]),
+                    embeddings=torch.ones(1, 4),
+                )
+            )
+        return found
+
+
+def bright(column: int) -> np.ndarray:
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    picture[:, column - 3 : column + 3] = 255
+    return picture
+
+
+@pytest.fixture
+def predictor():
+    return Predictor(Bright(), {"score_threshold": 0.5}, "cpu")
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, 20) as out:
+        for t in range(30):
+            out.write(bright(10 + t))
+    return path
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "tracks.jsonl").read_text().splitlines()]
+
+
+def test_everybody_keeps_one_id_and_every_asked_file_is_there(predictor, clip, tmp_path):
+    out = tmp_path / "out"
+    result = track_video(
+        predictor, clip, out, save=("video", "json", "mot", "coco"), progress=False
+    )
+    assert (result.frames, result.people, result.identities, result.problems) == (30, 30, 1, [])
+    said = lines(out)
+    assert [line["frame"] for line in said] == list(range(30))
+    assert said[7]["seconds"] == pytest.approx(7 / 20) and said[7]["persons"][0]["track_id"] == 1
+    centers = [(p["box"][0] + p["box"][2]) / 2 for line in said for p in line["persons"]]
+    assert np.corrcoef(centers, range(30))[0, 1] > 0.99
+    assert (
+        len((out / "tracks.txt").read_text().splitlines())
+        == len(json.loads((out / "coco_results.json").read_text()))
+        == 30
+    )
+    with open_video(out / "tracked.mp4") as video:
+        assert video.info.size == SIZE and float(video.info.frame_rate) == 20
+        painted = list(video)
+    assert len(painted) == 30 and not np.allclose(
+        painted[3].image, bright(13), atol=60
+    )  # a box is on it
+    assert sorted(p.name for p in out.iterdir()) == [
+        "coco_results.json",
+        "tracked.mp4",
+        "tracks.jsonl",
+        "tracks.txt",
+    ]
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
+    predictor, clip, tmp_path, monkeypatch
+):
+    save = ("video", "json", "mot", "coco")
+    track_video(predictor, clip, tmp_path / "whole", save=save, progress=False)
+    monkeypatch.setattr(video_module, "STATE_EVERY", 8)
+    real, count = TrackBook.update, [0]
+
+    def breaking(book, persons):
+        count[0] += 1
+        if count[0] == 21:
+            raise KeyboardInterrupt
+        return real(book, persons)
+
+    monkeypatch.setattr(TrackBook, "update", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        track_video(predictor, clip, tmp_path / "cut", save=save, progress=False)
+    assert [line["frame"] for line in lines(tmp_path / "cut")] == list(range(20))
+    with open_video(tmp_path / "cut" / "tracked.mp4") as video:
+        assert len(list(video)) == 20
+    result = track_video(predictor, clip, tmp_path / "cut", save=save, resume=True, progress=False)
+    assert (result.frames, result.people, result.identities) == (30, 30, 1)
+    for name in ("tracks.jsonl", "tracks.txt", "coco_results.json"):
+        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    with open_video(tmp_path / "cut" / "tracked.mp4") as video:
+        assert len(list(video)) == 30
+    assert not (tmp_path / "cut" / "state.safetensors").exists()
+
+
+def test_another_source_cannot_go_on_with_a_run(predictor, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_module, "STATE_EVERY", 5)
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        video_module._Run, "finish", lambda run: None
+    )  # as if it had been killed at the end
+    track_video(predictor, clip, out, save=("json",), progress=False)
+    with pytest.raises(CheckpointError, match="had source .*clip.mp4.*start anew without --resume"):
+        track_video(
+            predictor, tmp_path / "other.mp4", out, save=("json",), resume=True, progress=False
+        )
+
+
+def test_frames_can_be_followed_one_by_one(predictor, clip):
+    with open_video(clip) as video:
+        found = [
+            (frame.index, people.track_ids.tolist())
+            for frame, people in track_frames(predictor, iter(video))
+        ]
+    assert found == [(t, [1]) for t in range(30)]
+
+
+def test_births_start_at_the_models_own_threshold(predictor):
+    config = track_config(predictor, patience=7)
+    assert (config.birth_score, config.keep_score, config.patience) == (0.5, 0.25, 7)
+
+
+def test_stopping_early_looks_at_no_more(predictor, clip, tmp_path):
+    result = track_video(
+        predictor, clip, tmp_path / "out", save=("json",), max_frames=7, progress=False
+    )
+    assert result.frames == len(lines(tmp_path / "out")) == 7
+
+
+def test_a_painter_that_cannot_write_says_so(predictor, clip, tmp_path, monkeypatch):
+    def full(self, image, seconds=None):
+        raise VideoError("disk full")
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    with pytest.raises(VideoError, match="disk full"):
+        track_video(predictor, clip, tmp_path / "out", progress=False)
+
+
+def test_a_damaged_video_is_followed_to_its_end_and_the_damage_is_told(predictor, tmp_path):
+    broken = damaged_clip(tmp_path / "clip.mkv", {5, 6, 20})
+    result = track_video(
+        predictor, broken, tmp_path / "out", save=("json", "video"), progress=False
+    )
+    assert result.frames == len(lines(tmp_path / "out")) == 27
+    assert len(result.problems) == 1 and result.problems[0].startswith("3 damaged packets")
+
+
+def test_a_size_that_changes_in_the_middle_is_followed(predictor, tmp_path):
+    for t in range(8):
+        cv2.imwrite(
+            str(tmp_path / f"{t}.png"),
+            bright(10 + t) if t < 4 else cv2.resize(bright(10 + t), (96, 51)),
+        )
+    result = track_video(
+        predictor, tmp_path / "%d.png", tmp_path / "out", save=("json", "video"), progress=False
+    )
+    assert result.frames == 8 and [line["image_size"] for line in lines(tmp_path / "out")][::7] == [
+        [48, 64],
+        [51, 96],
+    ]
+    assert len(result.problems) == 1 and "another size" in result.problems[0]
+    with open_video(tmp_path / "out" / "tracked.mp4") as video:
+        assert len(list(video)) == 8
+
+
+def test_a_stream_that_dies_ends_with_a_message_and_whole_results(
+    predictor, clip, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(video_module, "open_video", dying(video_module.open_video, 12))
+    with pytest.raises(VideoError, match="lost after 12 frames"):
+        track_video(
+            predictor, clip, tmp_path / "out", save=("json", "video"), progress=False, batch_size=1
+        )
+    assert [line["frame"] for line in lines(tmp_path / "out")] == list(range(12))
+    with open_video(tmp_path / "out" / "tracked.mp4") as video:
+        assert len(list(video)) == 12
+
+
+def dying(opener, frames):
+    """Opens videos that break off."""
+
+    def opened(*arguments, **options):
+        reader = opener(*arguments, **options)
+        real = type(reader).__next__
+
+        class Dying(type(reader)):
+            def __next__(self):
+                frame = real(self)
+                if frame.index == frames:
+                    raise VideoError(f"lost after {frames} frames")
+                return frame
+
+        reader.__class__ = Dying
+        return reader
+
+    return opened
+
+
+def test_videos_are_known_by_their_names():
+    assert all(is_video(name) for name in ("a.MP4", "x/y.avi", "rtsp://host/1", "/dev/video0"))
+    assert not any(is_video(name) for name in ("a.jpg", "folder", "frames/*.png"))
+
+
+KILLED = """
+import time, torch
+torch.set_num_threads(1)
+from tests.predict import test_video as t
+from humanquery.predict import Predictor, track_video as video
+video.STATE_EVERY = 5
+class Slow(t.Bright):
+    def predict(self, batch, **options):
+        time.sleep(0.05)
+        return super().predict(batch, **options)
+video.track_video(Predictor(Slow(), {{"score_threshold": 0.5}}, "cpu"), {clip!r}, {out!r}, progress=False, batch_size=1)
+"""
+
+
+def test_kill_leaves_a_playable_video_and_whole_results_and_the_run_goes_on(
+    predictor, clip, tmp_path
+):
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", KILLED.format(clip=str(clip), out=str(out))])
+    deadline = time.monotonic() + 60
+    try:
+        while time.monotonic() < deadline and (
+            not (out / "tracks.jsonl").exists() or len(lines(out)) < 12
+        ):
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    done = len(lines(out))
+    assert 12 <= done < 30, "it was killed too late or never began"
+    result = track_video(predictor, clip, out, resume=True, progress=False)
+    assert result.frames == 30 and [line["frame"] for line in lines(out)] == list(range(30))
+    with open_video(out / "tracked.mp4") as video:
+        assert len(list(video)) == 30
