@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from humanquery.commands.run import train
+from humanquery.commands.train import train
 from humanquery.engine.curves import machine
 
 RECIPE = "hqnet_tiny_scenes"

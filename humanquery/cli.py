@@ -289,7 +289,7 @@ def train(
 
     Example: humanquery train --recipe hqnet_tiny_scenes --out runs/tiny
     """
-    from humanquery.commands.run import train as run
+    from humanquery.commands.train import train as run
 
     result = run(recipe, set, out, resume=resume, weights=weights)
     typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
@@ -342,7 +342,7 @@ def evaluate(
             raise typer.BadParameter("--results needs the truth: --data annotations.json")
         report = evaluate_files(data, results, skeleton=COCO17)
     else:
-        from humanquery.commands.run import evaluate as run
+        from humanquery.commands.evaluate import evaluate as run
 
         report = run(
             weights or None,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from humanquery.commands.run import RecipeLoader, seed_before_building
+from humanquery.commands.train import RecipeLoader, seed_before_building
 from humanquery.core.config import override
 from humanquery.core.errors import ConfigError
 from humanquery.engine.curves import machine

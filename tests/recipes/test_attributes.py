@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from humanquery.commands.run import evaluate, train
+from humanquery.commands.evaluate import evaluate
 from humanquery.commands.ship import ship
 from humanquery.commands.show import show
+from humanquery.commands.train import train
 from humanquery.core.config import from_plain
 from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.data.augment.person_crops import RegionAugmentConfig, RegionsConfig

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from humanquery.commands.run import evaluate, train
+from humanquery.commands.evaluate import evaluate
 from humanquery.commands.ship import ship
+from humanquery.commands.train import train
 from humanquery.core.config import from_plain, override, to_plain
 from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.engine.checkpoint import read_weights, save_state_dict
