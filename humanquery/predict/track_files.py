@@ -120,7 +120,7 @@ class ParquetParts:
             import pyarrow.parquet
         except ImportError:
             raise ConfigError(
-                "--save parquet needs pyarrow: pip install humanquery[scale]"
+                "--save parquet needs pyarrow: pip install humanquery[parquet]"
             ) from None
         self._arrow = pyarrow
         self.path = path
