@@ -19,8 +19,8 @@ os.environ.setdefault(
 
 app = typer.Typer(
     name="humanquery",
-    help="Sees people: boxes, masks, keypoints, apparent gender and age of everybody in a photo, "
-    "from one forward pass.",
+    help="Sees people: box, mask, keypoints, apparent gender and age of everybody in a photo, and "
+    "who is who in a video. The shipped model joins three frozen networks (see `humanquery show`).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
