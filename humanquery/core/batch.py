@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 
 from humanquery.core.affine import Affine2D, Size
-from humanquery.core.arrays import Tensor, torch
 from humanquery.core.target import Target
 from humanquery.core.transfer import to_device
 

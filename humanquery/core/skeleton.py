@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 
+import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
-from humanquery.core.arrays import Tensor, torch
 from humanquery.core.errors import ConfigError, nearest
 
 Pairs = tuple[tuple[int, int], ...]

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from humanquery.core.affine import Size
-from humanquery.core.arrays import Tensor, torch
 from humanquery.core.rows import Labelled, PersonRows, rows
 from humanquery.core.skeleton import Skeleton
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from humanquery.core.affine import Affine2D, Size, fit
-from humanquery.core.arrays import torch
 from humanquery.core.batch import Meta, Sample
 from humanquery.core.boxes import areas, clip
 from humanquery.core.rows import Labelled

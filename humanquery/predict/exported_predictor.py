@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from humanquery.core.affine import Affine2D, Size
-from humanquery.core.arrays import HAS_TORCH, as_house
 from humanquery.core.batch import Meta
 from humanquery.core.errors import CheckpointError, ConfigError, HumanQueryError
 from humanquery.core.persons import Persons

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from humanquery.core.arrays import HAS_TORCH, torch
+import torch
+
 from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.predict.base import EXPORTED, BasePredictor, find_weights, settings_of
 
@@ -56,11 +57,6 @@ def trained(name_or_path: str | Path | None = None) -> tuple[Any, dict[str, Any]
         raise CheckpointError(
             f"{path}: an exported file only looks at pictures; give the weights that it was made "
             f"from"
-        )
-    if not HAS_TORCH:
-        raise CheckpointError(
-            f"{path}: weights need PyTorch, which is not installed; pip install torch, or give an "
-            f"exported .onnx file"
         )
     from humanquery.engine.checkpoint import load_state, read_weights
     from humanquery.models import rebuild
