@@ -14,7 +14,6 @@ from humanquery.tasks.base import (
     Encoded,
     Matches,
     Prior,
-    Reading,
     Task,
     TaskSizes,
     Truths,
@@ -96,15 +95,6 @@ class AgeTask(Task):
             logits, low, high, self.ages, mean=c.mean, variance=c.variance, ce=c.cross_entropy
         )
         return {"age": c.loss * mean_over_known(loss, true.valid)}
-
-    def decode(
-        self, prediction: AgePrediction, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        return {
-            "age": expected_age(
-                prediction.logits[reading.picture, reading.queries].float(), self.ages
-            )
-        }
 
     def tensors(
         self, prediction: AgePrediction, chosen: Tensor, encoded: Encoded, prepared: Any

@@ -162,12 +162,6 @@ class Task(nn.Module):
         """Losses that follow the last layer's matching only."""
         return {}
 
-    def decode(
-        self, prediction: Any, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        """Fields of `Persons` for the kept queries of one picture."""
-        raise NotImplementedError
-
     def tensors(
         self, prediction: Any, chosen: Int[Tensor, "b k"], encoded: Encoded, prepared: Any
     ) -> dict[str, Float[Tensor, "b k ..."]]:

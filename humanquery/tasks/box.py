@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from humanquery.core.boxes import clip, cxcywh_to_xyxy, giou, unit_to_canvas
+from humanquery.core.boxes import cxcywh_to_xyxy, giou
 from humanquery.losses.shapes import giou_loss, l1
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
@@ -16,7 +16,6 @@ from humanquery.tasks.base import (
     Encoded,
     Matches,
     Prior,
-    Reading,
     Task,
     TaskSizes,
     Truths,
@@ -97,15 +96,6 @@ class BoxTask(Task):
             "box_l1": self.config.l1 * l1(found, true).sum() / count,
             "box_giou": self.config.giou * overlap.sum() / count,
         }
-
-    def decode(
-        self, prediction: BoxPrediction, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        boxes = unit_to_canvas(
-            prediction.boxes_unit[reading.picture, reading.queries], reading.canvas_size
-        )
-        boxes = reading.to_canvas.inverse().boxes(clip(boxes, reading.canvas_size))
-        return {"boxes": clip(boxes, reading.image_size)}
 
     def tensors(
         self, prediction: BoxPrediction, chosen: Tensor, encoded: Encoded, prepared: Any

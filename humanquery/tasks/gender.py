@@ -13,7 +13,6 @@ from humanquery.tasks.base import (
     Encoded,
     Matches,
     Prior,
-    Reading,
     Task,
     TaskSizes,
     Truths,
@@ -79,11 +78,6 @@ class GenderTask(Task):
             return {"gender": zero_loss(prediction.logit) / count_over_ranks(0, prediction.logit)}
         loss = binary(matches.predicted(prediction.logit), true.value)
         return {"gender": self.config.loss * mean_over_known(loss, true.valid)}
-
-    def decode(
-        self, prediction: GenderPrediction, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        return {"gender": prediction.logit[reading.picture, reading.queries].sigmoid()}
 
     def tensors(
         self, prediction: GenderPrediction, chosen: Tensor, encoded: Encoded, prepared: Any

@@ -14,7 +14,6 @@ from humanquery.tasks.base import (
     Encoded,
     Matches,
     Prior,
-    Reading,
     Task,
     TaskSizes,
     Truths,
@@ -91,15 +90,6 @@ class KeypointConfidenceTask(Task):
         return {
             "keypoint_class": self.config.loss * loss.sum() / count_over_ranks(shows.sum(), logit)
         }
-
-    def decode(
-        self,
-        prediction: KeypointConfidencePrediction,
-        reading: Reading,
-        encoded: Encoded,
-        prepared: Any,
-    ) -> dict[str, Tensor]:
-        return {"keypoint_confidence": prediction.logit[reading.picture, reading.queries].sigmoid()}
 
     def tensors(
         self,

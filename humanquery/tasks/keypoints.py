@@ -1,6 +1,6 @@
 """Where the joints are."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.core.oks import joint_similarity, oks
-from humanquery.core.transfer import constants
 from humanquery.losses.people import oks_loss
 from humanquery.losses.shapes import l1
 from humanquery.nn.transformer import MLP
@@ -20,7 +19,6 @@ from humanquery.tasks.base import (
     Encoded,
     Matches,
     Prior,
-    Reading,
     Task,
     TaskSizes,
     Truths,
@@ -227,33 +225,6 @@ class KeypointsTask(Task):
         )
         return self.config.score * each.mean(1).sum() / count
 
-    def decode(
-        self, prediction: KeypointsPrediction, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        joints = prediction.joints_unit[reading.picture, reading.queries]
-        scores = (
-            None
-            if prediction.scores is None
-            else prediction.scores[reading.picture, reading.queries]
-        )
-        if self.refinement is not None and len(joints):
-            one = one_picture(encoded, reading.picture)
-            sides = prediction.sides_unit[reading.picture, reading.queries]
-            persons = prediction.queries[reading.picture, reading.queries]
-            points, states = self.refinement(joints[None], one, sides[None], persons[None])
-            joints = points[-1][0]
-            if self.refinement.scores is not None:
-                scores = self.refinement.scores(states[-1][0]).squeeze(-1).float().sigmoid()
-        height, width = reading.canvas_size
-        limits = constants([width, height], joints)
-        joints = reading.to_canvas.inverse().points((joints * limits).clamp(min=0).minimum(limits))
-        limits = constants([reading.image_size[1], reading.image_size[0]], joints)
-        fields = {"keypoints": joints.clamp(min=0).minimum(limits)}
-        if scores is not None:
-            sure = scores.square().sum(1) / scores.sum(1).clamp(min=1e-6)
-            fields |= {"keypoint_scores": scores, "pose_scores": reading.scores * sure}
-        return fields
-
     def tensors(
         self, prediction: KeypointsPrediction, chosen: Tensor, encoded: Encoded, prepared: Any
     ) -> dict[str, Tensor]:
@@ -271,18 +242,3 @@ class KeypointsTask(Task):
         limits = encoded.sides()[:, None, None]
         found = {"keypoints": (joints * limits).clamp(min=0).minimum(limits)}
         return found if scores is None else {**found, "keypoint_scores": scores}
-
-
-def one_picture(encoded: Encoded, picture: int) -> Encoded:
-    """The same encoded with only one of its pictures."""
-    at = slice(picture, picture + 1)
-    return replace(
-        encoded,
-        fine=encoded.fine[at],
-        memory=encoded.memory[at],
-        position=encoded.position[at],
-        padding=encoded.padding[at],
-        valid_ratios=encoded.valid_ratios[at],
-        canvas_sizes=encoded.canvas_sizes[at],
-        sight=None if encoded.sight is None else encoded.sight.of(picture),
-    )

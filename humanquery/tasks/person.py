@@ -14,7 +14,6 @@ from humanquery.tasks.base import (
     Encoded,
     Matches,
     Prior,
-    Reading,
     Task,
     TaskSizes,
     Truths,
@@ -89,11 +88,6 @@ class PersonTask(Task):
         if matches.ignored is not None:
             loss = torch.where(matches.ignored, 0.0, loss)
         return {"class": self.config.loss * loss.sum() / count}
-
-    def decode(
-        self, prediction: PersonPrediction, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        return {"scores": reading.scores}
 
     def tensors(
         self, prediction: PersonPrediction, chosen: Tensor, encoded: Encoded, prepared: Any
