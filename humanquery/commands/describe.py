@@ -53,11 +53,13 @@ def time_parts(model: HQNet, size: tuple[int, int], repeats: int = 5) -> list[Pa
     )
     parts = {part.name: part for part in parts_of(model)}
     model.eval()
-    seconds = {"person": _median(lambda: model.predict(batch, tasks=()), repeats)}
+    seconds = {"person": _median(lambda: model.predict(batch, Ask(outputs=frozenset())), repeats)}
     for name in model.tasks:
         if name not in ("person", "box"):
             seconds[name] = (
-                _median(lambda name=name: model.predict(batch, tasks=(name,)), repeats)
+                _median(
+                    lambda name=name: model.predict(batch, Ask(outputs=frozenset([name]))), repeats
+                )
                 - seconds["person"]
             )
     alone = seconds.pop("person")

@@ -153,9 +153,8 @@ def illustrator(
         for i in range(min(pictures, len(source))):
             sample = source[i]
             canvas = letterboxed(sample, recipe.data.letterbox, with_target=False)
-            people = system.predict(Batch.collate([canvas], divisor=32).to(device), score=0.3)[
-                0
-            ].to("cpu")
+            people = system.predict(Batch.collate([canvas], divisor=32).to(device), Ask(0.3))[0]
+            people = people.persons.to("cpu")
             painted[f"{i:02d}"] = draw(sample.image, people)
         return painted
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from humanquery.core.affine import Size
-from humanquery.core.rows import Labelled, PersonRows, rows
+from humanquery.core.rows import Extra, Labelled, PersonRows, rows
 from humanquery.core.skeleton import Skeleton
 
 
@@ -79,10 +79,22 @@ class Target(PersonRows):
             for name, kind in cls.row_fields()
             if name in filled
         }
-        return cls(image_size=canvas, skeleton=skeletons[0] if skeletons else None, **fields)
+        specs = {name: one.spec for target in targets for name, one in target.extra.items()}
+        extra = {
+            name: Extra(
+                spec,
+                _joined(
+                    [target._on(canvas, name, spec.kind) for target in targets],
+                    [len(target) for target in targets],
+                ),
+            )
+            for name, spec in specs.items()
+        }
+        skeleton = skeletons[0] if skeletons else None
+        return cls(image_size=canvas, skeleton=skeleton, extra=extra, **fields)
 
     def _on(self, canvas: Size, name: str, kind: str) -> Labelled | Tensor | None:
-        value = getattr(self, name)
+        value = self.get(name)
         if value is None or kind != "masks":
             return value
         return value.map(

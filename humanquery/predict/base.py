@@ -117,9 +117,7 @@ class BasePredictor:
         while group := list(islice(remaining, batch_size)):
             for picture, people in zip(group, self._persons(group, ask), strict=True):
                 yield (
-                    people.replace(path=str(picture))
-                    if isinstance(picture, str | Path)
-                    else people
+                    people.replace(path=str(picture)) if isinstance(picture, str | Path) else people
                 )
 
     def ask(
@@ -132,9 +130,7 @@ class BasePredictor:
         names = list(self.outputs) if tasks is None else [TASK_NAMES.get(n, n) for n in tasks]
         for name in names:
             if name not in (*self.outputs, *ALWAYS):
-                raise ConfigError(
-                    f"unknown task {name!r}.{nearest(name, ('box', *self.outputs))}"
-                )
+                raise ConfigError(f"unknown task {name!r}.{nearest(name, ('box', *self.outputs))}")
         wanted = frozenset(
             name
             for name in names

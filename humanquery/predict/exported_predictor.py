@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
-from humanquery.core.affine import Affine2D, Size
 from humanquery.core.batch import ZOOM, Meta
 from humanquery.core.errors import CheckpointError, ConfigError, HumanQueryError
 from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
-from humanquery.media.letterbox import LetterboxConfig, on_canvas
 from humanquery.core.system import Ask
-from humanquery.tasks.decode import decode
+from humanquery.media.letterbox import LetterboxConfig, on_canvas
 from humanquery.predict.base import BasePredictor, Picture, as_array
+from humanquery.tasks.decode import decode
 
 FORMAT = "humanquery-export"
 FORMAT_VERSION = 4
@@ -59,7 +58,9 @@ class Canvases:
         images = collate([sample.image for sample in samples], facts.side_step)
         closer = None
         if facts.zoom > 1:
-            closer = collate([sample.views[ZOOM][0].image for sample in samples], facts.side_step * facts.zoom)
+            closer = collate(
+                [sample.views[ZOOM][0].image for sample in samples], facts.side_step * facts.zoom
+            )
         metas = [sample.meta for sample in samples]
         return Canvases(
             images, np.array([meta.canvas_size for meta in metas], np.int64), metas, closer

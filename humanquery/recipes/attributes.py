@@ -138,7 +138,7 @@ def score_source(
 
     def pairs():
         for batch, truths in loader:
-            found = system.predict(_with_boxes(batch, truths).to(device))
+            found = [one.persons for one in system.predict(_with_boxes(batch, truths).to(device))]
             yield from zip(truths, (people.to("cpu") for people in found), strict=True)
 
     return score_regions(pairs())

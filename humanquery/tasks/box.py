@@ -11,11 +11,10 @@ from humanquery.core.boxes import cxcywh_to_xyxy, giou
 from humanquery.losses.shapes import giou_loss, l1
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
-    NO_PRIOR,
     Draws,
     Encoded,
     Matches,
-    Prior,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -46,6 +45,8 @@ class BoxTask(Task):
     """box = sigmoid(delta + logit of the reference box)."""
 
     name = "box"
+    config_type = BoxConfig
+    loss_names = ("box_l1", "box_giou")
     denoises = True
 
     def __init__(self, config: BoxConfig, sizes: TaskSizes):
@@ -60,11 +61,10 @@ class BoxTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> BoxPrediction:
-        return BoxPrediction((self.heads[stage](queries) + reference_logit).float().sigmoid())
+        return BoxPrediction((self.heads[stage](queries) + reference.box_logit).float().sigmoid())
 
     def costs(self, prediction: BoxPrediction, truths: Truths, draws: Draws, tag: str) -> Tensor:
         found, true = prediction.boxes_unit[truths.pictures], truths.boxes_unit[:, None]

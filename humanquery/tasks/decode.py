@@ -31,7 +31,9 @@ CHOICES = ("queries", "tokens")
 """tensors that tell where each row comes from: its query, and the memory token of each query"""
 
 
-def best_queries(logits: Float[Tensor, "b q"], score: Tensor, most: int) -> Int[Tensor, "b k"]:
+def best_queries(
+    logits: Float[Tensor, "b q"], score: Tensor | float | int, most: int
+) -> Int[Tensor, "b k"]:
     """The chosen queries, best first: k is how many of the fullest picture reach `score`, at least 1
     and at most `most`. Streets that are nearly empty cost little, and crowds are not cut."""
     best = logits.float().sigmoid().topk(most)

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from humanquery.losses.scores import focal, focal_cost
 from humanquery.tasks.base import (
-    NO_PRIOR,
     Draws,
     Encoded,
     Matches,
-    Prior,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -43,6 +42,8 @@ class KeypointConfidenceTask(Task):
     no part."""
 
     name = "keypoint_confidence"
+    config_type = KeypointConfidenceConfig
+    loss_names = ("keypoint_class",)
 
     def __init__(self, config: KeypointConfidenceConfig, sizes: TaskSizes):
         super().__init__()
@@ -53,9 +54,8 @@ class KeypointConfidenceTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> KeypointConfidencePrediction:
         return KeypointConfidencePrediction(self.heads[stage](queries).squeeze(-1))
 

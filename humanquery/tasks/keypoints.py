@@ -13,12 +13,11 @@ from humanquery.losses.people import oks_loss
 from humanquery.losses.shapes import l1
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
-    NO_PRIOR,
     PROPOSALS,
     Draws,
     Encoded,
     Matches,
-    Prior,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -66,15 +65,19 @@ class KeypointsPrediction:
     """of the reference boxes"""
     queries: Float[Tensor, "b q c"]
     scores: Float[Tensor, "b q k"] | None = None
-    """how sure the prior is of each joint, 0..1"""
+    """of the reference joints, 0..1; None where there are none"""
 
 
 class KeypointsTask(Task):
     """joint = sigmoid(offset + logit of the reference box's centre), or see
-    `KeypointsConfig.in_boxes`; with a prior, its joint + offset × sides of the reference box. Then
-    the joint decoder on the kept persons."""
+    `KeypointsConfig.in_boxes`; with reference joints, reference joint + offset × sides of the
+    reference box. Then the joint decoder on the kept persons."""
 
     name = "keypoints"
+    config_type = KeypointsConfig
+    output = "keypoints"
+    needs = ("keypoint_confidence",)
+    loss_names = ("keypoint_l1", "keypoint_oks")
 
     def __init__(self, config: KeypointsConfig, sizes: TaskSizes):
         super().__init__()
@@ -94,18 +97,18 @@ class KeypointsTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> KeypointsPrediction:
         offsets = self.heads[stage](queries).unflatten(-1, (self.num_joints, 2))
-        center, sides = reference_logit.float().sigmoid().split(2, -1)
-        if prior.joints_unit is not None or self.config.in_boxes:
-            start = center[..., None, :] if prior.joints_unit is None else prior.joints_unit
+        center, sides = reference.box_logit.float().sigmoid().split(2, -1)
+        start = reference.joints_unit
+        if start is not None or self.config.in_boxes:
+            start = center[..., None, :] if start is None else start
             joints = start + offsets.float() * sides[..., None, :]
         else:
-            joints = (offsets + reference_logit[..., None, :2]).float().sigmoid()
-        return KeypointsPrediction(joints, stage, sides, queries, prior.joint_scores)
+            joints = (offsets + reference.box_logit[..., None, :2]).float().sigmoid()
+        return KeypointsPrediction(joints, stage, sides, queries, reference.joint_scores)
 
     def costs(
         self, prediction: KeypointsPrediction, truths: Truths, draws: Draws, tag: str
@@ -157,6 +160,14 @@ class KeypointsTask(Task):
             "l1": l1_weight * apart.sum() / count_over_ranks(2 * counts.sum(), found),
             "oks": oks_weight * mean_over_known(unlike, counts.any(-1)),
         }
+
+    def final_loss_names(self) -> tuple[str, ...]:
+        names = ["keypoint_heatmap"] if self.heatmap is not None else []
+        if self.refinement is not None:
+            for layer in range(len(self.refinement.layers)):
+                names += [f"refine{layer}_keypoint_l1", f"refine{layer}_keypoint_oks"]
+            names += ["keypoint_score"] if self.refinement.scores is not None else []
+        return tuple(names)
 
     def finish(
         self,

@@ -16,17 +16,16 @@ from humanquery.losses.shapes import (
     mask_bce,
     pairwise_bce_cost,
     pairwise_dice_cost,
-    sample_points,
     uncertain_points,
 )
+from humanquery.nn.sampling import sample_points
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
-    NO_PRIOR,
     PROPOSALS,
     Draws,
     Encoded,
     Matches,
-    Prior,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -101,6 +100,9 @@ class MaskTask(Task):
     memory."""
 
     name = "mask"
+    config_type = MaskConfig
+    output = "masks"
+    loss_names = ("mask_bce", "mask_dice")
 
     def __init__(self, config: MaskConfig, sizes: TaskSizes):
         super().__init__()
@@ -133,9 +135,8 @@ class MaskTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: PixelMap,
-        prior: Prior = NO_PRIOR,
     ) -> MaskPrediction:
         embeddings = self.heads[stage](queries)
         if stage == PROPOSALS and self.config.release_quirks:
@@ -143,7 +144,8 @@ class MaskTask(Task):
         boxes = None
         if self.config.in_boxes:
             boxes = (
-                reference_logit.detach().float().sigmoid() * prepared.valid.repeat(1, 2)[:, None]
+                reference.box_logit.detach().float().sigmoid()
+                * prepared.valid.repeat(1, 2)[:, None]
             )
         return MaskPrediction(embeddings, prepared, boxes)
 
@@ -213,6 +215,9 @@ class MaskTask(Task):
             * torch.where(drawn, dice(found, true), 0.0).sum()
             / count,
         }
+
+    def final_loss_names(self) -> tuple[str, ...]:
+        return ("refined_mask_bce", "refined_mask_dice") if self.refinement is not None else ()
 
     def finish(
         self,

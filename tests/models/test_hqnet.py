@@ -11,7 +11,7 @@ from humanquery.core.batch import Batch, Meta
 from humanquery.core.boxes import canvas_to_unit
 from humanquery.core.config import from_plain, to_plain
 from humanquery.core.rows import Labelled
-from humanquery.core.system import System
+from humanquery.core.system import Ask, System
 from humanquery.core.target import Target
 from humanquery.models.hqnet import criterion
 from humanquery.models.hqnet.attend import sampling_points
@@ -59,7 +59,7 @@ def test_any_subset_of_tasks_can_be_built_trained_and_used(left_out):
     model = small_model(small_config(**dict.fromkeys(left_out)))
     losses = model(batch([crowd(), nobody()]), draws())
     sum(losses.values()).backward()
-    people = model.eval().predict(batch([crowd()]))[0]
+    people = model.eval().predict(batch([crowd()]))[0].persons
     assert len(people) == 8
     for task, fields in {
         "keypoints": "keypoints",
@@ -71,7 +71,7 @@ def test_any_subset_of_tasks_can_be_built_trained_and_used(left_out):
 
 
 def test_people_come_best_first_and_inside_the_picture():
-    people = small_model().eval().predict(batch([crowd()]))[0]
+    people = small_model().eval().predict(batch([crowd()]))[0].persons
     assert (people.scores.diff() <= 0).all()
     assert (
         (people.boxes >= 0).all()
@@ -86,13 +86,13 @@ def test_people_come_best_first_and_inside_the_picture():
 
 def test_score_and_tasks_limit_what_is_decoded():
     model, pictures = small_model().eval(), batch([crowd()])
-    everybody = model.predict(pictures)[0]
+    everybody = model.predict(pictures)[0].persons
     middle = float(everybody.scores[4])
-    some = model.predict(pictures, score=middle, tasks=("mask",))[0]
+    some = model.predict(pictures, Ask(middle, frozenset(["masks"])))[0].persons
     torch.testing.assert_close(some.boxes, everybody.boxes[everybody.scores >= middle])
     assert some.masks is not None and some.keypoints is None and some.gender is None
-    assert len(model.predict(pictures, score=1.0)[0]) == 0
-    assert len(model.predict(pictures, max_persons=3)[0]) == 3
+    assert len(model.predict(pictures, Ask(1.0))[0].persons) == 0
+    assert len(model.predict(pictures, Ask(max_persons=3))[0].persons) == 3
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_the_other_pictures_of_a_batch_change_nothing(field):
                 both_pictures.padding[i : i + 1],
                 both_pictures.metas[i : i + 1],
             )
-            one, both = model.predict(alone)[0], model.predict(both_pictures)[i]
+            one, both = model.predict(alone)[0].persons, model.predict(both_pictures)[i].persons
             torch.testing.assert_close(
                 getattr(one, field), getattr(both, field), atol=2e-5, rtol=1e-4
             )
@@ -136,8 +136,8 @@ def test_padding_never_stretches_masks():
 def test_people_return_through_the_inverse_of_the_canvas_matrix():
     model, pictures = small_model().eval(), batch([crowd()])
     twice = Meta((2 * SIZE[0], 2 * SIZE[1]), SIZE, Affine2D.scaling(0.5))
-    small = model.predict(pictures)[0]
-    large = model.predict(Batch(pictures.images, pictures.padding, [twice]))[0]
+    small = model.predict(pictures)[0].persons
+    large = model.predict(Batch(pictures.images, pictures.padding, [twice]))[0].persons
     torch.testing.assert_close(large.boxes, small.boxes * 2)
     torch.testing.assert_close(large.keypoints, small.keypoints * 2)
     assert large.masks.shape[1:] == (128, 160)
