@@ -53,7 +53,7 @@ class AgeTask(Task):
 
     name = "age"
     config_type = AgeConfig
-    output = "age"
+    result = "age"
     loss_names = ("age",)
 
     def __init__(self, config: AgeConfig, sizes: TaskSizes):

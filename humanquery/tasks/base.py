@@ -116,7 +116,7 @@ class Task(nn.Module):
     name: str
     config_type: type
     """dataclass of its numbers"""
-    output: str = ""
+    result: str = ""
     """the field of people by which callers ask for it; empty: it is always computed"""
     needs: tuple[str, ...] = ()
     """tasks that are read when this one is asked for"""

@@ -44,7 +44,7 @@ class GenderTask(Task):
 
     name = "gender"
     config_type = GenderConfig
-    output = "gender"
+    result = "gender"
     loss_names = ("gender",)
 
     def __init__(self, config: GenderConfig, sizes: TaskSizes):

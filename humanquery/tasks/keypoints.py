@@ -75,7 +75,7 @@ class KeypointsTask(Task):
 
     name = "keypoints"
     config_type = KeypointsConfig
-    output = "keypoints"
+    result = "keypoints"
     needs = ("keypoint_confidence",)
     loss_names = ("keypoint_l1", "keypoint_oks")
 

@@ -101,7 +101,7 @@ class MaskTask(Task):
 
     name = "mask"
     config_type = MaskConfig
-    output = "masks"
+    result = "masks"
     loss_names = ("mask_bce", "mask_dice")
 
     def __init__(self, config: MaskConfig, sizes: TaskSizes):

@@ -16,8 +16,8 @@ from humanquery.core.target import Target
 from humanquery.models.hqnet import criterion
 from humanquery.models.hqnet.attend import sampling_points
 from humanquery.models.hqnet.config import HQNetConfig
-from humanquery.tasks.base import Draws, Matches, Reading, Truth, Truths
-from humanquery.tasks.mask import MaskPrediction, PixelMap
+from humanquery.tasks.base import Draws, Matches, Truth, Truths
+from humanquery.tasks.paint_masks import paint_masks
 from tests.models.small import SIZE, batch, crowd, nobody, person, small_config, small_model
 
 
@@ -120,17 +120,9 @@ def test_the_other_pictures_of_a_batch_change_nothing(field):
 def test_padding_never_stretches_masks():
     """A map that says 'person' left of canvas x = 20: on the picture, twice as large as the canvas,
     left of x = 40."""
-    model = small_model().eval()
-    padded = batch([person((48, 40), (4.0, 4.0, 30.0, 40.0))], padded=(96, 120))
-    encoded = model.encode(padded)
-    cells = torch.where(torch.arange(30) < 5, 1.0, -1.0).expand(1, 1, 24, 30)
-    prediction = MaskPrediction(torch.ones(1, 1, 1), PixelMap(cells, (96, 120), torch.ones(1, 2)))
-    reading = Reading(
-        0, torch.tensor([0]), torch.ones(1), (48, 40), (96, 80), Affine2D.scaling(0.5)
-    )
-    masks = model.tasks["mask"].decode(prediction, reading, encoded, prediction.pixel_map)["masks"]
-    expected = (torch.arange(80) < 40).expand(1, 96, 80)
-    assert torch.equal(masks, expected)
+    cells = torch.where(torch.arange(30) < 5, 1.0, -1.0).expand(1, 24, 30)
+    masks, _ = paint_masks(cells, Meta((96, 80), (48, 40), Affine2D.scaling(0.5)), (96, 120))
+    assert torch.equal(masks, (torch.arange(80) < 40).expand(1, 96, 80))
 
 
 def test_people_return_through_the_inverse_of_the_canvas_matrix():

@@ -30,6 +30,9 @@ class FakeSystem(nn.Module):
     def forward(self, batch: Batch) -> dict:
         return {"nothing": self.weight.sum()}
 
+    skeleton = COCO17
+    loss_names = ("nothing",)
+
     @property
     def input(self) -> LetterboxConfig:
         return self.config.input

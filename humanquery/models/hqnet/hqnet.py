@@ -145,7 +145,7 @@ class HQNet(nn.Module):
     def outputs(self) -> dict[str, FieldSpec]:
         """What can be asked for, with its declaration (`System.outputs`)."""
         known = {**Persons.specs(), **self.specs}
-        return {task.output: known[task.output] for task in self.tasks.values() if task.output}
+        return {task.result: known[task.result] for task in self.tasks.values() if task.result}
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -413,7 +413,7 @@ class HQNet(nn.Module):
             raise ConfigError(
                 f"this model gives no {unknown[0]!r}.{nearest(unknown[0], self.outputs)}"
             )
-        wanted = {n for n, task in self.tasks.items() if not task.output or ask.wants(task.output)}
+        wanted = {n for n, task in self.tasks.items() if not task.result or ask.wants(task.result)}
         helpers = {name for task in self.tasks.values() for name in task.needs}
         needed = {name for n in wanted for name in self.tasks[n].needs}
         return frozenset((wanted - helpers | needed) & set(self.tasks))
