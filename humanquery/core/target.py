@@ -63,7 +63,7 @@ class Target(PersonRows):
         A field that only some pictures have gets zeros, not valid, for the people of the others.
         Pictures with different skeletons raise ValueError.
         """
-        skeletons = list(dict.fromkeys(t.skeleton for t in targets if t.skeleton is not None))
+        skeletons = list(dict.fromkeys(t.skeleton for t in targets if t.keypoints is not None))
         if len(skeletons) > 1:
             names = [skeleton.name for skeleton in skeletons]
             raise ValueError(

@@ -36,10 +36,10 @@ def best_queries(
 ) -> Int[Tensor, "b k"]:
     """The chosen queries, best first: k is how many of the fullest picture reach `score`, at least 1
     and at most `most`. Streets that are nearly empty cost little, and crowds are not cut."""
-    best = logits.float().sigmoid().topk(most)
+    best = logits.float().sigmoid().topk(min(most, logits.shape[1]))
     count = (best.values >= score).sum(1).amax(0).clamp(min=1).item()  # host sync: how many
     torch._check(count >= 1)  # what a trace cannot know of a number that it reads from a tensor
-    torch._check(count <= most)
+    torch._check(count <= best.values.shape[1])
     return best.indices[:, :count]
 
 

@@ -79,7 +79,7 @@ def test_zoomed_views_are_padded_to_the_same_multiple():
     ids=["not all", "two multiples", "no multiple"],
 )
 def test_zoomed_views_that_do_not_fit_their_canvases_say_so(samples):
-    with pytest.raises(ValueError, match="expected the same whole multiple of the canvas for all"):
+    with pytest.raises(ValueError, match="expected one each, the same whole multiple of the canvas"):
         Batch.collate(samples)
 
 

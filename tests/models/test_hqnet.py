@@ -10,7 +10,9 @@ from humanquery.core.affine import Affine2D
 from humanquery.core.batch import Batch, Meta
 from humanquery.core.boxes import canvas_to_unit
 from humanquery.core.config import from_plain, to_plain
+from humanquery.core.errors import ConfigError, NonFiniteError
 from humanquery.core.rows import Labelled
+from humanquery.core.skeleton import Skeleton
 from humanquery.core.system import Ask, System
 from humanquery.core.target import Target
 from humanquery.models.hqnet import criterion
@@ -53,11 +55,45 @@ def test_forward_without_truth_says_what_to_call_instead():
 
 
 @pytest.mark.parametrize(
+    ("matching", "message"),
+    [
+        (("person", "boks"), "model.matching: 'boks' is no task .* Did you mean 'box'"),
+        (("person", "gender"), "'gender' is no task with a matching cost"),
+        (("person", "box", "person"), "person named more than once"),
+        ((), r"model.matching: got \[\], expected person or box among them"),
+        (("mask",), "expected person or box among them"),
+    ],
+)
+def test_matching_by_unknown_repeated_or_no_costs_is_refused_before_training(matching, message):
+    with pytest.raises(ConfigError, match=message):
+        small_model(replace(small_config(), matching=matching))
+
+
+def test_a_diverged_prediction_is_told_with_its_stage_and_picture():
+    model, pictures = small_model().eval(), batch([crowd(), crowd(), nobody()])
+    broken = pictures.images.clone()
+    broken[1] = float("nan")
+    with pytest.raises(NonFiniteError, match="matching at proposals: costs of pictures 1 of") as e:
+        model(replace(pictures, images=broken), draws())
+    assert e.value.stage == "proposals" and e.value.pictures == (1,)
+
+
+def test_joints_of_another_layout_are_refused_although_their_number_fits():
+    given = crowd()
+    other = replace(given, skeleton=Skeleton.named("h36m17"))
+    with pytest.raises(ConfigError, match="skeleton 'h36m17' .17 joints., the model's of 'coco17'"):
+        small_model()(batch([given, other]), draws())
+    joints = {"keypoints": None, "visibility": None}
+    assert small_model()(batch([given, other.replace(**joints)]), draws())
+
+
+@pytest.mark.parametrize(
     "left_out", [()] + [c for n in (1, 2, 5) for c in itertools.combinations(OPTIONAL, n)]
 )
 def test_any_subset_of_tasks_can_be_built_trained_and_used(left_out):
     model = small_model(small_config(**dict.fromkeys(left_out)))
     losses = model(batch([crowd(), nobody()]), draws())
+    assert set(losses) == set(model.loss_names)
     sum(losses.values()).backward()
     people = model.eval().predict(batch([crowd()]))[0].persons
     assert len(people) == 8
@@ -93,6 +129,7 @@ def test_score_and_tasks_limit_what_is_decoded():
     assert some.masks is not None and some.keypoints is None and some.gender is None
     assert len(model.predict(pictures, Ask(1.0))[0].persons) == 0
     assert len(model.predict(pictures, Ask(max_persons=3))[0].persons) == 3
+    assert len(model.predict(pictures, Ask(max_persons=0))[0].persons) == 0
 
 
 @pytest.mark.parametrize(
@@ -344,7 +381,7 @@ def test_a_prediction_that_is_not_finite_stops_the_matching():
     model = small_model()
     with torch.no_grad():
         model.content.weight.fill_(float("nan"))
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(NonFiniteError, match="matching at layer0: costs of pictures 0 of"):
         model(batch([crowd()]), draws())
 
 
