@@ -96,7 +96,7 @@ def test_movenets_box_lengths_are_what_its_heads_say():
         backbone.people.heads[name].register_forward_hook(
             lambda _, __, out, name=name: told.update({name: out})
         )
-    lengths = box_lengths(backbone.see(images).features[0])
+    lengths = box_lengths(backbone.answer(images).features[0])
     torch.testing.assert_close(lengths, torch.cat([told["box_scale"], told["box_offset"]], 1))
 
 

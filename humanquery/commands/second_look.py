@@ -30,7 +30,8 @@ from humanquery.core.boxes import cxcywh_to_xyxy, iou
 from humanquery.core.errors import ConfigError, HumanQueryError
 from humanquery.data.readers.coco import CocoSourceConfig
 from humanquery.engine.checkpoint import load_state, read_weights, save_state_dict
-from humanquery.losses.shapes import dice, mask_bce, sample_points
+from humanquery.losses.shapes import dice, mask_bce
+from humanquery.nn.sampling import sample_points
 from humanquery.media.letterbox import LetterboxConfig, on_canvas
 from humanquery.models import rebuild
 from humanquery.models.hqnet.hqnet import HQNet
@@ -71,7 +72,7 @@ def cut_people(model: HQNet, sample: Sample) -> Cut | None:
         return None
     limits, task = model.config.input, model.tasks["mask"]
     canvas = on_canvas(
-        sample.image, LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
+        sample.image, LetterboxConfig(limits.short_side, limits.long_side, zoom=limits.zoom)
     )
     meta, batch = canvas.meta, Batch.collate([canvas], divisor=32)
     batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))

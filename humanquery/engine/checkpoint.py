@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from humanquery.core.config import to_plain
 from humanquery.core.errors import CheckpointError
+from humanquery.engine.file_versions import FORMAT_VERSION, upgraded_config, upgraded_state
 
 FORMAT = "humanquery"
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +110,11 @@ def read_weights(path: Path | str) -> Weights:
             metadata = opened.metadata() or {}
             _check_is_ours(path, metadata)
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        version = int(metadata["format_version"])
         return Weights(
-            json.loads(metadata["config"]), state, json.loads(metadata.get("card", "{}"))
+            upgraded_config(json.loads(metadata["config"]), version),
+            upgraded_state(state, version),
+            json.loads(metadata.get("card", "{}")),
         )
     except (SafetensorError, KeyError, json.JSONDecodeError) as problem:
         raise CheckpointError(

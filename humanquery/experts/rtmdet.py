@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from humanquery.backbones.parts import Backbone, fill, freeze, read_tensors
-from humanquery.backbones.sight import DenseBoxes, Sight
+from humanquery.backbones.parts import fill, freeze, read_tensors
+from humanquery.experts.answers import Answers, DenseBoxes, Expert
 
 STEM, STAGES, BLOCKS = (8, 8, 16), (32, 64, 128, 256), (1, 2, 2, 1)
 NECK, TOWER = 64, 64
@@ -26,7 +26,7 @@ class RtmdetBackbone:
     name people"""
 
 
-class RtmdetFeatures(Backbone):
+class RtmdetFeatures(Expert):
     """The map of stride 4 is the backbone's first stage; at strides 8, 16, 32 stand the neck's
     outputs and, with the head, behind them the towers of class and box (64 channels each).
 
@@ -47,7 +47,7 @@ class RtmdetFeatures(Backbone):
         self.neck = Pafpn(STAGES[1:])
         self.bbox_head = SeparateHead(levels=3) if config.head else None
         self.channels = (STAGES[0], *[NECK + 2 * TOWER * config.head] * 3)
-        self.gives = ("person",) if config.head else ()
+        self.answers_about = ("person",) if config.head else ()
         if config.weights:
             wanted = {
                 n: t
@@ -57,16 +57,13 @@ class RtmdetFeatures(Backbone):
             fill(self, wanted, config.weights)
         freeze([self])
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
-        return self.see(images).features
-
-    def see(
-        self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None
-    ) -> Sight:
+    def answer(
+        self, images: Float[Tensor, "b 3 h w"], zoomed: Float[Tensor, "b 3 H W"] | None = None
+    ) -> Answers:
         """Maps, and boxes where the head was kept; they may reach over the pictures' edges."""
         first, levels = self._maps(images)
         if self.bbox_head is None:
-            return Sight(self._features(first, levels, [()] * len(levels), images))
+            return Answers(self._features(first, levels, [()] * len(levels), images))
         towers = self.bbox_head.towers(levels)
         logits, boxes = [], []
         for (logit, distances), stride in zip(
@@ -78,7 +75,7 @@ class RtmdetFeatures(Backbone):
                     1, 2
                 )
             )
-        return Sight(
+        return Answers(
             self._features(first, levels, towers, images),
             DenseBoxes(torch.cat(logits, 1), torch.cat(boxes, 1)),
         )

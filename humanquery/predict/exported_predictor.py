@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from humanquery.core.affine import Affine2D, Size
-from humanquery.core.batch import Meta
+from humanquery.core.batch import ZOOM, Meta
 from humanquery.core.errors import CheckpointError, ConfigError, HumanQueryError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
@@ -19,7 +19,7 @@ from humanquery.media.letterbox import LetterboxConfig, on_canvas
 from humanquery.predict.base import BasePredictor, Picture, as_array
 
 FORMAT = "humanquery-export"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """1: masks of the whole canvas only; 2: also masks in windows; 3: the graph is told the score,
 and looks at nobody below it"""
 FACTS = "humanquery.json"
@@ -37,17 +37,19 @@ class Canvases:
     sizes: Int[np.ndarray, "b 2"]
     """(height, width) of the valid part of each"""
     metas: list[Meta]
-    finer: UInt8[np.ndarray, "b 3 H W"] | None = None
-    """the same pictures at `Facts.finer` times the size; None for 1"""
+    zoomed: UInt8[np.ndarray, "b 3 H W"] | None = None
+    """the same pictures at `Facts.zoom` times the size; None for 1"""
 
     @staticmethod
     def of(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], facts: "Facts") -> "Canvases":
-        config = LetterboxConfig(facts.short_side, facts.long_side, finer=facts.finer)
+        config = LetterboxConfig(facts.short_side, facts.long_side, zoom=facts.zoom)
         samples = [on_canvas(picture, config) for picture in pictures]
         images = collate([sample.image for sample in samples], facts.side_step)
         closer = None
-        if facts.finer > 1:
-            closer = collate([sample.finer for sample in samples], facts.side_step * facts.finer)
+        if facts.zoom > 1:
+            closer = collate(
+                [s.views[ZOOM][0].image for s in samples], facts.side_step * facts.zoom
+            )
         metas = [sample.meta for sample in samples]
         return Canvases(
             images, np.array([meta.canvas_size for meta in metas], np.int64), metas, closer
@@ -56,7 +58,7 @@ class Canvases:
     def inputs(self, score: float) -> dict[str, np.ndarray]:
         """By the names of the graph's inputs."""
         given = {"images": self.images, "sizes": self.sizes, "score": np.array(score, np.float32)}
-        return given if self.finer is None else given | {"finer": self.finer}
+        return given if self.zoomed is None else given | {"zoomed": self.zoomed}
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Facts:
     long_side: int
     side_step: int
     """both sides of a canvas batch are multiples of this, px"""
-    finer: int = 1
+    zoom: int = 1
     """how many times as large the pictures are given a second time"""
     format: str = FORMAT
     format_version: int = FORMAT_VERSION

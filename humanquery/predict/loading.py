@@ -76,6 +76,8 @@ def trained(name_or_path: str | Path | None = None) -> tuple[Any, dict[str, Any]
 
 def look_once(backbone: Any) -> None:
     """Calls all parts of a backbone, those too that are asked about people only."""
-    sight = backbone.see(torch.zeros(1, 3, 128, 128))
-    if sight.attributes is not None:
-        sight.attributes.in_boxes(torch.tensor([[[32.0, 32.0, 96.0, 96.0]]]))
+    from humanquery.experts.answers import answer
+
+    answers = answer(backbone, torch.zeros(1, 3, 128, 128))
+    if answers.attributes is not None:
+        answers.attributes.in_boxes(torch.tensor([[[32.0, 32.0, 96.0, 96.0]]]))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from humanquery.core.batch import Batch
 from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
 from humanquery.core.system import System
-from humanquery.media.letterbox import LetterboxConfig, on_canvas
+from humanquery.media.letterbox import on_canvas
 from humanquery.predict.base import BasePredictor, Picture, as_array
 from humanquery.predict.cuda_graphs import Graphed
 
@@ -54,13 +53,9 @@ class Predictor(BasePredictor):
     def _batch(
         self, pictures: list[Picture], score: float, tasks: tuple[str, ...]
     ) -> list[Persons]:
-        limits = self.system.config.input
-        letterbox = LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
-        samples = [on_canvas(as_array(p), letterbox) for p in pictures]
+        samples = [on_canvas(as_array(p), self.system.config.input) for p in pictures]
         device = next(self.system.parameters()).device
-        batch = Batch.collate(samples, divisor=32).to(device)
-        finer = None if batch.finer is None else batch.finer.contiguous(memory_format=LAYOUT)
-        batch = replace(batch, images=batch.images.contiguous(memory_format=LAYOUT), finer=finer)
+        batch = Batch.collate(samples, divisor=32).to(device).contiguous(LAYOUT)
         return [people.to("cpu") for people in self.system.predict(batch, score=score, tasks=tasks)]
 
 

@@ -18,7 +18,6 @@ from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet.config import (
     DenoisingConfig,
     HQNetConfig,
-    InputConfig,
     TasksConfig,
     TransformerConfig,
 )
@@ -105,7 +104,7 @@ def hqnet_tiny_scenes() -> Recipe:
             denoising=DenoisingConfig(pairs=40),
             num_queries=12,
             num_persons=12,
-            input=InputConfig(size, size),
+            input=LetterboxConfig(size, size),
         ),
         data=DataConfig(
             train=MixConfig.of(scenes),
@@ -195,7 +194,7 @@ def hqnet_small() -> Recipe:
             priors=("person", "keypoints", "gender", "age"),
             num_queries=40,
             num_persons=40,
-            input=InputConfig(416, 416, finer=2),
+            input=LetterboxConfig(416, 416, zoom=2),
         ),
         data=DataConfig(
             train=MixConfig(
@@ -208,7 +207,7 @@ def hqnet_small() -> Recipe:
             ),
             val=CocoSourceConfig(f"{people}/val.json"),
             augment=AugmentConfig(canvas=(320, 320), canvas_scale=(0.7, 1.5)),
-            letterbox=LetterboxConfig(416, 416, finer=2),
+            letterbox=LetterboxConfig(416, 416, zoom=2),
         ),
         engine=EngineConfig(
             steps=3000,

@@ -1,15 +1,14 @@
 """What every task is: head, matching cost, losses and decoding of one thing that a query says
 about a person."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from humanquery.backbones.sight import Sight
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.ranks import sum_over_ranks
 from humanquery.core.skeleton import Skeleton
@@ -18,6 +17,12 @@ from humanquery.nn.transformer import Shapes
 from humanquery.tasks.truth import Matches, Truth, Truths
 
 PROPOSALS = -1  # the stage before the first decoder layer
+
+JointFeatures = Callable[
+    [Float[Tensor, "b n k 2"], Float[Tensor, "b n 2"]], Float[Tensor, "b n k f"]
+]
+"""joints (px of the padded canvas) of n people per picture and the sides of their boxes (px) to f =
+`TaskSizes.joint_features` numbers for each joint"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +41,10 @@ class Encoded:
     canvas_sizes: list[Size] | Int[Tensor, "b 2"]
     """(height, width) of the valid part of each picture; a tensor in an exported graph"""
     padded_size: Size
-    sight: Sight | None = None
-    """what a backbone that was trained on people says about them; without its feature maps"""
+    joint_features: JointFeatures | None = None
+    """what is measured around given joints, for the joint decoder; None where nothing is"""
+    answers: Any = None
+    """of the system that encoded: whatever its own parts ask of later; tasks do not read it"""
 
     def sides(self) -> Float[Tensor, "b 2"]:
         """(width, height) of the valid canvases."""
@@ -79,24 +86,34 @@ class Draws:
 
 
 @dataclass(frozen=True, eq=False)
-class Prior:
-    """What the backbone already says about the person in each query's first reference box; None
-    where it says nothing.
+class Reference:
+    """What a stage starts from. Every head predicts a correction to it: a delta to the box, offsets
+    to the joints (to the box's centre where there are none), logits that are added. In the paper
+    the box alone is one (DETR's iterative refinement, Zhu et al. 2021, of every task)."""
 
-    A task with a prior adds what the query says to it, and its heads start by saying nothing.
-    """
-
-    person: Float[Tensor, "b q"] | None = None
-    """logit"""
+    box_logit: Float[Tensor, "b q 4"]
+    """inverse sigmoid of the stage's input box, cxcywh in 0..1 of the valid canvas"""
     joints_unit: Float[Tensor, "b q k 2"] | None = None
     joint_scores: Float[Tensor, "b q k"] | None = None
-    gender: Float[Tensor, "b q"] | None = None
-    """logit of label 1"""
-    age: Float[Tensor, "b q ages"] | None = None
-    """logits of whole years from 0"""
+    """how sure the reference joints are, 0..1"""
+    logits: Mapping[str, Float[Tensor, "b q ..."]] = field(default_factory=dict)
+    """task -> logits in the form of its prediction"""
+
+    def corrected(self, task: str, logits: Float[Tensor, "b q *n"]) -> Float[Tensor, "b q *n"]:
+        """Logits of a head, added to the task's reference logits if there are any."""
+        return logits + self.logits[task] if task in self.logits else logits
 
 
-NO_PRIOR = Prior()
+def add_logits(
+    prediction: Any, chosen: Int[Tensor, "b k"], logits: Float[Tensor, "b k ..."]
+) -> Any:
+    """A prediction, whose only field is a tensor of logits b q ..., with more added to some of its
+    queries: reference logits that are known only once it is known who is kept."""
+    (name,) = (one.name for one in fields(prediction))
+    index = chosen.reshape(*chosen.shape, *[1] * (logits.dim() - 2)).expand_as(logits)
+    return replace(
+        prediction, **{name: getattr(prediction, name).float().scatter_add(1, index, logits)}
+    )
 
 
 class Task(nn.Module):
@@ -118,12 +135,11 @@ class Task(nn.Module):
         self,
         stage: int,
         queries: Float[Tensor, "b q c"],
-        reference_logit: Float[Tensor, "b q 4"],
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> Any:
-        """Prediction of one stage: decoder layer 0.. or `PROPOSALS`. `reference_logit` is the
-        stage's input box."""
+        """Prediction of one stage: decoder layer 0.. or `PROPOSALS`, as a correction to
+        `reference`."""
         raise NotImplementedError
 
     def costs(
@@ -239,8 +255,11 @@ class TaskSizes:
     levels: int
     points: int
     skeleton: Skeleton
-    priors: tuple[str, ...] = ()
-    """tasks for which the backbone gives a `Prior`"""
+    referenced: tuple[str, ...] = ()
+    """tasks that get a `Reference` besides the box; their heads start at 0, so that an untrained
+    model gives the reference itself"""
+    joint_features: int = 0
+    """width of `Encoded.joint_features`; 0: there are none"""
 
     @property
     def stages(self) -> int:

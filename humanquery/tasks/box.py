@@ -11,12 +11,11 @@ from humanquery.core.boxes import clip, cxcywh_to_xyxy, giou, unit_to_canvas
 from humanquery.losses.shapes import giou_loss, l1
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
-    NO_PRIOR,
     Draws,
     Encoded,
     Matches,
-    Prior,
     Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -61,11 +60,10 @@ class BoxTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> BoxPrediction:
-        return BoxPrediction((self.heads[stage](queries) + reference_logit).float().sigmoid())
+        return BoxPrediction((self.heads[stage](queries) + reference.box_logit).float().sigmoid())
 
     def costs(self, prediction: BoxPrediction, truths: Truths, draws: Draws, tag: str) -> Tensor:
         found, true = prediction.boxes_unit[truths.pictures], truths.boxes_unit[:, None]

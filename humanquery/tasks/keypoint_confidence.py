@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from humanquery.losses.scores import focal, focal_cost
 from humanquery.tasks.base import (
-    NO_PRIOR,
     Draws,
     Encoded,
     Matches,
-    Prior,
     Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -54,9 +53,8 @@ class KeypointConfidenceTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> KeypointConfidencePrediction:
         return KeypointConfidencePrediction(self.heads[stage](queries).squeeze(-1))
 

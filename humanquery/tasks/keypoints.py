@@ -14,13 +14,12 @@ from humanquery.losses.people import oks_loss
 from humanquery.losses.shapes import l1
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
-    NO_PRIOR,
     PROPOSALS,
     Draws,
     Encoded,
     Matches,
-    Prior,
     Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -68,13 +67,13 @@ class KeypointsPrediction:
     """of the reference boxes"""
     queries: Float[Tensor, "b q c"]
     scores: Float[Tensor, "b q k"] | None = None
-    """how sure the prior is of each joint, 0..1"""
+    """of the reference joints, 0..1; None where there are none"""
 
 
 class KeypointsTask(Task):
     """joint = sigmoid(offset + logit of the reference box's centre), or see
-    `KeypointsConfig.in_boxes`; with a prior, its joint + offset × sides of the reference box. Then
-    the joint decoder on the kept persons."""
+    `KeypointsConfig.in_boxes`; with reference joints, reference joint + offset × sides of the
+    reference box. Then the joint decoder on the kept persons."""
 
     name = "keypoints"
 
@@ -96,18 +95,18 @@ class KeypointsTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> KeypointsPrediction:
         offsets = self.heads[stage](queries).unflatten(-1, (self.num_joints, 2))
-        center, sides = reference_logit.float().sigmoid().split(2, -1)
-        if prior.joints_unit is not None or self.config.in_boxes:
-            start = center[..., None, :] if prior.joints_unit is None else prior.joints_unit
+        center, sides = reference.box_logit.float().sigmoid().split(2, -1)
+        start = reference.joints_unit
+        if start is not None or self.config.in_boxes:
+            start = center[..., None, :] if start is None else start
             joints = start + offsets.float() * sides[..., None, :]
         else:
-            joints = (offsets + reference_logit[..., None, :2]).float().sigmoid()
-        return KeypointsPrediction(joints, stage, sides, queries, prior.joint_scores)
+            joints = (offsets + reference.box_logit[..., None, :2]).float().sigmoid()
+        return KeypointsPrediction(joints, stage, sides, queries, reference.joint_scores)
 
     def costs(
         self, prediction: KeypointsPrediction, truths: Truths, draws: Draws, tag: str
@@ -276,6 +275,12 @@ class KeypointsTask(Task):
 def one_picture(encoded: Encoded, picture: int) -> Encoded:
     """The same encoded with only one of its pictures."""
     at = slice(picture, picture + 1)
+
+    def one(joints: Tensor, sides: Tensor) -> Tensor:
+        # joint features are asked of whole batches: the others' answers are thrown away
+        n = len(encoded.memory)
+        return encoded.joint_features(joints.expand(n, -1, -1, -1), sides.expand(n, -1, -1))[at]
+
     return replace(
         encoded,
         fine=encoded.fine[at],
@@ -284,5 +289,5 @@ def one_picture(encoded: Encoded, picture: int) -> Encoded:
         padding=encoded.padding[at],
         valid_ratios=encoded.valid_ratios[at],
         canvas_sizes=encoded.canvas_sizes[at],
-        sight=None if encoded.sight is None else encoded.sight.of(picture),
+        joint_features=None if encoded.joint_features is None else one,
     )

@@ -18,20 +18,19 @@ from humanquery.losses.shapes import (
     mask_bce,
     pairwise_bce_cost,
     pairwise_dice_cost,
-    sample_points,
     uncertain_points,
 )
+from humanquery.nn.sampling import sample_points
 from humanquery.nn.transformer import MLP
 from humanquery.ops import native
 from humanquery.ops.native.masks import painted
 from humanquery.tasks.base import (
-    NO_PRIOR,
     PROPOSALS,
     Draws,
     Encoded,
     Matches,
-    Prior,
     Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -148,9 +147,8 @@ class MaskTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: PixelMap,
-        prior: Prior = NO_PRIOR,
     ) -> MaskPrediction:
         embeddings = self.heads[stage](queries)
         if stage == PROPOSALS and self.config.release_quirks:
@@ -158,7 +156,8 @@ class MaskTask(Task):
         boxes = None
         if self.config.in_boxes:
             boxes = (
-                reference_logit.detach().float().sigmoid() * prepared.valid.repeat(1, 2)[:, None]
+                reference.box_logit.detach().float().sigmoid()
+                * prepared.valid.repeat(1, 2)[:, None]
             )
         return MaskPrediction(embeddings, prepared, boxes)
 

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from humanquery.losses.scores import focal, focal_cost
 from humanquery.tasks.base import (
-    NO_PRIOR,
     Draws,
     Encoded,
     Matches,
-    Prior,
     Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -48,24 +47,20 @@ class PersonTask(Task):
     def __init__(self, config: PersonConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        start = zero_init if "person" in sizes.priors else prior_bias
+        # a correction starts at 0; without a reference the logit itself starts at a small probability
+        start = zero_init if self.name in sizes.referenced else prior_bias
         self.heads = copies(lambda: start(nn.Linear(sizes.dim, 1)), sizes.stages)
 
     def read(
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> PersonPrediction:
-        return PersonPrediction(self.logits(stage, queries, prior.person))
-
-    def logits(
-        self, stage: int, queries: Float[Tensor, "b q c"], prior: Float[Tensor, "b q"] | None = None
-    ) -> Float[Tensor, "b q"]:
-        logit = self.heads[stage](queries).squeeze(-1)
-        return logit if prior is None else logit + prior
+        return PersonPrediction(
+            reference.corrected(self.name, self.heads[stage](queries).squeeze(-1))
+        )
 
     def costs(self, prediction: PersonPrediction, truths: Truths, draws: Draws, tag: str) -> Tensor:
         return self.config.cost * focal_cost(prediction.logit)[truths.pictures]

@@ -14,7 +14,7 @@ from humanquery.commands.second_look import SecondLookConfig, cut_people, learn,
 from humanquery.core.errors import ConfigError
 from humanquery.data.readers.coco import CocoSourceConfig
 from humanquery.engine.checkpoint import read_weights, save_weights
-from humanquery.models.hqnet.config import InputConfig
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict.predictor import Predictor
 from humanquery.tasks.mask import MaskConfig
@@ -30,7 +30,7 @@ def model(refinement: MaskRefinementConfig | None = SMALL) -> HQNet:
     backbone = TimmBackbone(
         "test_resnet", options={"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
     )
-    return HQNet(replace(config, backbone=backbone, input=InputConfig(96, 96))).eval()
+    return HQNet(replace(config, backbone=backbone, input=LetterboxConfig(96, 96))).eval()
 
 
 def photos(folder, box=(20, 10, 40, 70)) -> Path:

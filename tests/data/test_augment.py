@@ -297,9 +297,9 @@ def test_a_letterbox_may_give_the_canvas_at_a_multiple_too_drawn_from_the_pictur
     sample = Sample(stripes, Meta((80, 120), (80, 120)))
     plain = letterboxed(sample, LetterboxConfig(40, 60))
     assert plain.finer is None and plain.image.shape == (40, 60, 3) and plain.image.std() < 5
-    both = letterboxed(sample, LetterboxConfig(40, 60, finer=2))
+    both = letterboxed(sample, LetterboxConfig(40, 60, zoom=2))
     assert np.array_equal(both.image, plain.image) and np.array_equal(both.finer, stripes)
     odd = letterboxed(
-        Sample(stripes[:77, :113], Meta((77, 113), (77, 113))), LetterboxConfig(31, 50, finer=3)
+        Sample(stripes[:77, :113], Meta((77, 113), (77, 113))), LetterboxConfig(31, 50, zoom=3)
     )
     assert odd.finer.shape[:2] == tuple(3 * side for side in odd.image.shape[:2])

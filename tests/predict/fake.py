@@ -8,12 +8,12 @@ from torch import nn
 from humanquery.core.batch import Batch
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17
-from humanquery.models.hqnet.config import InputConfig
+from humanquery.media.letterbox import LetterboxConfig
 
 
 @dataclass(frozen=True)
 class FakeConfig:
-    input: InputConfig = field(default_factory=lambda: InputConfig(64, 96))
+    input: LetterboxConfig = field(default_factory=lambda: LetterboxConfig(64, 96))
 
 
 class FakeSystem(nn.Module):

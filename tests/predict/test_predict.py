@@ -146,9 +146,9 @@ def test_a_device_that_is_not_there_is_named():
 
 def test_a_weights_file_rebuilds_its_model(tmp_path):
     from humanquery.backbones import TimmBackbone
+    from humanquery.media.letterbox import LetterboxConfig
     from humanquery.models.hqnet.config import (
         HQNetConfig,
-        InputConfig,
         TasksConfig,
         TransformerConfig,
     )
@@ -162,7 +162,7 @@ def test_a_weights_file_rebuilds_its_model(tmp_path):
         denoising=None,
         num_queries=10,
         num_persons=5,
-        input=InputConfig(64, 64),
+        input=LetterboxConfig(64, 64),
     )
     model = HQNet(config).eval()
     save_weights(tmp_path / "m.safetensors", model, {"score_threshold": 0.0})

@@ -2,7 +2,7 @@ import torch
 
 from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.nn.encodings import inverse_sigmoid
-from humanquery.tasks.base import Draws, Matches, Truth, Truths
+from humanquery.tasks.base import Draws, Matches, Reference, Truth, Truths
 from humanquery.tasks.keypoint_refinement import RefinementConfig
 from humanquery.tasks.keypoints import KeypointsConfig
 from tests.models.small import batch, crowd, person, small_config, small_model
@@ -20,7 +20,7 @@ def test_an_untrained_head_puts_every_joint_into_the_middle_of_the_reference_box
     for in_boxes in (False, True):
         found = (
             task(in_boxes=in_boxes)
-            .read(0, torch.randn(1, 2, 32), inverse_sigmoid(BOXES), None)
+            .read(0, torch.randn(1, 2, 32), Reference(inverse_sigmoid(BOXES)), None)
             .joints_unit
         )
         torch.testing.assert_close(
@@ -32,7 +32,9 @@ def test_offsets_in_boxes_are_in_sides_of_the_box_so_one_pose_fits_every_size():
     keypoints = task(in_boxes=True)
     with torch.no_grad():
         keypoints.heads[0][-1].bias.fill_(0.5)
-    found = keypoints.read(0, torch.randn(1, 2, 32), inverse_sigmoid(BOXES), None).joints_unit
+    found = keypoints.read(
+        0, torch.randn(1, 2, 32), Reference(inverse_sigmoid(BOXES)), None
+    ).joints_unit
     corners = cxcywh_to_xyxy(BOXES)[..., None, 2:].expand(-1, -1, 17, -1)
     torch.testing.assert_close(found, corners, atol=1e-4, rtol=0)
 

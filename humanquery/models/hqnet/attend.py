@@ -28,7 +28,7 @@ def sampling_points(
         encoded = model.encode(batch)
         prepared = model.prepare(encoded)
         outputs = model.read_queries(encoded, prepared, every_stage=False)
-        outputs = model.look_at_best(outputs, encoded, score=score)
+        outputs = model.annotate_best(outputs, encoded, score=score)
     finally:
         hook.remove()
     (locations, weights) = seen[0]

@@ -11,37 +11,29 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from humanquery.backbones.neck import ChannelMapper
-from humanquery.backbones.sight import Sight
 from humanquery.core.affine import Size
 from humanquery.core.batch import Batch
-from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
+from humanquery.core.target import Target
 from humanquery.core.transfer import to_device
 from humanquery.experts import build as build_backbone
+from humanquery.experts.answers import answer
 from humanquery.models.hqnet import criterion
 from humanquery.models.hqnet.config import HQNetConfig
 from humanquery.models.hqnet.criterion import Outputs, Predictions
 from humanquery.models.hqnet.denoising import NoisedQueries, noised_queries
-from humanquery.models.hqnet.trunk import (
-    Decoder,
-    Encoder,
-    QuerySelection,
-    distinct_tokens,
-    gather_rows,
-    top_tokens,
-)
+from humanquery.models.hqnet.priors import Priors
+from humanquery.models.hqnet.trunk import Decoder, Encoder, QuerySelection, Selected
 from humanquery.nn.encodings import inverse_sigmoid
-from humanquery.nn.transformer import MLP
 from humanquery.tasks.age import AgeTask
 from humanquery.tasks.base import (
-    NO_PRIOR,
     PROPOSALS,
     Draws,
     Encoded,
-    Prior,
     Reading,
+    Reference,
     Task,
     TaskSizes,
     Truth,
@@ -53,12 +45,6 @@ from humanquery.tasks.keypoint_confidence import KeypointConfidenceTask
 from humanquery.tasks.keypoints import KeypointsTask
 from humanquery.tasks.mask import MaskTask
 from humanquery.tasks.person import PersonTask
-
-ATTRIBUTES = ("gender", "age")
-NOBODY = -8.0
-"""logit of a place of which the backbone's detector says nothing, or that is no part of the
-picture
-"""
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -99,45 +85,22 @@ class HQNet(nn.Module):
         self.decoder = Decoder(t)
         if config.denoising is not None:
             self.denoising_label = nn.Parameter(torch.randn(t.dim))
-        self._check_priors()
-        if "keypoints" in config.priors:
-            self.pose_content = MLP(3 * len(self.skeleton), t.dim, t.dim)
+        known = getattr(self.backbone, "answers_about", ())
+        self.priors = Priors(config, known, len(self.skeleton)) if config.priors else None
         sizes = TaskSizes(
-            t.dim, t.decoder_layers, t.heads, t.levels, t.points, self.skeleton, config.priors
-        )
+            t.dim, t.decoder_layers, t.heads, t.levels, t.points, self.skeleton, config.priors,
+            0 if self.priors is None else self.priors.joint_features,
+        )  # fmt: skip
         named = {name: getattr(config.tasks, name) for name in TASKS}
         self.tasks = nn.ModuleDict(
             {n: TASKS[n](c, sizes) for n, c in named.items() if c is not None}
         )
+        criterion.check_matching(config.matching, TASKS, self.tasks)
         self.register_buffer(
             "mean", torch.tensor(self.backbone.mean).view(3, 1, 1), persistent=False
         )
         self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1), persistent=False)
         self._reset_trunk()
-
-    def _check_priors(self) -> None:
-        lacks = [
-            name for name in self.config.priors if name not in getattr(self.backbone, "gives", ())
-        ]
-        if lacks:
-            raise ConfigError(
-                f"model.priors names {', '.join(lacks)}, but the backbone gives "
-                f"{', '.join(getattr(self.backbone, 'gives', ())) or 'features only'}; take them "
-                f"out or choose a backbone "
-                "that was trained on people (RtmdetBackbone, MoveNetBackbone with heads, "
-                "StackedBackbone)"
-            )
-        keypoints = self.config.tasks.keypoints
-        looks_again = (
-            keypoints is not None
-            and keypoints.refinement is not None
-            and keypoints.refinement.evidence
-        )
-        if looks_again and "keypoints" not in self.config.priors:
-            raise ConfigError(
-                'tasks.keypoints.refinement.evidence: got true without a prior on joints; name "keypoints" in model.priors '
-                "or set it to false"
-            )
 
     def _reset_trunk(self) -> None:
         """Xavier for the trunk's matrices, except what sets the first sampling points."""
@@ -153,34 +116,33 @@ class HQNet(nn.Module):
         nn.init.normal_(self.content.weight)
 
     # -- the way through the network
-    # ---------------------------------------------------------------------------------
 
     def encode(self, batch: Batch) -> Encoded:
         """Pictures to memory."""
-        return self.look(
-            batch.images, batch.padding, [meta.canvas_size for meta in batch.metas], batch.finer
-        )
+        sizes = [meta.canvas_size for meta in batch.metas]
+        return self.encode_images(batch.images, batch.padding, sizes, batch.zoomed())
 
-    def look(
+    def encode_images(
         self,
         images: Float[Tensor, "b 3 h w"],
         padding: Bool[Tensor, "b h w"],
         canvas_sizes: list[Size] | Int[Tensor, "b 2"],
-        finer: Float[Tensor, "b 3 H W"] | None = None,
+        zoomed: Float[Tensor, "b 3 H W"] | None = None,
     ) -> Encoded:
         """`encode` of bare tensors; `canvas_sizes` as a tensor where the number of pictures is
         open (export)."""
         normed = self._normed(images, padding)
-        closer = None if finer is None else self._normed(finer, padding)
-        sight = (
-            self.backbone.see(normed, closer)
-            if self.config.priors
-            else Sight(self.backbone(normed))
+        if self.priors is None:
+            fine, *levels = self.neck(self.backbone(normed))
+            return self.encoder(fine, levels, padding, canvas_sizes)
+        answers = answer(
+            self.backbone, normed, None if zoomed is None else self._normed(zoomed, padding)
         )
-        fine, *levels = self.neck(sight.features)
-        return replace(
-            self.encoder(fine, levels, padding, canvas_sizes), sight=sight.without_features()
+        fine, *levels = self.neck(answers.features)
+        encoded = replace(
+            self.encoder(fine, levels, padding, canvas_sizes), answers=answers.without_features()
         )
+        return replace(encoded, joint_features=self.priors.features_around(encoded))
 
     def _normed(self, images: Tensor, padding: Bool[Tensor, "b h w"]) -> Tensor:
         """Normalised, 0 where padded; `images` may be at a whole multiple of the size of
@@ -206,17 +168,14 @@ class HQNet(nn.Module):
         """Selection, decoder and heads. Without `every_stage` the heads run on the last layer
         only; `tasks` names the heads to run (default: all)."""
         heads = {name: task for name, task in self.tasks.items() if tasks is None or name in tasks}
-        selected, chosen, reference_logit, person = self._select(encoded)
-        first = self.tasks["box"].read(PROPOSALS, chosen, reference_logit, None).boxes_unit
-        prior = self._prior(
-            encoded, first.detach(), person, attributes=every_stage and self._learns_attributes()
-        )
-
-        content = self.content.weight[: selected.shape[1]].expand(selected.shape[0], -1, -1)
-        if self.config.priors:
-            content = content + chosen.detach()
-        if prior.joints_unit is not None:
-            content = content + self.pose_content(_pose_in_box(prior, first.detach()).to(content))
+        selected = self._select(encoded)
+        start, features = Reference(selected.box_logit), selected.features
+        first = self.tasks["box"].read(PROPOSALS, features, start, None).boxes_unit
+        content = self.content.weight[: features.shape[1]].expand(len(features), -1, -1)
+        if self.priors is not None:
+            start, content = self.priors.start(
+                selected, first.detach(), content, encoded, training=every_stage
+            )
         references, blocked = first.detach(), None
         if noised is not None:
             content = torch.cat([noised.content.to(content), content], 1)
@@ -231,120 +190,51 @@ class HQNet(nn.Module):
         ]
         return Outputs(
             layers=[
-                _read(heads, i, q, inverse_sigmoid(r), prepared, prior) for i, q, r in ordinary
+                _read(heads, i, q, replace(start, box_logit=inverse_sigmoid(r)), prepared)
+                for i, q, r in ordinary
             ],
             queries=[q for _, q, _ in ordinary],
             references=[r for _, _, r in ordinary],
-            selected=selected,
-            proposals=_read(heads, PROPOSALS, chosen, reference_logit, prepared, prior)
-            if every_stage
-            else None,
+            selected=selected.tokens,
+            proposals=_read(heads, PROPOSALS, features, start, prepared) if every_stage else None,
             denoising=None if noised is None else self._read_noised(decoded, front, prepared),
         )
 
-    def _select(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Tokens that become queries, best first: index b q, features b q c, reference logits b
-        q 4, and the person prior."""
-        dense = encoded.sight.boxes if "person" in self.config.priors else None
-        features, proposals_logit = self.selection(encoded, dense)
-        if dense is None:
-            logits = self.tasks["person"].logits(PROPOSALS, features)
-            selected = top_tokens(logits, self.config.num_queries)
-            return (
-                selected,
-                gather_rows(features, selected),
-                gather_rows(proposals_logit, selected),
-                None,
-            )
-        blind = features.shape[1] - dense.logits.shape[1]
-        prior = F.pad(dense.logits.float(), (0, blind), value=NOBODY).masked_fill(
-            encoded.padding, NOBODY
-        )
-        logits = self.tasks["person"].logits(PROPOSALS, features, prior)
-        usable = proposals_logit.isfinite().all(-1)
-        logits = logits.masked_fill(~usable, NOBODY)
-        selected, doubled = distinct_tokens(
-            logits.detach(),
-            proposals_logit.detach().float().sigmoid(),
-            self.config.num_queries,
-            self.config.distinct_iou,
-        )
-        person = prior.gather(1, selected).clamp(min=NOBODY) + NOBODY / 2 * doubled
-        chosen, reference_logit = (
-            gather_rows(features, selected),
-            gather_rows(proposals_logit, selected),
-        )
-        return (
-            selected,
-            chosen,
-            reference_logit.masked_fill(~reference_logit.isfinite(), 0.0),
-            person,
+    def _select(self, encoded: Encoded) -> Selected:
+        features, proposals_logit = self.selection(encoded)
+        if self.priors is not None:
+            return self.priors.propose(features, proposals_logit, encoded, self.tasks["person"])
+        return Selected.best(
+            features, proposals_logit, self.tasks["person"], self.config.num_queries
         )
 
-    def _learns_attributes(self) -> bool:
-        return any(name in self.tasks and self.tasks[name].config.loss > 0 for name in ATTRIBUTES)
-
-    def _prior(
-        self,
-        encoded: Encoded,
-        boxes_unit: Float[Tensor, "b q 4"],
-        person: Tensor | None,
-        *,
-        attributes: bool,
-    ) -> Prior:
-        """What the backbone says about whoever fills the boxes (cxcywh of the valid canvas)."""
-        joints = scores = None
-        boxes = _canvas_boxes(boxes_unit, encoded)
-        if "keypoints" in self.config.priors:
-            with torch.no_grad():
-                joints, scores = encoded.sight.poses.in_boxes(boxes)
-                joints = joints / encoded.sides()[:, None, None]
-        asked = self._attributes(encoded, boxes) if attributes else {}
-        return Prior(person, joints, scores, **asked)
-
-    def _attributes(self, encoded: Encoded, boxes: Float[Tensor, "b n 4"]) -> dict[str, Tensor]:
-        """The backbone's logits of those of gender and age that are priors, for boxes xyxy px of
-        the canvas."""
-        wanted = [name for name in ATTRIBUTES if name in self.config.priors]
-        if not wanted:
-            return {}
-        said = dict(zip(ATTRIBUTES, encoded.sight.attributes.in_boxes(boxes), strict=True))
-        return {name: said[name] for name in wanted}
-
-    def look_closer(
-        self, read: Predictions, encoded: Encoded, chosen: Int[Tensor, "b k"]
+    def annotate(
+        self, predictions: Predictions, encoded: Encoded, chosen: Int[Tensor, "b k"]
     ) -> Predictions:
-        """What `read_queries` said without `every_stage`, and with it what the backbone says
-        about gender and age in the boxes of the chosen queries. That costs time for each of
-        them, so that nobody else is looked at."""
-        names = [name for name in ATTRIBUTES if name in read and name in self.config.priors]
-        if not names:
-            return read
-        said = self._attributes(
-            encoded, _canvas_boxes(gather_rows(read["box"].boxes_unit, chosen), encoded)
-        )
-        return {
-            **read,
-            **{name: self.tasks[name].corrected(read[name], said[name], chosen) for name in names},
-        }
+        """The last layer's predictions of `read_queries` without `every_stage`, completed for the
+        queries that are kept (`Priors.annotate`)."""
+        if self.priors is None:
+            return predictions
+        return self.priors.annotate(predictions, encoded, chosen)
 
-    def look_at_best(
+    def annotate_best(
         self, outputs: Outputs, encoded: Encoded, *, score: float, max_persons: int | None = None
     ) -> Outputs:
-        """With `look_closer` at whoever `persons` will keep; the same where nobody is kept or
-        nothing can be asked."""
+        """`annotate` for everybody whom `persons` will keep."""
         last = outputs.layers[-1]
-        if not any(name in last and name in self.config.priors for name in ATTRIBUTES):
+        if self.priors is None or not self.priors.late(last):
             return outputs
         scores = last["person"].logit.float().sigmoid()
-        best = scores.topk(min(max_persons or self.config.num_persons, scores.shape[1]))
-        most = int((best.values >= score).sum(-1).max())  # host sync: how many are looked at
+        best = scores.topk(min(self._limit(max_persons), scores.shape[1]))
+        most = int((best.values >= score).sum(-1).max()) if best.values.numel() else 0  # host sync
         if not most:
             return outputs
-        return replace(
-            outputs,
-            layers=[*outputs.layers[:-1], self.look_closer(last, encoded, best.indices[:, :most])],
-        )
+        completed = self.annotate(last, encoded, best.indices[:, :most])
+        return replace(outputs, layers=[*outputs.layers[:-1], completed])
+
+    def _limit(self, max_persons: int | None) -> int:
+        """How many people are kept at most; 0 is 0."""
+        return self.config.num_persons if max_persons is None else max_persons
 
     def _read_noised(self, decoded, front: int, prepared: dict[str, Any]) -> list[Predictions]:
         denoised = {name: task for name, task in self.tasks.items() if task.denoises}
@@ -353,9 +243,8 @@ class HQNet(nn.Module):
                 denoised,
                 i,
                 queries[:, :front],
-                inverse_sigmoid(references[:, :front]),
+                Reference(inverse_sigmoid(references[:, :front])),
                 prepared,
-                NO_PRIOR,
             )
             for i, (queries, references) in enumerate(
                 zip(decoded.queries, decoded.references, strict=True)
@@ -363,19 +252,21 @@ class HQNet(nn.Module):
         ]
 
     # -- the two uses
-    # ------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch, draws: Draws | None = None) -> dict[str, Float[Tensor, ""]]:
         """Weighted losses by name; their plain sum is the loss of HQNet (section A4.1 of the
         paper).
 
-        Raises ValueError without targets. Normalisers are summed over ranks, so that losses add
+        Raises ValueError without targets, ConfigError for joints of another skeleton,
+        NonFiniteError where a prediction is not finite. Normalisers are summed over ranks, so that losses add
         up over ranks.
         """
         if batch.targets is None:
             raise ValueError(
                 "HQNet.forward needs batch.targets; use predict(batch) for pictures without truth"
             )
+        for target, meta in zip(batch.targets, batch.metas, strict=True):
+            check_skeleton(target, self.skeleton, meta.path)
         draws = draws or Draws()
         noised = self._noise(batch, draws)
         encoded = self.encode(batch)
@@ -419,9 +310,9 @@ class HQNet(nn.Module):
             torch.tensor([meta.canvas_size for meta in batch.metas]), batch.images.device
         )
         encoded, prepared, outputs = self.first_look(
-            batch.images, batch.padding, sizes, batch.finer, self._wanted(tasks)
+            batch.images, batch.padding, sizes, batch.zoomed(), self._wanted(tasks)
         )
-        outputs = self.look_at_best(outputs, encoded, score=score, max_persons=max_persons)
+        outputs = self.annotate_best(outputs, encoded, score=score, max_persons=max_persons)
         return [
             self.persons(
                 i,
@@ -441,12 +332,12 @@ class HQNet(nn.Module):
         images: Float[Tensor, "b 3 h w"],
         padding: Bool[Tensor, "b h w"],
         canvas_sizes: Int[Tensor, "b 2"],
-        finer: Float[Tensor, "b 3 H W"] | None,
+        zoomed: Float[Tensor, "b 3 H W"] | None,
         tasks: frozenset[str],
     ) -> tuple[Encoded, dict[str, Any], Outputs]:
         """Everything of a prediction whose amount does not depend on how many people there are.
         It asks nothing of the host, so that a CUDA graph can hold it (`predict.graphs`)."""
-        encoded = self.look(images, padding, canvas_sizes, finer)
+        encoded = self.encode_images(images, padding, canvas_sizes, zoomed)
         prepared = {
             name: task.prepare(encoded) if name in tasks else None
             for name, task in self.tasks.items()
@@ -478,7 +369,7 @@ class HQNet(nn.Module):
         """People of one picture from the last layer's outputs; see `predict`."""
         last, meta = outputs.layers[-1], batch.metas[picture]
         scores = last["person"].logit[picture].float().sigmoid()
-        scores, queries = scores.topk(min(max_persons or self.config.num_persons, len(scores)))
+        scores, queries = scores.topk(min(self._limit(max_persons), len(scores)))
         kept = scores >= score
         reading = Reading(
             picture, queries[kept], scores[kept], meta.canvas_size, meta.image_size, meta.to_canvas
@@ -505,29 +396,26 @@ class HQNet(nn.Module):
         )
 
 
-def _canvas_boxes(boxes_unit: Float[Tensor, "b n 4"], encoded: Encoded) -> Float[Tensor, "b n 4"]:
-    """cxcywh of the valid canvas to xyxy px, in float32 and without a gradient."""
-    return cxcywh_to_xyxy(
-        boxes_unit.detach().float() * encoded.sides().float().repeat(1, 2)[:, None]
-    )
-
-
-def _pose_in_box(prior: Prior, boxes_unit: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q n"]:
-    """Joints from the box's centre in its sides, cut at 2, and their scores."""
-    center, sides = boxes_unit[:, :, None].split(2, -1)
-    places = ((prior.joints_unit - center) / sides.clamp(min=1e-4)).clamp(-2, 2)
-    return torch.cat([places, prior.joint_scores[..., None]], -1).flatten(2)
+def check_skeleton(target: Target, skeleton: Skeleton, path: str = "") -> None:
+    """Raises ConfigError where a truth's joints are of another layout than the model's: equal in
+    number is not equal in meaning."""
+    if target.keypoints is not None and target.skeleton != skeleton:
+        theirs = "none" if target.skeleton is None else f"{target.skeleton.name!r}"
+        where = f"{path}: " if path else ""
+        raise ConfigError(
+            f"{where}the truth's joints are of skeleton {theirs} ({target.keypoints.value.shape[1]} "
+            f"joints), the model's of {skeleton.name!r} ({len(skeleton)} joints); build the model "
+            f"with the skeleton of the data, or convert the data's joints to the model's"
+        )
 
 
 def _read(
     tasks: dict[str, Task],
     stage: int,
     queries: Tensor,
-    reference_logit: Tensor,
+    reference: Reference,
     prepared: dict[str, Any],
-    prior: Prior,
 ) -> Predictions:
     return {
-        name: task.read(stage, queries, reference_logit, prepared[name], prior)
-        for name, task in tasks.items()
+        name: task.read(stage, queries, reference, prepared[name]) for name, task in tasks.items()
     }

@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from humanquery.backbones.parts import Backbone
+
 
 @dataclass(frozen=True, eq=False)
 class DenseBoxes:
@@ -22,7 +24,7 @@ WINDOW = 7
 """samples along each side of the windows of `PoseMaps.around`"""
 
 
-def evidence_width(joints: int) -> int:
+def joint_features_width(joints: int) -> int:
     """Two windows, a fine and a wide one, and the value of every joint's map in the middle."""
     return 2 * WINDOW**2 + joints
 
@@ -38,12 +40,9 @@ class PoseMaps(Protocol):
 
     def around(
         self, joints: Float[Tensor, "b n k 2"], sides: Float[Tensor, "b n 2"]
-    ) -> Float[Tensor, "b n k evidence"]:
+    ) -> Float[Tensor, "b n k f"]:
         """What the joints' maps say about and around given places (px of the padded canvas) of
-        people of given size, as `evidence_width(k)` numbers of 0..1."""
-
-    def of(self, picture: int) -> "PoseMaps":
-        """The maps of one picture, as a batch of one."""
+        people of given size, as `joint_features_width(k)` numbers of 0..1."""
 
 
 @runtime_checkable
@@ -55,27 +54,47 @@ class AttributeMaps(Protocol):
     ) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
         """Logit of label 1 (female), and logits of whole years from 0."""
 
-    def of(self, picture: int) -> "AttributeMaps":
-        """What there is of one picture, as a batch of one."""
-
 
 @dataclass(frozen=True, eq=False)
-class Sight:
-    """Feature maps of strides 4, 8, 16, 32; the rest is None where the backbone only gives
-    features."""
+class Answers:
+    """Feature maps of strides 4, 8, 16, 32; the rest is None where an expert does not answer it."""
 
     features: list[Float[Tensor, "b _c _h _w"]]
     boxes: DenseBoxes | None = None
     poses: PoseMaps | None = None
     attributes: AttributeMaps | None = None
 
-    def of(self, picture: int) -> "Sight":
-        """What is said about the joints, gender and age of people in one picture, as a batch of
-        one."""
-        poses, attributes = (
-            None if part is None else part.of(picture) for part in (self.poses, self.attributes)
-        )
-        return Sight([], poses=poses, attributes=attributes)
-
-    def without_features(self) -> "Sight":
+    def without_features(self) -> "Answers":
+        """Only what later questions need; the feature maps may be freed."""
         return replace(self, features=[])
+
+
+class Expert(Backbone):
+    """A backbone that was trained on people. `answers_about` names what it knows: "person" (boxes),
+    "keypoints", "gender", "age"."""
+
+    answers_about: tuple[str, ...] = ()
+
+    def answer(
+        self, images: Float[Tensor, "b 3 h w"], zoomed: Float[Tensor, "b 3 H W"] | None = None
+    ) -> Answers:
+        """Maps and answers for normalised pictures whose sides are multiples of 32.
+
+        `zoomed`: the same pictures at a whole multiple of their size (`Batch.zoomed`), for experts
+        that look closer at people.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
+        return self.answer(images).features
+
+
+def answer(
+    backbone: Backbone,
+    images: Float[Tensor, "b 3 h w"],
+    zoomed: Float[Tensor, "b 3 H W"] | None = None,
+) -> Answers:
+    """`Expert.answer`, or only the maps of a backbone that is none."""
+    if isinstance(backbone, Expert):
+        return backbone.answer(images, zoomed)
+    return Answers(backbone(images))
