@@ -111,7 +111,7 @@ class Batch:
     @staticmethod
     def collate(samples: Sequence[Sample], divisor: int = 1) -> "Batch":
         """Pads right and bottom with zeros to the largest canvas, sides rounded up to a multiple of
-        `divisor`.
+        `divisor`; the views of each name too, in the order of their pictures.
 
         No samples, truth or a zoomed view for only some of them, or zoomed views of different
         multiples raise ValueError.
@@ -139,7 +139,7 @@ def _padded(
 ) -> tuple[Float[Tensor, "b 3 h w"], Bool[Tensor, "b h w"]]:
     """Pictures 0..1 at the top left of one canvas, and where it is padded."""
     height, width = size or (
-        _round_up(max(p.shape[axis] for p in pictures), divisor) for axis in (0, 1)
+        _round_up(max((p.shape[axis] for p in pictures), default=1), divisor) for axis in (0, 1)
     )
     images = torch.zeros(len(pictures), 3, height, width)
     padding = torch.ones(len(pictures), height, width, dtype=torch.bool)

@@ -43,8 +43,8 @@ class NonFiniteError(HumanQueryError):
 
     def __init__(self, stage: str, pictures: tuple[int, ...]):
         super().__init__(
-            f"matching at {stage}: costs of picture(s) {', '.join(map(str, pictures))} of the "
-            f"batch are NaN or infinite; expected finite predictions and targets. Lower the learning "
+            f"matching at {stage}: costs of pictures {', '.join(map(str, pictures))} of the batch "
+            f"are NaN or infinite; expected finite predictions and targets. Lower the learning "
             f"rate, or look at these pictures' annotations"
         )
         self.stage = stage

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from humanquery.core.batch import Batch, Meta, Sample
+from humanquery.core.affine import Affine2D
+from humanquery.core.batch import ZOOM, Batch, Cutout, Meta, Sample
 from humanquery.core.target import empty_target
 
 
@@ -52,29 +55,68 @@ def test_what_cannot_be_a_batch_says_why():
         Batch.collate([_sample(3, 5), _sample(3, 5, with_target=True)])
 
 
-def _with_finer(height: int, width: int, tall: int, wide: int) -> Sample:
+def _zoomed(height: int, width: int, tall: int, wide: int) -> Sample:
     plain = _sample(height, width)
-    return Sample(plain.image, plain.meta, finer=np.full((tall, wide, 3), 51, np.uint8))
+    cutout = Cutout(np.full((tall, wide, 3), 51, np.uint8), Affine2D.scaling(tall / height))
+    return replace(plain, views={ZOOM: (cutout,)})
 
 
-def test_finer_pictures_are_padded_to_the_same_multiple():
-    batch = Batch.collate([_with_finer(4, 6, 12, 18), _with_finer(5, 3, 15, 9)], divisor=4)
-    assert batch.images.shape == (2, 3, 8, 8) and batch.finer.shape == (2, 3, 24, 24)
-    assert float(batch.finer[0, :, :12, :18].min()) == pytest.approx(0.2)
-    assert batch.finer[0, :, 12:].sum() == 0 and batch.finer[1, :, :, 9:].sum() == 0
-    assert batch.to("cpu").finer is not None
-    assert Batch.collate([_sample(4, 6)]).finer is None
+def test_zoomed_canvases_are_padded_to_the_same_multiple():
+    batch = Batch.collate([_zoomed(4, 6, 12, 18), _zoomed(5, 3, 15, 9)], divisor=4)
+    zoomed = batch.zoomed()
+    assert batch.images.shape == (2, 3, 8, 8) and zoomed.shape == (2, 3, 24, 24)
+    assert float(zoomed[0, :, :12, :18].min()) == pytest.approx(0.2)
+    assert zoomed[0, :, 12:].sum() == 0 and zoomed[1, :, :, 9:].sum() == 0
+    assert batch.views[ZOOM].owners.tolist() == [[0, -1], [1, -1]]
+    assert (
+        batch.to("cpu")
+        .contiguous(torch.channels_last)
+        .zoomed()
+        .is_contiguous(memory_format=torch.channels_last)
+    )
+    assert Batch.collate([_sample(4, 6)]).zoomed() is None
 
 
 @pytest.mark.parametrize(
     "samples",
     [
-        [_with_finer(4, 6, 8, 12), _sample(4, 6)],
-        [_with_finer(4, 6, 8, 12), _with_finer(4, 6, 12, 18)],
-        [_with_finer(4, 6, 9, 12)],
+        [_zoomed(4, 6, 8, 12), _sample(4, 6)],
+        [_zoomed(4, 6, 8, 12), _zoomed(4, 6, 12, 18)],
+        [_zoomed(4, 6, 9, 12)],
     ],
     ids=["not all", "two multiples", "no multiple"],
 )
-def test_finer_pictures_that_do_not_fit_their_canvases_say_so(samples):
-    with pytest.raises(ValueError, match="expected the same whole multiple of the canvas for all"):
+def test_zoomed_canvases_that_do_not_fit_say_so(samples):
+    with pytest.raises(ValueError, match="expected one each, the same whole multiple of the"):
         Batch.collate(samples)
+
+
+def _with_crops(sample: Sample, boxes: list[tuple[int, int, int, int]], side: int) -> Sample:
+    """Everybody's box as a square picture, as a top-down network would get them."""
+    crops = []
+    for person, (x1, y1, x2, y2) in enumerate(boxes):
+        matrix = Affine2D.scaling(side / (x2 - x1), side / (y2 - y1)) @ Affine2D.translation(
+            -x1, -y1
+        )
+        crops.append(Cutout(matrix.image(sample.image, (side, side)), matrix, person))
+    return replace(sample, views={"people": tuple(crops)})
+
+
+def test_crops_of_people_know_their_owners_and_the_way_back():
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[10, 20] = picture[30, 50] = 255
+    sample = Sample(picture, Meta((40, 60), (40, 60)))
+    two = _with_crops(sample, [(10, 0, 30, 20), (40, 20, 60, 40)], side=40)
+    batch = Batch.collate([_with_crops(_sample(8, 8), [], 40), two])
+    view = batch.views["people"]
+    assert view.images.shape == (2, 3, 40, 40) and len(view) == 2
+    assert view.owners.tolist() == [[1, 0], [1, 1]]
+    for image, matrix, (x, y) in zip(view.images, view.to_view, [(20, 10), (50, 30)], strict=True):
+        row, column = divmod(int(image[0].argmax()), 40)
+        found = matrix.inverse().points(torch.tensor([[column + 0.5, row + 0.5]]))
+        assert (found - torch.tensor([[x + 0.5, y + 0.5]])).abs().max() < 0.5
+
+
+def test_a_batch_in_which_nobody_was_cut_out_has_an_empty_view():
+    view = Batch.collate([_with_crops(_sample(8, 8), [], 40)] * 2).views["people"]
+    assert len(view) == len(view.images) == 0 and view.owners.shape == (0, 2)

@@ -44,7 +44,7 @@ PARTS = (
 JOINTS = KeypointsConfig(
     hidden=32,
     in_boxes=True,
-    refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, scores=True, evidence=True),
+    refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, scores=True, local_features=True),
     heatmap=None,
 )
 MASKS = MaskConfig(

@@ -10,7 +10,9 @@ from humanquery.core.affine import Affine2D
 from humanquery.core.batch import Batch, Meta
 from humanquery.core.boxes import canvas_to_unit
 from humanquery.core.config import from_plain, to_plain
+from humanquery.core.errors import ConfigError, NonFiniteError
 from humanquery.core.rows import Labelled
+from humanquery.core.skeleton import Skeleton
 from humanquery.core.system import System
 from humanquery.core.target import Target
 from humanquery.models.hqnet import criterion
@@ -50,6 +52,39 @@ def test_forward_without_truth_says_what_to_call_instead():
     pictures = batch([crowd()])
     with pytest.raises(ValueError, match="predict"):
         small_model()(Batch(pictures.images, pictures.padding, pictures.metas, None))
+
+
+@pytest.mark.parametrize(
+    ("matching", "message"),
+    [
+        (("person", "boks"), "model.matching: 'boks' is no task .* Did you mean 'box'"),
+        (("person", "gender"), "'gender' is no task with a matching cost"),
+        (("person", "box", "person"), "person named more than once"),
+        ((), r"model.matching: got \[\], expected person or box among them"),
+        (("mask",), "expected person or box among them"),
+    ],
+)
+def test_matching_by_unknown_repeated_or_no_costs_is_refused_before_training(matching, message):
+    with pytest.raises(ConfigError, match=message):
+        small_model(replace(small_config(), matching=matching))
+
+
+def test_a_diverged_prediction_is_told_with_its_stage_and_picture():
+    model, pictures = small_model(), batch([crowd(), crowd(), nobody()])
+    broken = pictures.images.clone()
+    broken[1] = float("nan")
+    with pytest.raises(NonFiniteError, match="matching at proposals: costs of pictures 1 of") as e:
+        model(replace(pictures, images=broken), draws())
+    assert e.value.stage == "proposals" and e.value.pictures == (1,)
+
+
+def test_joints_of_another_layout_are_refused_although_their_number_fits():
+    given = crowd()
+    other = replace(given, skeleton=Skeleton.named("h36m17"))
+    with pytest.raises(ConfigError, match="skeleton 'h36m17' .17 joints., the model's of 'coco17'"):
+        small_model()(batch([given, other]), draws())
+    joints = {"keypoints": None, "visibility": None}
+    assert small_model()(batch([given, other.replace(**joints)]), draws())
 
 
 @pytest.mark.parametrize(
@@ -93,6 +128,8 @@ def test_score_and_tasks_limit_what_is_decoded():
     assert some.masks is not None and some.keypoints is None and some.gender is None
     assert len(model.predict(pictures, score=1.0)[0]) == 0
     assert len(model.predict(pictures, max_persons=3)[0]) == 3
+    nobody_wanted = model.predict(pictures, max_persons=0)[0]
+    assert len(nobody_wanted) == 0 and nobody_wanted.masks.shape == (0, *SIZE)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +389,7 @@ def test_a_prediction_that_is_not_finite_stops_the_matching():
     model = small_model()
     with torch.no_grad():
         model.content.weight.fill_(float("nan"))
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(NonFiniteError, match="matching at layer0: .* are NaN or infinite"):
         model(batch([crowd()]), draws())
 
 
