@@ -98,7 +98,7 @@ class Batch:
             views={name: view.to(device) for name, view in self.views.items()},
         )
 
-    def contiguous(self, memory_format: "torch.memory_format") -> "Batch":
+    def contiguous(self, memory_format: torch.memory_format) -> "Batch":
         """The same batch with its pictures laid out so in memory."""
         views = {
             name: replace(view, images=view.images.contiguous(memory_format=memory_format))
