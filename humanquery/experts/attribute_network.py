@@ -26,8 +26,8 @@ class AttributesBackbone:
 
 
 class AttributesFeatures(Expert):
-    """Frozen, always in eval mode. Its maps have no channels: whoever stacks it hears what it says
-    about boxes and nothing else. It does not look at a picture before somebody asks about boxes."""
+    """Frozen, always in eval mode. Its maps have no channels: in a stack it adds answers about
+    boxes and no features. It does not run before boxes are asked for."""
 
     channels = (0, 0, 0, 0)
     answers_about = ("gender", "age")

@@ -29,7 +29,7 @@ def test_names_of_version_1_are_read_as_todays():
     )
     assert list(upgraded_state({name: torch.zeros(1) for name in old}, 1)) == [
         "priors.pose_content.0.bias",
-        "tasks.keypoints.refinement.local_features.1.weight",
+        f"{refine}.local_features.1.weight",
         "tasks.x.evidence",
     ]
 

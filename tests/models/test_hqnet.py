@@ -70,7 +70,8 @@ def test_matching_by_unknown_repeated_or_no_costs_is_refused_before_training(mat
 
 
 def test_a_diverged_prediction_is_told_with_its_stage_and_picture():
-    model, pictures = small_model(), batch([crowd(), crowd(), nobody()])
+    # in eval mode: batch norms would carry the NaN into the other pictures
+    model, pictures = small_model().eval(), batch([crowd(), crowd(), nobody()])
     broken = pictures.images.clone()
     broken[1] = float("nan")
     with pytest.raises(NonFiniteError, match="matching at proposals: costs of pictures 1 of") as e:

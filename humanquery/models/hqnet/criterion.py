@@ -21,7 +21,7 @@ Predictions = dict[str, Any]  # task name -> that task's prediction
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a forward pass says, before anybody decodes it."""
+    """Predictions of a forward pass, before matching or decoding."""
 
     layers: list[Predictions]
     """per decoder layer; only the last where nothing is trained"""
@@ -84,15 +84,15 @@ def check_matching(
     twice = [name for name, count in Counter(matching).items() if count > 1]
     if twice:
         raise ConfigError(
-            f"model.matching: {', '.join(twice)} named more than once; the weight of a cost is set "
+            f"model.matching: {', '.join(twice)} named more than once; a cost's weight is set "
             f"in the task's config"
         )
     # the costs of all others are zero for people without the label
     always = [name for name in ("person", "box") if name in built]
     if not set(always) & set(matching):
         raise ConfigError(
-            f"model.matching: got {list(matching)}, expected {' or '.join(always)} among them: only "
-            f"they tell all people and queries apart"
+            f"model.matching: got {list(matching)}, expected {' or '.join(always)} among them: "
+            f"only they tell all people and queries apart"
         )
 
 

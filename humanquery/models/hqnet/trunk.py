@@ -134,7 +134,7 @@ class Selected:
         person: Task,
         count: int,
     ) -> "Selected":
-        """The tokens that most likely are a person, as the first head of the person task says."""
+        """The tokens that most likely are a person, by the person task's head for proposals."""
         logits = person.read(PROPOSALS, features, Reference(proposals_logit), None).logit
         tokens = top_tokens(logits, count)
         return Selected(tokens, gather_rows(features, tokens), gather_rows(proposals_logit, tokens))
@@ -142,7 +142,7 @@ class Selected:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """What every decoder layer knows about the queries."""
+    """The queries after every decoder layer."""
 
     queries: list[Float[Tensor, "b q c"]]
     """normed layer outputs: the human queries"""
@@ -152,7 +152,8 @@ class Decoded:
 
 
 class Decoder(nn.Module):
-    """DINO's decoder: every layer looks around its reference box, then moves the box."""
+    """DINO's decoder: every layer samples the memory around its reference box, then moves the
+    box."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
