@@ -180,7 +180,7 @@ def hqnet_small() -> Recipe:
                     hidden=256,
                     in_boxes=True,
                     refinement=RefinementConfig(
-                        2, 512, 0.0, in_boxes=True, scores=True, evidence=True
+                        2, 512, 0.0, in_boxes=True, scores=True, local_features=True
                     ),
                     heatmap=None,
                 ),
