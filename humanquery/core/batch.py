@@ -1,4 +1,4 @@
-"""What a `System` eats: padded pictures with their truth and the way back."""
+"""The input of a `System`: padded pictures with their truth, further views and the way back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

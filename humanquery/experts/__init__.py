@@ -1,4 +1,4 @@
-"""Whole networks that somebody else trained on people, as backbones that also answer questions
+"""Whole networks that were trained on people before, as backbones that also answer questions
 about people."""
 
 from collections.abc import Callable

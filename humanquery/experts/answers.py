@@ -1,5 +1,5 @@
-"""What a backbone sees: feature maps, and, where it was trained to find people, what it already
-says about them."""
+"""The protocol of experts, backbones that were trained on people before: feature maps, and dense
+boxes, joints in boxes and attributes in boxes where the expert has them."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -15,7 +15,7 @@ class DenseBoxes:
     """A dense detector's answer at every cell of strides 8, 16, 32 (level by level, row by row)."""
 
     logits: Float[Tensor, "b s"]
-    """that a person is there"""
+    """of a person, before the sigmoid"""
     boxes: Float[Tensor, "b s 4"]
     """xyxy px of the padded canvas"""
 
@@ -31,23 +31,23 @@ def joint_features_width(joints: int) -> int:
 
 @runtime_checkable
 class PoseMaps(Protocol):
-    """Joints of whoever fills a box."""
+    """Joints of the person that fills a box."""
 
     def in_boxes(
         self, boxes: Float[Tensor, "b q 4"]
     ) -> tuple[Float[Tensor, "b q k 2"], Float[Tensor, "b q k"]]:
-        """Joints (px of the padded canvas, as the boxes) and how sure each is (0..1)."""
+        """Joints (px of the padded canvas, as the boxes) and their scores (0..1)."""
 
     def around(
         self, joints: Float[Tensor, "b n k 2"], sides: Float[Tensor, "b n 2"]
     ) -> Float[Tensor, "b n k f"]:
-        """What the joints' maps say about and around given places (px of the padded canvas) of
+        """Values of the joints' maps at and around given places (px of the padded canvas) of
         people of given size, as `joint_features_width(k)` numbers of 0..1."""
 
 
 @runtime_checkable
 class AttributeMaps(Protocol):
-    """Apparent gender and age of whoever fills a box."""
+    """Apparent gender and age of the person that fills a box."""
 
     def in_boxes(
         self, boxes: Float[Tensor, "b q 4"]
@@ -70,8 +70,8 @@ class Answers:
 
 
 class Expert(Backbone):
-    """A backbone that was trained on people. `answers_about` names what it knows: "person" (boxes),
-    "keypoints", "gender", "age"."""
+    """A backbone that was trained on people. `answers_about` names what `answer` gives: "person"
+    (dense boxes), "keypoints" (joints in boxes), "gender" and "age" (attributes in boxes)."""
 
     answers_about: tuple[str, ...] = ()
 

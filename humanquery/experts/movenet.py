@@ -1,4 +1,5 @@
-"""The backbone of MoveNet MultiPose: a MobileNetV2 1.5x that has seen many people."""
+"""MoveNet MultiPose (Google, TF Hub, 2021) as an expert: a MobileNetV2 1.5x that was trained on
+people, its pyramid and heads, and the decoding of joints in given boxes."""
 
 import math
 from dataclasses import dataclass
@@ -31,12 +32,12 @@ class MoveNetBackbone:
     convolution too"""
     width: float = 1.5
     heads: bool = False
-    """add what MoveNet's own pyramid and heads say about people (centres, boxes, joints) as further
+    """add the outputs of MoveNet's own pyramid and heads (centres, boxes, joints) as further
     channels"""
     pose_scales: tuple[float, ...] = (1.0,)
-    """sizes of the picture, 1.0 among them, at which joints are looked for; each person's are read
-    where the person is nearest to the size that MoveNet knows best. The channels are those of 1.0
-    """
+    """scales of the picture, 1.0 among them, at which joints are searched; each person's are read
+    where the person is nearest to the size at which MoveNet is most accurate. The channels are
+    those of 1.0"""
 
 
 HEADS = {
@@ -114,7 +115,8 @@ class MoveNetFeatures(Expert):
             return Answers(features)
         told = self.people.told(features)
         maps = [
-            torch.cat(pair, 1) for pair in zip(features, self.people.channels_of(told), strict=True)
+            torch.cat(pair, 1)
+            for pair in zip(features, self.people.channels_of(heads), strict=True)
         ]
         if self.pose_scales == (1.0,):
             return Answers(maps, poses=told.poses())
@@ -138,7 +140,7 @@ class MoveNetFeatures(Expert):
     ) -> tuple["MoveNetPoses", Float[Tensor, "2"]]:
         """Joints at one size of the picture, its sides rounded to multiples of 32; and the true
         scales (x, y)."""
-        poses = told.poses()
+        poses = heads.poses()
         if scale == 1.0:
             return poses, constants([1.0, 1.0], poses.joints)
         height, width = images.shape[-2:]
@@ -150,7 +152,7 @@ class MoveNetFeatures(Expert):
             else partial(F.interpolate, mode="bilinear", align_corners=False)
         )
         resized = resize(source, (tall, wide))
-        poses = self.people.told(self._maps(resized)).poses()
+        poses = self.people.head_maps(self._maps(resized)).poses()
         return poses, constants([wide, tall], poses.joints) / constants(
             [width, height], poses.joints
         )
@@ -185,7 +187,7 @@ def _scaled(side: int, scale: float) -> int:
 
 @dataclass(frozen=True, eq=False)
 class MoveNetPoses:
-    """MoveNet's own decoding of joints, for boxes that somebody else found: the likeliest centre
+    """MoveNet's own decoding of joints, for boxes of another detector: the likeliest centre
     near the middle of the box votes for every joint, and each vote moves to the best cell of the
     joint's map around it. Maps have stride 4."""
 
@@ -251,7 +253,7 @@ class MoveNetPoses:
         return torch.cat([own, every[:, :, 0].transpose(1, 2).reshape(b, n, k, k)], -1)
 
     def _centers(self, boxes: Float[Tensor, "b q 4"]) -> Int[Tensor, "b q"]:
-        """Cell of the centre map that best speaks for each box: its value times a bell of a tenth
+        """Cell of the centre map that fits each box best: its value times a bell of a tenth
         of the box."""
         height, width = self.centers.shape[-2:]
         middle, sides = (
@@ -348,7 +350,7 @@ def _chosen(levels: list[Tensor], level: Int[Tensor, "b q"]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class HeadMaps:
-    """What MoveNet's pyramid and heads say about one size of pictures."""
+    """Outputs of MoveNet's pyramid and heads for one size of pictures."""
 
     pyramid: dict[int, Tensor]
     """maps by the power of two of their stride"""
@@ -381,18 +383,18 @@ class MoveNetPeople(nn.Module):
         self.heads = nn.ModuleDict(
             {name: _head(PYRAMID[2], count) for name, count in HEADS.items()}
         )
-        told = sum(HEADS.values())
-        self.channels = (PYRAMID[2] + told, PYRAMID[2] + 4 * told, PYRAMID[3] + told, told)
+        n = sum(HEADS.values())
+        self.channels = (PYRAMID[2] + n, PYRAMID[2] + 4 * n, PYRAMID[3] + n, n)
 
-    def told(self, features: list[Float[Tensor, "b _c _h _w"]]) -> HeadMaps:
+    def head_maps(self, features: list[Float[Tensor, "b _c _h _w"]]) -> HeadMaps:
         maps = self._pyramid(features)
         return HeadMaps(maps, {name: head(maps[2]) for name, head in self.heads.items()})
 
     @staticmethod
-    def channels_of(said: HeadMaps) -> list[Float[Tensor, "b _c _h _w"]]:
-        maps, told = said.pyramid, dict(said.heads)
-        places = [told.pop(name).clamp(min=-8) for name in ("center", "kpt_heatmap")]
-        cells = torch.cat([*places, *(torch.asinh(lengths / 4) for lengths in told.values())], 1)
+    def channels_of(given: HeadMaps) -> list[Float[Tensor, "b _c _h _w"]]:
+        maps, lengths = given.pyramid, dict(given.heads)
+        places = [lengths.pop(name).clamp(min=-8) for name in ("center", "kpt_heatmap")]
+        cells = torch.cat([*places, *(torch.asinh(cells / 4) for cells in lengths.values())], 1)
         height, width = cells.shape[-2:]
         even = F.pad(cells, (0, width % 2, 0, height % 2), mode="replicate")
         return [

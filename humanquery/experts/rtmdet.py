@@ -1,5 +1,5 @@
 """RTMDet-nano (Lyu et al., "RTMDet: An Empirical Study of Designing Real-Time Object Detectors",
-2022): a detector of people as a frozen backbone that also says where it sees them."""
+2022): a detector of people as a frozen backbone that also gives its boxes."""
 
 from dataclasses import dataclass
 
@@ -22,8 +22,8 @@ class RtmdetBackbone:
 
     weights: str = ""
     head: bool = True
-    """keep the head: its towers join the maps of strides 8, 16, 32, and `RtmdetFeatures.see` can
-    name people"""
+    """keep the head: its towers join the maps of strides 8, 16, 32, and `RtmdetFeatures.answer` has
+    boxes"""
 
 
 class RtmdetFeatures(Expert):
@@ -32,11 +32,11 @@ class RtmdetFeatures(Expert):
 
     All parameters are frozen and no norm is left: the file holds norms folded into biases. The
     network works on sides that are multiples of 32: other pictures are padded right and bottom
-    by their mean colour, and maps and guesses are cut back to the cells that the picture
+    by their mean colour, and maps and boxes are cut back to the cells that the picture
     reaches.
     """
 
-    # RTMDet counts in 0..255 and BGR; `see` swaps the channels
+    # RTMDet was trained on BGR in 0..255; `_maps` swaps the channels
     mean = (123.675 / 255, 116.28 / 255, 103.53 / 255)
     std = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 
@@ -67,7 +67,7 @@ class RtmdetFeatures(Expert):
         towers = self.bbox_head.towers(levels)
         logits, boxes = [], []
         for (logit, distances), stride in zip(
-            self.bbox_head.guesses(towers), self.strides[1:], strict=True
+            self.bbox_head.outputs(towers), self.strides[1:], strict=True
         ):
             logits.append(_reached(logit, images, stride).float().flatten(1))
             boxes.append(
@@ -140,7 +140,7 @@ class CSPNeXt(nn.Module):
 
 
 class Pafpn(nn.Module):
-    """Coarse to fine and back: every level hears of all others; `NECK` channels each."""
+    """Coarse to fine and back: every level gets features of all others; `NECK` channels each."""
 
     def __init__(self, widths: tuple[int, int, int]):
         super().__init__()
@@ -189,7 +189,7 @@ class SeparateHead(nn.Module):
         both = zip(self.cls_convs, self.reg_convs, levels, strict=True)
         return [(cls(level), reg(level)) for cls, reg, level in both]
 
-    def guesses(self, towers: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    def outputs(self, towers: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         """Per level the logits b×1×h×w and the distances b×4×h×w (left, top, right, bottom) in
         strides."""
         both = zip(self.rtm_cls, self.rtm_reg, towers, strict=True)
@@ -237,7 +237,7 @@ class Block(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Each channel weighed by a hard sigmoid of what the whole map says."""
+    """Each channel weighed by a hard sigmoid of a projection of its mean over the map."""
 
     def __init__(self, width: int):
         super().__init__()

@@ -1,5 +1,5 @@
-"""Several backbones side by side, as one: their maps are concatenated, what each says about people
-is kept."""
+"""Several backbones side by side, as one: their maps are concatenated, the answers of experts among
+them are kept."""
 
 import torch
 from jaxtyping import Float

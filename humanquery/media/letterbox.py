@@ -88,7 +88,7 @@ def zoomed(image: UInt8[np.ndarray, "h w 3"], meta: Meta, times: int) -> Cutout:
 
 
 def warp_target(target: Target, matrix: Affine2D, size: Size) -> Target:
-    """`Target.warp`, but masks nobody drew are not warped: they are empty on any canvas."""
+    """`Target.warp`, but masks that were not drawn are not warped: they are empty on any canvas."""
     if target.masks is None:
         return target.warp(matrix, size)
     drawn = target.masks.valid

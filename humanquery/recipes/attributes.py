@@ -64,7 +64,7 @@ def attributes_small() -> Recipe:
             ),
             val=CocoSourceConfig(f"{root}/people/val.json", fields=("gender", "age")),
             augment=photos,
-            letterbox=LetterboxConfig(832, 832),  # people as HQNet sees them, in its finer pictures
+            letterbox=LetterboxConfig(832, 832),  # as HQNet's zoomed view shows them
             also_val=(
                 ValPart("peta", PetaConfig(f"{root}/peta", "val"), LetterboxConfig(128, 192)),
                 ValPart("faces", FacesConfig(f"{root}/faces", "val"), LetterboxConfig(128, 128)),
@@ -131,8 +131,8 @@ def load_attributes(weights: str | Path | None) -> Attributes:
 def score_source(
     system: nn.Module, source: SourceConfig, letterbox: LetterboxConfig, batch_size: int = 8
 ) -> RegionScores:
-    """What the system says about everybody in the true boxes of a source. Pictures on a canvas
-    as `letterbox` says."""
+    """Scores of the system's predictions in the true boxes of a source. Pictures on a canvas as
+    `letterbox` configures."""
     device = next(system.parameters()).device
     loader = EvalLoader(open_source(source), letterbox, batch_size, divisor=32)
 

@@ -88,7 +88,7 @@ def hqnet_tiny_scenes() -> Recipe:
             tasks=TasksConfig(
                 # A small trunk follows the loudest losses: with weight 1 the class score learns
                 # last. In a short training many queries find each person; its cost keeps the same
-                # one of them matched, so that the rest learn to be nobody.
+                # one of them matched, so that the rest learn to be background.
                 person=PersonConfig(loss=5.0, cost=10.0),
                 box=BoxConfig(l1=10.0, giou=4.0),
                 keypoints=KeypointsConfig(
@@ -180,7 +180,7 @@ def hqnet_small() -> Recipe:
                     hidden=256,
                     in_boxes=True,
                     refinement=RefinementConfig(
-                        2, 512, 0.0, in_boxes=True, scores=True, evidence=True
+                        2, 512, 0.0, in_boxes=True, scores=True, local_features=True
                     ),
                     heatmap=None,
                 ),

@@ -1,5 +1,4 @@
-"""What every task is: head, matching cost, losses and decoding of one thing that a query says
-about a person."""
+"""The interface of tasks: head, matching cost, losses and decoding of one property of people."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -28,8 +27,7 @@ JointFeatures = Callable[
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What the network knows about the pictures before it knows about people; shared by all
-    tasks."""
+    """The encoded pictures, before any query; shared by all tasks."""
 
     fine: Float[Tensor, "b c h w"]
     """neck output of stride 4, kept for masks"""
@@ -105,8 +103,8 @@ def add_logits(
 
 
 class Task(nn.Module):
-    """One thing a query says about a person. `heads` holds an independent copy per decoder layer
-    and one for proposals.
+    """One property of people, read from their queries. `heads` holds an independent copy per
+    decoder layer and one for proposals.
 
     `prepare` runs once per forward; its result comes back in every `read`, `finish` and `tensors`
     as `prepared`. A task that is not built in is used by importing its file and naming its class
@@ -206,13 +204,13 @@ def count_over_ranks(count: Tensor | int | float, like: Tensor) -> Float[Tensor,
 
 
 def mean_over_known(loss: Float[Tensor, " m"], known: Bool[Tensor, " m"]) -> Float[Tensor, ""]:
-    """Of the people of all ranks who have the label; the others' losses are computed, so that
-    nobody need be selected (which would wait for the device), and not used."""
+    """Of the people of all ranks who have the label; the others' losses are computed and not used,
+    since selecting rows would wait for the device."""
     return torch.where(known, loss, 0.0).sum() / count_over_ranks(known.sum(), loss)
 
 
 def zero_loss(*predictions: Tensor) -> Float[Tensor, ""]:
-    """A zero that keeps the graph, for a sum over nobody. Divide it by `count_over_ranks(0,
+    """A zero that keeps the graph, for a sum over no people. Divide it by `count_over_ranks(0,
     ...)` where other ranks count."""
     return sum(p.float().sum() * 0 for p in predictions)
 

@@ -1,4 +1,4 @@
-"""The joint decoder (PETR): one query per joint looks again into the memory, for all kept
+"""The joint decoder (PETR): one query per joint attends to the memory again, for all kept
 persons of a picture at once."""
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class RefinementConfig:
     dropout: float = 0.1
     in_boxes: bool = False
     """moves are counted in sides of the reference box instead of logits of the canvas, sampling
-    reaches as far as the box is large, and every joint hears its person's query"""
+    reaches as far as the box is large, and every joint's query starts with its person's"""
     scores: bool = False
     """every joint also gets a score: how near it is expected to be (its part of OKS), 0 for
     joints that cannot be seen"""
@@ -79,9 +79,9 @@ class KeypointRefinement(nn.Module):
         """Joints of n persons per picture (0..1 of the valid canvas) after every layer, and the
         states that moved them.
 
-        `sides_unit` of the persons' boxes, and their `queries`, are heard only as
-        `RefinementConfig` says. Persons never see each other; the memory's values are projected
-        once per picture.
+        `sides_unit` of the persons' boxes, and their `queries`, are used only as
+        `RefinementConfig` says. Persons do not attend to each other; the memory's values are
+        projected once per picture.
         """
         b, n, k, _ = joints_unit.shape
         position, content = self.joint_queries.weight.chunk(2, -1)

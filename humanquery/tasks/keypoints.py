@@ -43,8 +43,8 @@ class KeypointsConfig:
     refine_l1: float = 60.0
     refine_oks: float = 2.0
     oks_form: Literal["log", "linear"] = "log"
-    """of the losses: -log OKS as released, or 1 - OKS, in which people whom nobody could get right
-    do not drown the rest"""
+    """of the losses: -log OKS as released, or 1 - OKS, which is bounded: people whose joints
+    cannot be found do not dominate the rest"""
     score: float = 1.0
     """weight of the loss of the joints' scores, where `RefinementConfig.scores` asks for them"""
     hidden: int = 512
@@ -220,8 +220,8 @@ class KeypointsTask(Task):
         return losses
 
     def _score_loss(self, logits: Tensor, found: Tensor, shown: Matches, truths: Truths) -> Tensor:
-        """Cross-entropy with the joints' present parts of OKS; 0 is expected of joints that nobody
-        could label."""
+        """Cross-entropy with the joints' present parts of OKS; the target is 0 for joints that are
+        not labelled."""
         count = count_over_ranks(len(shown), logits)
         if not len(shown):
             return zero_loss(logits) / count

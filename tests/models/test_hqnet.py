@@ -174,7 +174,7 @@ def test_people_return_through_the_inverse_of_the_canvas_matrix():
 
 
 def test_a_picture_smaller_than_the_queries_is_no_problem():
-    people = small_model().eval().predict(batch([person((9, 7), (1.0, 1.0, 6.0, 8.0))]))[0]
+    people = small_model().eval().predict(batch([person((9, 7), (1.0, 1.0, 6.0, 8.0))]))[0].persons
     assert len(people) > 0 and torch.isfinite(people.boxes).all()
 
 

@@ -22,7 +22,7 @@ from humanquery.tasks.base import count_over_ranks, zero_loss
 
 
 class Attributes(nn.Module):
-    """A `System` that is told where the people are: `forward` and `predict` read the boxes of
+    """A `System` for people in given boxes: `forward` and `predict` read the boxes of
     `batch.targets`.
 
     Tensors are named `backbone.…` and `regions.…`, so that HQNet can take over both. Batch norms of

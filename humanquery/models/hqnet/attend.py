@@ -1,4 +1,4 @@
-"""Where the last decoder layer looks (Figure A5 of the paper)."""
+"""Sampling points of the last decoder layer (Figure A5 of the paper)."""
 
 import torch
 from jaxtyping import Float

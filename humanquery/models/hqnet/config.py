@@ -1,5 +1,5 @@
-"""The numbers of an HQNet. Defaults are the released network's; what the paper says otherwise is a
-value to set."""
+"""Configuration of an HQNet. Defaults are those of the released network; where the paper differs, a
+field can be set to its value."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -21,7 +21,7 @@ Predictions = dict[str, Any]  # task name -> that task's prediction
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a forward pass says, before anybody decodes it."""
+    """Predictions of a forward pass, before matching or decoding."""
 
     layers: list[Predictions]
     """per decoder layer; only the last where nothing is trained"""

@@ -142,7 +142,7 @@ class Selected:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """What every decoder layer knows about the queries."""
+    """The queries after every decoder layer."""
 
     queries: list[Float[Tensor, "b q c"]]
     """normed layer outputs: the human queries"""
@@ -152,7 +152,8 @@ class Decoded:
 
 
 class Decoder(nn.Module):
-    """DINO's decoder: every layer looks around its reference box, then moves the box."""
+    """DINO's decoder: every layer samples the memory around its reference box, then moves the
+    box."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
