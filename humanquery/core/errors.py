@@ -37,6 +37,10 @@ class TrainingError(HumanQueryError):
     """A training run that must not go on (a non-finite loss, say)."""
 
 
+class NonFiniteError(HumanQueryError):
+    """A prediction, a target or a cost that holds NaN or infinity."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: ' Did you mean ...?' and the list of known names."""
     known = sorted(known)
