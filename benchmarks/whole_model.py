@@ -29,6 +29,7 @@ import torch
 
 from humanquery.core.batch import Batch, Sample
 from humanquery.core.masks import bitmaps_to_rles
+from humanquery.core.system import Ask
 from humanquery.data.scenes.scenes import open as open_scenes
 from humanquery.data.scenes.scenes import street_scenes
 from humanquery.engine.curves import machine

@@ -22,7 +22,7 @@ from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import rebuild
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.attributes.system import Attributes
-from humanquery.recipes.recipe import DataConfig, Recipe, ValPart
+from humanquery.recipes.recipe import DataConfig, Recipe, RegionsEvaluation, ValPart
 from humanquery.recipes.small import VIEWS, data_root
 
 
@@ -94,6 +94,7 @@ def attributes_small() -> Recipe:
         "train, faces/ train",
         data_licence="impressions of gender and age and peta/: research only; faces/: "
         "non-commercial research",
+        evaluations=(RegionsEvaluation(),),
     )
 
 
@@ -102,12 +103,7 @@ def evaluate_regions(
 ) -> RegionReport:
     """Scores of a system on the true boxes of `data.val` (the part `people`) and of every
     further part."""
-    parts = (ValPart("people", data.val, data.letterbox), *data.also_val)
-    device = next(system.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        return RegionReport(
-            {p.name: score_source(system, p.source, p.letterbox, batch_size) for p in parts}
-        )
+    return RegionsEvaluation(batch_size).run(system, data, bf16=bf16)
 
 
 def load_attributes(weights: str | Path | None) -> Attributes:

@@ -14,6 +14,7 @@ from humanquery.commands.second_look import SecondLookConfig, cut_people, learn,
 from humanquery.core.errors import ConfigError
 from humanquery.data.readers.coco import CocoSourceConfig
 from humanquery.engine.checkpoint import read_weights, save_weights
+from humanquery.engine.optim import OptimConfig
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict.predictor import Predictor
@@ -103,7 +104,11 @@ def test_nobody_drawn_or_found_gives_nothing(tmp_path):
     assert cut_people(model(), replace(sample, target=sample.target.replace(masks=None))) is None
 
 
-def test_it_learns_and_ends_with_averaged_weights():
+def quick(**fields) -> OptimConfig:
+    return replace(SecondLookConfig().optim, **fields)
+
+
+def test_it_learns_and_ends_with_averaged_weights(tmp_path):
     torch.manual_seed(0)
     refinement = MaskRefinement(SMALL, 4)
     left = torch.zeros(8, 8)
@@ -116,7 +121,8 @@ def test_it_learns_and_ends_with_averaged_weights():
         "masks": (true * 255).flatten(1).byte(),
     }
     assert _iou(refinement, people) == 0
-    learn(refinement, people, SecondLookConfig(epochs=60, batch_size=20, lr=1e-2, ema=0.9))
+    config = SecondLookConfig(epochs=60, batch_size=20, optim=quick(lr=1e-2, ema=0.9))
+    learn(refinement, people, tmp_path, config)
     assert _iou(refinement, people) > 0.9
 
 
