@@ -177,5 +177,3 @@ def card(name: str, overrides: list[str], recipe: Recipe) -> dict[str, Any]:
         "intended_use": "research and applications that need people in photos; gender and age are "
         "apparent impressions",
     }
-
-
