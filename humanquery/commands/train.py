@@ -13,7 +13,7 @@ from humanquery.core.batch import Batch
 from humanquery.core.config import override, to_plain
 from humanquery.core.errors import CheckpointError
 from humanquery.core.ranks import rank, world_size
-from humanquery.core.system import System
+from humanquery.core.system import Ask, System
 from humanquery.data.loading.identity import file_hash, source_identity
 from humanquery.data.loading.loader import TrainLoader
 from humanquery.data.readers.sources import open_source

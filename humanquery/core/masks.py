@@ -140,6 +140,15 @@ def _flips(pixels: UInt8[np.ndarray, "h w"], top: int, height: int) -> Int[np.nd
 def rle_to_bitmap(rle: dict[str, Any]) -> Bool[Tensor, "h w"]:
     """From compressed or uncompressed COCO RLE; anything else, or counts that do not fill the size,
     raises AnnotationError."""
+    lengths = run_lengths_of(rle)
+    height, width = rle["size"]
+    flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    return torch.from_numpy(np.ascontiguousarray(flat.reshape(width, height).T))
+
+
+def run_lengths_of(rle: dict[str, Any]) -> Int[np.ndarray, " runs"]:
+    """The runs of a compressed or uncompressed COCO RLE, checked without painting it; anything
+    else, or counts that do not fill the size, raises AnnotationError."""
     try:
         (height, width), counts = rle["size"], rle["counts"]
         lengths = (
@@ -147,7 +156,7 @@ def rle_to_bitmap(rle: dict[str, Any]) -> Bool[Tensor, "h w"]:
             if isinstance(counts, str | bytes)
             else np.asarray(counts, np.int64).reshape(-1)
         )
-    except (KeyError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError, OverflowError) as problem:
         raise AnnotationError(
             f"an RLE mask must be {{'size': [height, width], 'counts': ...}}: {problem}"
         ) from problem
@@ -155,13 +164,13 @@ def rle_to_bitmap(rle: dict[str, Any]) -> Bool[Tensor, "h w"]:
         raise AnnotationError(
             f"an RLE mask has a run of {lengths.min()} pixels; its counts are damaged"
         )
-    if lengths.sum() != height * width:
+    # one run alone beyond the picture: the sum could wrap around to the right number
+    if lengths.sum() != height * width or lengths.max(initial=0) > height * width:
         raise AnnotationError(
             f"an RLE mask counts {lengths.sum()} pixels, expected {height} x {width} = "
             f"{height * width}"
         )
-    flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
-    return torch.from_numpy(np.ascontiguousarray(flat.reshape(width, height).T))
+    return lengths
 
 
 _LIMITS = 1 << (

@@ -2,15 +2,20 @@
 by joint name."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from humanquery.core.errors import ConfigError, nearest
+from humanquery.core.errors import AnnotationError, ConfigError, nearest
+from humanquery.core.foreign import integer, items, located, number, read_json, shown, text
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -81,6 +86,60 @@ class Skeleton:
             raise ConfigError(f"unknown skeleton {name!r}.{nearest(name, _TABLES)}")
         return _TABLES[name]
 
+    @staticmethod
+    def find(name: str) -> "Skeleton | None":
+        """A layout of the built-in tables, None for another name."""
+        return _TABLES.get(name)
+
+    @staticmethod
+    def of(name_or_path: str) -> "Skeleton":
+        """A layout by name, or by the path of a `.json` file (see `from_file`)."""
+        is_file = name_or_path.lower().endswith(".json")
+        return Skeleton.from_file(name_or_path) if is_file else Skeleton.named(name_or_path)
+
+    @staticmethod
+    def from_file(path: str | Path) -> "Skeleton":
+        """The layout of a small JSON file; see docs/fine-tuning.md.
+
+        `names`: the joints in order. Optional: `name` (default: the file's), `edges`: pairs to draw
+        and `flip_pairs`: pairs that a mirror swaps, both as joint names or positions from 0
+        (default of `flip_pairs`: names that differ in left and right alone), `sigmas`: OKS
+        constants (default: COCO's for joints that COCO has, else `OTHER_SIGMA`). Joints of a
+        built-in layout in its order give that layout, unless sigmas say otherwise. A file that is
+        something else raises AnnotationError.
+        """
+        content = read_json(path, "a skeleton with 'names', 'edges', 'flip_pairs' and 'sigmas'")
+        with located(str(path)):
+            name = text(content.get("name", Path(path).stem), "name")
+            return _described(
+                name,
+                content.get("names"),
+                edges=content.get("edges"),
+                flip_pairs=content.get("flip_pairs"),
+                sigmas=content.get("sigmas"),
+                key="names",
+            )
+
+    @staticmethod
+    def from_category(category: dict[str, Any]) -> "Skeleton":
+        """The layout that a COCO category names: `keypoints` in order, `skeleton` lines from 1,
+        `flip_pairs` and `sigmas` as in `from_file` where they stand."""
+        names = category.get("keypoints")
+        count = len(names) if isinstance(names, list) else 0
+        return _described(
+            f"{category.get('name') or 'person'}_{count}",
+            names,
+            edges=category.get("skeleton"),
+            flip_pairs=category.get("flip_pairs"),
+            sigmas=category.get("sigmas"),
+            key="keypoints",
+            first=1,
+        )
+
+    def has_joints_of(self, other: "Skeleton") -> bool:
+        """Whether both mean the same joints in the same order, whatever they are called."""
+        return self.joints == other.joints
+
 
 def convert_joints(
     joints: Float[Tensor, "*n k 2"],
@@ -97,6 +156,81 @@ def convert_joints(
             at = source.joints.index(name)
             out[..., to, :], known[..., to] = joints[..., at, :], valid[..., at]
     return torch.where(known[..., None], out, 0.0), known
+
+
+OTHER_SIGMA = 0.063
+"""OKS constant of a joint that COCO does not have: the mean of COCO's seventeen"""
+
+
+def _described(
+    name: str,
+    names: Any,
+    *,
+    edges: Any,
+    flip_pairs: Any,
+    sigmas: Any,
+    key: str,
+    first: int = 0,
+) -> Skeleton:
+    """A layout from parts that a file gave; positions in `edges` count from `first`."""
+    joints = tuple(_plain_name(text(joint, key)) for joint in items(names, key, "joint names"))
+    if not joints:
+        raise AnnotationError(f"'{key}' is empty, expected joint names")
+    for table in _TABLES.values():
+        if sigmas is None and table.joints == joints:
+            return table
+    constants = [
+        COCO17.sigmas[COCO17.index(j)] if j in COCO17.joints else OTHER_SIGMA for j in joints
+    ]
+    if sigmas is not None:
+        constants = [number(s, "sigmas", low=1e-6) for s in items(sigmas, "sigmas")]
+    pairs = _mirrored(joints) if flip_pairs is None else _pairs(flip_pairs, joints, "flip_pairs", 0)
+    limbs = (
+        () if edges is None else _pairs(edges, joints, "edges" if first == 0 else "skeleton", first)
+    )
+    try:
+        return Skeleton(name, joints, pairs, limbs, tuple(map(float, constants)))
+    except ConfigError as problem:
+        raise AnnotationError(str(problem)) from problem
+
+
+def _plain_name(joint: str) -> str:
+    """'Left Eye', 'left-eye' and 'left_eye' are one joint."""
+    return re.sub(r"[^a-z0-9]+", "_", joint.lower()).strip("_") or joint
+
+
+def _mirrored(joints: tuple[str, ...]) -> Pairs:
+    """Joints whose names differ in left and right alone (l_ and r_ too)."""
+    return tuple(
+        (i, joints.index(other))
+        for i, joint in enumerate(joints)
+        for other in {
+            joint.replace("left", "right"),
+            re.sub(r"(^|_)l(_|$)", r"\1r\2", joint),
+        }
+        if other != joint and other in joints
+    )
+
+
+def _pairs(given: Any, joints: tuple[str, ...], key: str, first: int) -> Pairs:
+    return tuple(_pair(pair, joints, key, first) for pair in items(given, key))
+
+
+def _pair(pair: Any, joints: tuple[str, ...], key: str, first: int) -> tuple[int, int]:
+    a, b = _both(items(pair, key, "pairs of two joints"), key)
+    return _position(a, joints, key, first), _position(b, joints, key, first)
+
+
+def _both(pair: Sequence[Any], key: str) -> tuple[Any, Any]:
+    if len(pair) != 2:
+        raise AnnotationError(f"'{key}' holds {shown(pair)}, expected pairs of two joints")
+    return pair[0], pair[1]
+
+
+def _position(joint: Any, joints: tuple[str, ...], key: str, first: int) -> int:
+    if isinstance(joint, str) and _plain_name(joint) in joints:
+        return joints.index(_plain_name(joint))
+    return integer(joint, key, low=first, high=len(joints) - 1 + first) - first
 
 
 def _read_tables() -> dict[str, Skeleton]:

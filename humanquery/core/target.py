@@ -1,16 +1,19 @@
 """The truth of one picture."""
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from humanquery.core.affine import Size
+from humanquery.core.affine import Affine2D, Size
+from humanquery.core.errors import ConfigError
 from humanquery.core.rows import Extra, Labelled, PersonRows, rows
 from humanquery.core.skeleton import Skeleton
+from humanquery.core.truth_maps import TruthMap
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,6 +46,20 @@ class Target(PersonRows):
     """value n 4 xyxy px"""
     track_ids: Int[Tensor, " n"] | None = rows("row")
     annotation_ids: Int[Tensor, " n"] | None = rows("row")
+    source: str = ""
+    """name of the data set that this truth comes from; empty where nobody said"""
+    maps: Mapping[str, TruthMap] = field(default_factory=dict)
+    """truth of the whole picture by name (parsing, density ...), the counterpart of
+    `core.system.Picture.maps`"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, truth in self.maps.items():
+            if truth.size != tuple(self.image_size):
+                raise ValueError(
+                    f"Target: map {name!r} is {truth.size} for an image of {self.image_size}; "
+                    f"(height, width)"
+                )
 
     @property
     def counted_joints(self) -> Bool[Tensor, "n k"]:
@@ -55,12 +72,64 @@ class Target(PersonRows):
         """Without the ignore regions."""
         return self[~self.ignore] if self.ignore.any() else self
 
+    def warp(self, matrix: Affine2D, size: Size) -> "Target":
+        """As `PersonRows.warp`; maps move with the picture (see `TruthMap.warp`)."""
+        maps = {name: truth.warp(matrix, size) for name, truth in self.maps.items()}
+        return dataclasses.replace(self, maps={})._warp_rows(matrix, size).replace(maps=maps)
+
+    def _warp_rows(self, matrix: Affine2D, size: Size) -> "Target":
+        return super().warp(matrix, size)
+
+    def to(self, device: Any) -> "Target":
+        """As `PersonRows.to`, with the maps."""
+        maps = {name: truth.to(device) for name, truth in self.maps.items()}
+        return super().to(device).replace(maps=maps)
+
+    def with_skeleton(self, skeleton: Skeleton) -> "Target":
+        """The same people with the joints of `skeleton`, taken by name; without joints as it is.
+
+        A joint that these people do not have raises ConfigError.
+        """
+        if self.keypoints is None or self.skeleton is None:
+            return self
+        if self.skeleton.has_joints_of(skeleton):
+            return dataclasses.replace(self, skeleton=skeleton)
+        missing = [joint for joint in skeleton.joints if joint not in self.skeleton.joints]
+        if missing:
+            raise ConfigError(
+                f"people with the joints of {self.skeleton.name} cannot be given those of "
+                f"{skeleton.name}: they have no {', '.join(missing)}"
+            )
+        order = [self.skeleton.index(joint) for joint in skeleton.joints]
+        return dataclasses.replace(
+            self,
+            keypoints=self.keypoints.map(lambda points: points[:, order]),
+            visibility=None if self.visibility is None else self.visibility[:, order],
+            skeleton=skeleton,
+        )
+
+    @classmethod
+    def cat(cls, parts: "Sequence[Target]") -> "Target":
+        """As `PersonRows.cat`; maps of all parts, sources joined by '+'.
+
+        Two different maps of one name raise ValueError: which of them is the picture's?
+        """
+        maps: dict[str, TruthMap] = {}
+        for part in parts:
+            for name, truth in part.maps.items():
+                if maps.setdefault(name, truth) is not truth:
+                    raise ValueError(f"Target.cat: two parts have a map {name!r}; keep one of them")
+        sources = list(dict.fromkeys(part.source for part in parts if part.source))
+        bare = [dataclasses.replace(part, maps={}) for part in parts]
+        return super().cat(bare).replace(maps=maps, source="+".join(sources))
+
     @classmethod
     def of_pictures(cls, targets: Sequence["Target"], canvas: Size) -> "Target":
         """The people of several pictures one after the other, masks on a common canvas that is at
         least as large as each.
 
         A field that only some pictures have gets zeros, not valid, for the people of the others.
+        Maps belong to one picture each and are left out; `source` stays where it is the same.
         Pictures with different skeletons raise ValueError.
         """
         skeletons = list(dict.fromkeys(t.skeleton for t in targets if t.keypoints is not None))
@@ -90,8 +159,14 @@ class Target(PersonRows):
             )
             for name, spec in specs.items()
         }
-        skeleton = skeletons[0] if skeletons else None
-        return cls(image_size=canvas, skeleton=skeleton, extra=extra, **fields)
+        sources = {target.source for target in targets}
+        return cls(
+            image_size=canvas,
+            skeleton=skeletons[0] if skeletons else None,
+            source=sources.pop() if len(sources) == 1 else "",
+            extra=extra,
+            **fields,
+        )
 
     def _on(self, canvas: Size, name: str, kind: str) -> Labelled | Tensor | None:
         value = self.get(name)

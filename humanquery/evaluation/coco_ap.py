@@ -19,6 +19,7 @@ from humanquery.evaluation.coco_rows import (
     PictureFound,
     PictureTruth,
     check_found,
+    check_joints,
     check_truth,
     found_of,
     truth_of,
@@ -150,7 +151,7 @@ class CocoEvaluator:
             )
         check_truth(truth, where)
         if self.skeleton is not None and truth.joints is not None and len(truth):
-            self._check_joints(truth.joints.shape[1] // 3, f"{where}: truth")
+            check_joints(truth.joints, truth.skeleton, self.skeleton, f"{where}: true people")
         check_found(found, where, self.skeleton)
         if len(found):
             self._check_fields(image_id, found.fields)
@@ -222,14 +223,6 @@ class CocoEvaluator:
 
     def _sorted(self) -> list[Entry]:
         return [self._entries[image_id] for image_id in sorted(self._entries)]
-
-    def _check_joints(self, count: int, where: str) -> None:
-        if count != len(self.skeleton):
-            raise AnnotationError(
-                f"{where} has {count} joints per person, expected {len(self.skeleton)} of "
-                f"{self.skeleton.name}; "
-                f"pass the skeleton of the data set to the evaluator"
-            )
 
     def _check_fields(self, image_id: int, fields: frozenset[str]) -> None:
         if self._given is None:

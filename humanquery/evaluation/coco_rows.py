@@ -45,6 +45,8 @@ class PictureTruth:
     """RLE or polygons per person; None for a person whose mask nobody drew"""
     joints: Float[np.ndarray, "n k3"] | None = None
     """x, y, visibility per joint"""
+    skeleton: Skeleton | None = None
+    """of the joints; None: nobody said, so their number is all that can be compared"""
     num_joints: Int[np.ndarray, " n"] | None = None
     """counted joints; people with 0 are ignored by keypoint AP"""
     gender: Float[np.ndarray, " n"] | None = None
@@ -70,6 +72,8 @@ class PictureFound:
     """rows of the best `MOST_POSES` people, whose `joints` and `pose_scores` these are"""
     pose_scores: Float[np.ndarray, " p"] | None = None
     joints: Float[np.ndarray, "p k3"] | None = None
+    skeleton: Skeleton | None = None
+    """of the joints; None: nobody said"""
     gender: Float[np.ndarray, " m"] | None = None
     """P(female)"""
     age: Float[np.ndarray, " m"] | None = None
@@ -98,6 +102,7 @@ def truth_of(target: Target) -> PictureTruth:
         areas=_numbers(target.areas),
         segments=_true_segments(target),
         joints=joints,
+        skeleton=target.skeleton,
         num_joints=num_joints,
         gender=None
         if target.gender is None
@@ -126,6 +131,7 @@ def found_of(persons: Persons) -> PictureFound:
         segment_scores=segment_scores,
         poses=poses,
         joints=joints,
+        skeleton=persons.skeleton,
         pose_scores=pose_scores,
         gender=None if persons.gender is None else _numbers(persons.gender),
         age=None if persons.age is None else _numbers(persons.age),
@@ -145,14 +151,32 @@ def check_found(found: PictureFound, where: str, skeleton: Skeleton | None) -> N
     hint = "the system that made them has diverged, or the file is damaged"
     for name in ("scores", "boxes", "segment_scores", "pose_scores", "joints", "gender", "age"):
         _check_finite(getattr(found, name), f"{where}: found people", name, hint)
-    if found.joints is None or skeleton is None or not len(found.joints):
-        return
-    count = found.joints.shape[1] // 3
+    if found.joints is not None and skeleton is not None and len(found.joints):
+        check_joints(found.joints, found.skeleton, skeleton, f"{where}: found people")
+
+
+def check_joints(
+    joints: Float[np.ndarray, "n k3"], given: Skeleton | None, skeleton: Skeleton, where: str
+) -> None:
+    """Joints of another number, or of a `given` skeleton with other joints or another order than
+    `skeleton`, raise AnnotationError: COCO would compare them place by place."""
+    hint = (
+        "convert them with core.skeleton.convert_joints or pass the skeleton that truth and "
+        "findings share"
+    )
+    count = joints.shape[1] // 3
     if count != len(skeleton):
         raise AnnotationError(
-            f"{where}: found people have {count} joints, expected {len(skeleton)} of "
-            f"{skeleton.name}; "
-            f"convert them with core.skeleton.convert_joints or pass the skeleton they belong to"
+            f"{where} have {count} joints, expected {len(skeleton)} of {skeleton.name}; {hint}"
+        )
+    if given is not None and not given.has_joints_of(skeleton):
+        first = next(
+            i for i, (a, b) in enumerate(zip(given.joints, skeleton.joints, strict=True)) if a != b
+        )
+        raise AnnotationError(
+            f"{where} have the joints of {given.name}, expected those of {skeleton.name} in its "
+            f"order: joint {first} is {given.joints[first]!r} instead of "
+            f"{skeleton.joints[first]!r}; {hint}"
         )
 
 

@@ -1,4 +1,3 @@
-
 import numpy as np
 import pytest
 import torch
@@ -80,7 +79,9 @@ def test_zoomed_views_are_padded_to_the_same_multiple():
     ids=["not all", "two multiples", "no multiple"],
 )
 def test_zoomed_views_that_do_not_fit_their_canvases_say_so(samples):
-    with pytest.raises(ValueError, match="expected one each, the same whole multiple of the canvas"):
+    with pytest.raises(
+        ValueError, match="expected one each, the same whole multiple of the canvas"
+    ):
         Batch.collate(samples)
 
 

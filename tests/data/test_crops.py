@@ -52,8 +52,8 @@ def test_bad_lists_say_what_is_wrong(tmp_path):
     with pytest.raises(AnnotationError, match=r"faces\.json: cannot be read"):
         config.build()
     for text, message in [
-        ("{}", "a dict, expected a list"),
-        ("[{}]", "crop 0 has no 'file'"),
+        ("{}", "an object of JSON, expected a list"),
+        ("[{}]", "crop 0: 'file' is null, expected text"),
         ("nope", "not JSON"),
         ('[{"file": "a", "gender": 3}]', r"crop 0: 'gender' is 3, expected 0 \(male\)"),
     ]:

@@ -116,7 +116,7 @@ def test_an_empty_file_is_sound(tmp_path):
         ),
         ({"valid": [1]}, "bad valid", "expected an object of 0 and 1"),
         ({"image_id": 7}, "annotation without picture", "'image_id' is 7, none of the 1 pictures"),
-        ({"image_id": None}, "annotation without picture", "'image_id' is None"),
+        ({"image_id": None}, "annotation without picture", "'image_id' is null"),
     ],
 )
 def test_each_fault_is_named_with_its_place(tmp_path, changes, kind, words):
@@ -239,7 +239,7 @@ def test_people_from_behind_or_from_the_side_are_not_judged(tmp_path):
 def test_what_is_no_coco_file_or_no_skeleton_raises(tmp_path):
     path = tmp_path / "list.json"
     path.write_text("[1, 2]")
-    with pytest.raises(AnnotationError, match="JSON, but not COCO: it is a list"):
+    with pytest.raises(AnnotationError, match="holds a list of JSON"):
         check(path)
     with pytest.raises(AnnotationError, match="missing.json: cannot be read"):
         check(tmp_path / "missing.json")

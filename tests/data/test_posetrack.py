@@ -189,13 +189,13 @@ def _broken(change) -> dict:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not JSON .*; expected PoseTrack JSON"),
-        ([], "holds a JSON list, expected the object of a PoseTrack file"),
-        ({"annotations": []}, "no list 'images'; expected PoseTrack18 or PoseTrack21 JSON$"),
+        ("{", "not JSON .*; expected PoseTrack18 or"),
+        ([], "holds a list of JSON, expected an object: PoseTrack18 or"),
+        ({"annotations": []}, "no list 'images'; .* expected PoseTrack18 or PoseTrack21 JSON$"),
         ({"annolist": []}, "no list 'images'.*; convert PoseTrack17 files"),
         (
             _broken(lambda c: c["annotations"][0].pop("keypoints")),
-            "annotation 100: 'keypoints' is None, expected 51",
+            "annotation 100: 'keypoints' is null, expected 51",
         ),
         (
             _broken(lambda c: c["annotations"][0].update(keypoints=[1, 2])),
@@ -215,10 +215,10 @@ def _broken(change) -> dict:
         ),
         (
             _broken(lambda c: c["annotations"][0].update(track_id="a")),
-            "track_id a is no whole number",
+            "'track_id' is 'a', expected a whole number",
         ),
         (_broken(lambda c: c["images"][1].update(id=7)), "two pictures have the id 7"),
-        (_broken(lambda c: c["images"][1].pop("id")), "picture 1 has no whole number 'id'"),
+        (_broken(lambda c: c["images"][1].pop("id")), "picture 1: it lacks 'id'"),
         (
             _broken(lambda c: c["images"][0].update(ignore_regions_x=[[1]])),
             "picture 7: .*have different lengths",

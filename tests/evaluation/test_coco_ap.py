@@ -253,7 +253,7 @@ def test_another_skeleton_says_both_counts():
         CocoEvaluator(COCO17).add(target, few)
     with pytest.raises(
         AnnotationError,
-        match="picture 1: truth has 17 joints per person, expected 14 of crowdpose14",
+        match="picture 1: true people have 17 joints, expected 14 of crowdpose14",
     ):
         CocoEvaluator(Skeleton.named("crowdpose14")).add(target, few)
 

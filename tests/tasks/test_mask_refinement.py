@@ -10,7 +10,7 @@ from humanquery.core.batch import Meta
 from humanquery.core.errors import ConfigError
 from humanquery.core.target import empty_target
 from humanquery.tasks.base import Draws
-from humanquery.tasks.mask import MaskConfig
+from humanquery.tasks.mask import MaskConfig, MaskPrediction, PixelMap
 from humanquery.tasks.mask_refinement import MaskRefinement, MaskRefinementConfig
 from humanquery.tasks.paint_masks import _window_patches
 from tests.models.small import batch, crowd, person, small_config, small_model

@@ -11,10 +11,19 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from humanquery.core.coco_files import (
+    is_crowd,
+    is_of,
+    load_coco,
+    person_categories,
+    problems_of,
+    short_polygons,
+    skeleton_of,
+)
 from humanquery.core.errors import ImageError
+from humanquery.core.foreign import is_number, shown
 from humanquery.core.skeleton import Skeleton
-from humanquery.data.readers.coco import load_coco, person_categories
-from humanquery.data.readers.coco_target import is_crowd, problems_of, short_polygons
+from humanquery.data.readers.coco import skeletons
 from humanquery.media.images import read_image, read_size
 
 Record = dict[str, Any]
@@ -97,37 +106,39 @@ def check(
     annotations: str | Path,
     images: str | Path | None = None,
     *,
-    skeleton: str = "coco17",
+    skeleton: str = "",
     read_pictures: bool = False,
 ) -> Report:
     """Examines a COCO person file (and the dialects that the reader knows), and its pictures
-    where a folder is given.
+    where a folder is given. `skeleton` as in `CocoSourceConfig`.
 
     With `images`, every picture must exist and have the size that the file says (headers only);
     `read_pictures` decodes each one whole. A file that is not COCO at all raises
     AnnotationError, an unknown skeleton ConfigError; everything else becomes a finding.
     """
-    path, layout = Path(annotations), Skeleton.named(skeleton)
-    content = load_coco(path)
+    path = Path(annotations)
+    content = load_coco(path, unique=False)
     categories = person_categories(content, path)
+    layout, _ = skeletons(skeleton_of(content, path, categories), skeleton, path)
     report = Report(path, num_pictures=len(content["images"]))
     pictures = {record["id"]: record for record in content["images"]}
     report.findings += _repeated(content["images"], "image id", "image_id")
     report.findings += _repeated(content["annotations"], "annotation id", "annotation_id")
     people: dict[int, list[Record]] = defaultdict(list)
-    for person in content["annotations"]:
-        if categories is not None and person.get("category_id") not in categories:
+    for i, person in enumerate(content["annotations"]):
+        if not is_of(person, categories):
+            continue
+        if not isinstance(person, dict):
+            message = f"the annotation at place {i} (from 0) is {shown(person)}, expected an object"
+            report.findings.append(Finding("bad annotation", "error", message))
             continue
         report.num_people += not is_crowd(person)
-        picture = (
-            pictures.get(person["image_id"]) if isinstance(person.get("image_id"), int) else None
-        )
+        named = person.get("image_id")
+        picture = pictures.get(named) if type(named) is int else None
         if picture is None:
-            message = (
-                f"'image_id' is {person.get('image_id')!r}, none of the {len(pictures)} pictures"
-            )
+            message = f"'image_id' is {shown(named)}, none of the {len(pictures)} pictures"
             report.findings.append(
-                Finding("annotation without picture", "error", message, None, person.get("id"))
+                Finding("annotation without picture", "error", message, None, _id(person))
             )
             continue
         people[picture["id"]].append(person)
@@ -139,24 +150,32 @@ def check(
     return report
 
 
-def _repeated(records: Iterable[Record], what: str, key: str) -> Iterator[Finding]:
-    for value, count in Counter(str(record.get("id")) for record in records).items():
-        if count > 1 or value == "None":
-            place = {key: int(value)} if value.lstrip("-").isdigit() else {}
+def _repeated(records: Iterable[Any], what: str, key: str) -> Iterator[Finding]:
+    values = [record.get("id") for record in records if isinstance(record, dict)]
+    for value, count in Counter(v if type(v) is int else shown(v) for v in values).items():
+        if count > 1 or value == "null":
+            place = {key: value} if isinstance(value, int) else {}
             yield Finding(
                 f"repeated {what}", "error", f"{count} entries have the {what} {value}", **place
             )
 
 
+def _id(person: Record) -> int | None:
+    given = person.get("id")
+    return given if type(given) is int else None
+
+
 def _examine(person: Record, picture: Record, skeleton: Skeleton) -> Iterator[Finding]:
-    place = {"image_id": picture["id"], "annotation_id": person.get("id")}
+    place = {"image_id": picture["id"], "annotation_id": _id(person)}
     problems = problems_of(person, skeleton)
     for problem in problems:
         yield Finding(f"bad {problem.split(chr(39))[1]}", "error", problem, **place)
     broken = {problem.split("'")[1] for problem in problems}
+    if broken & {"valid", "age", "age_range"}:
+        person = {key: value for key, value in person.items() if key not in broken}
     if "bbox" not in broken:
         yield from (Finding(*found, **place) for found in _box_findings(person["bbox"], picture))
-    if person.get("keypoints") is not None and "keypoints" not in broken:
+    if person.get("keypoints") and "keypoints" not in broken:
         yield from (
             Finding(*found, **place) for found in _joint_findings(person, picture, skeleton, broken)
         )
@@ -195,13 +214,13 @@ def _joint_findings(
     flat = person["keypoints"]
     joints = list(zip(skeleton.joints, flat[::3], flat[1::3], flat[2::3], strict=True))
     labelled = [joint for joint in joints if joint[3] > 0]
-    told = person.get("num_keypoints")
+    stated = person.get("num_keypoints")
     # CrowdPose counts the visible joints only
-    if told is not None and told not in (len(labelled), sum(joint[3] == 2 for joint in joints)):
+    if stated is not None and stated not in (len(labelled), sum(joint[3] == 2 for joint in joints)):
         yield (
             "wrong joint count",
             "error",
-            f"'num_keypoints' is {told}, but {len(labelled)} joints are labelled",
+            f"'num_keypoints' is {stated}, but {len(labelled)} joints are labelled",
         )
     for name, x, y, _ in labelled:
         if not (-1 <= x <= picture["width"] and -1 <= y <= picture["height"]):
@@ -238,13 +257,6 @@ def _valid_findings(person: Record) -> Iterator[Found]:
     valid = person.get("valid")
     if valid is None:
         return
-    if not isinstance(valid, dict):
-        yield (
-            "bad valid",
-            "error",
-            f"'valid' is {valid!r}, expected an object of 0 and 1 per kind of label",
-        )
-        return
     flat = person.get("keypoints")
     given = {
         "keypoints_2d": isinstance(flat, list) and any(flat[2::3]),
@@ -276,25 +288,25 @@ def _examine_picture(
             f"{picture['file_name']} has no annotation",
             picture["id"],
         )
-    boxes: dict[tuple, Any] = {}
+    boxes: dict[str, Any] = {}
     for person in people:
         if is_crowd(person) or not isinstance(person.get("bbox"), list):
             continue
-        first = boxes.setdefault(tuple(person["bbox"]), person.get("id"))
-        if first != person.get("id"):
+        first = boxes.setdefault(shown(person["bbox"]), _id(person))
+        if first != _id(person):
             message = f"has exactly the box of annotation {first}"
-            yield Finding("same box twice", "warning", message, picture["id"], person.get("id"))
+            yield Finding("same box twice", "warning", message, picture["id"], _id(person))
     if images is None:
         return
-    told = (picture["height"], picture["width"])
+    stated = (picture["height"], picture["width"])
     try:
         path = Path(images) / picture["file_name"]
         found = read_image(path).shape[:2] if read_pictures else read_size(path)
     except ImageError as problem:
         yield Finding("unreadable picture", "error", str(problem), picture["id"])
         return
-    if tuple(found) != told:
-        message = f"{path} is {found[0]} x {found[1]} (height x width), the file says {told[0]} x {told[1]}"
+    if tuple(found) != stated:
+        message = f"{path} is {found[0]} x {found[1]} (height x width), the file says {stated[0]} x {stated[1]}"
         yield Finding("wrong picture size", "error", message, picture["id"])
 
 
@@ -309,7 +321,7 @@ def _judge_sides(person: Record, skeleton: Skeleton, report: Report) -> None:
     if not right_way:
         message = "left and right of face and shoulders disagree: swapped sides, or a look over the shoulder"
         report.findings.append(
-            Finding("sides swapped?", "warning", message, person["image_id"], person.get("id"))
+            Finding("sides swapped?", "warning", message, person["image_id"], _id(person))
         )
 
 
@@ -352,9 +364,7 @@ def _facing_joints(person: Record, skeleton: Skeleton) -> list[complex] | None:
     ):
         return None
     joints = [flat[3 * skeleton.index(name) : 3 * skeleton.index(name) + 3] for name in FACING]
-    if any(
-        not isinstance(v, int | float) or not math.isfinite(v) for joint in joints for v in joint
-    ):
+    if not all(is_number(v) for joint in joints for v in joint):
         return None
     if any(joint[2] != 2 for joint in joints[:3]) or any(joint[2] == 0 for joint in joints[3:]):
         return None

@@ -56,7 +56,7 @@ class Stats:
         return None
 
 
-def measure(annotations: str | Path, *, skeleton: str = "coco17") -> Stats:
+def measure(annotations: str | Path, *, skeleton: str = "") -> Stats:
     """Reads a COCO person file as training would (no picture is opened) and counts.
 
     A malformed annotation is left out, as in `CocoSource`; a file that is not COCO raises

@@ -16,6 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from humanquery.core.errors import AnnotationError, nearest
+from humanquery.core.foreign import (
+    is_number,
+    items,
+    kind_of,
+    located,
+    mapping,
+    parse_json,
+    read_text,
+    shown,
+)
 
 Years = float | int
 GROUPS = ("baby", "kid", "teen", "young", "middle aged", "elderly")
@@ -124,13 +134,9 @@ def _plain(value: float) -> float | None:
 
 def read_votes(path: Path) -> list[tuple[str, list[str], list[Years]]]:
     """(person, group votes, age votes) of every person, in the order of the file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise AnnotationError(
-            f"{path}: cannot be read ({problem}); expected a vote file, JSON or CSV"
-        ) from problem
-    rows = _from_csv(text, path) if path.suffix.lower() == ".csv" else _from_json(text, path)
+    content = read_text(path, "a vote file, JSON or CSV named .csv")
+    is_csv = path.suffix.lower() == ".csv"
+    rows = _from_csv(content, path) if is_csv else _from_json(content, path)
     repeated = [person for person, count in Counter(row[0] for row in rows).items() if count > 1]
     if repeated:
         raise AnnotationError(
@@ -142,30 +148,25 @@ def read_votes(path: Path) -> list[tuple[str, list[str], list[Years]]]:
     return rows
 
 
-def _from_json(text: str, path: Path) -> list[tuple[str, list, list]]:  # votes not yet checked
-    try:
-        content = json.loads(text)
-    except ValueError as problem:
-        raise AnnotationError(
-            f"{path}: not JSON ({problem}); a vote file is JSON, or CSV named .csv"
-        ) from problem
-    if not isinstance(content, list):
-        raise AnnotationError(f'{path}: expected a list of {{"person", "groups", "ages"}}')
-    for row in content:
-        lists = (
-            isinstance(row, dict)
-            and isinstance(row.get("ages"), list)
-            and isinstance(row.get("groups", []), list)
-        )
-        if not lists or "person" not in row:
-            raise AnnotationError(
-                f'{path}: {row!r} is no {{"person": id, "groups": [names], "ages": [years]}}'
-            )
-    return [(str(row["person"]), row.get("groups", []), row["ages"]) for row in content]
+def _from_json(content: str, path: Path) -> list[tuple[str, list, list]]:  # votes not yet checked
+    expected = 'a list of {"person": id, "groups": [names], "ages": [years]}, or CSV named .csv'
+    rows = parse_json(content, str(path), expected)
+    if not isinstance(rows, list):
+        raise AnnotationError(f"{path}: holds {kind_of(rows)} of JSON, expected {expected}")
+    people = []
+    for i, row in enumerate(rows):
+        with located(f"{path}: entry {i}"):
+            person = mapping(row, "entry", expected).get("person")
+            if isinstance(person, int | float | str) and not isinstance(person, bool):
+                groups = items(row.get("groups") or [], "groups", "a list of age groups")
+                people.append((str(person), groups, items(row.get("ages"), "ages", "years")))
+                continue
+            raise AnnotationError(f"'person' is {shown(person)}, expected {expected}")
+    return people
 
 
-def _from_csv(text: str, path: Path) -> list[tuple[str, list, list]]:
-    reader = csv.DictReader(text.splitlines())
+def _from_csv(content: str, path: Path) -> list[tuple[str, list, list]]:
+    reader = csv.DictReader(content.splitlines())
     missing = {"person", "group", "age"} - set(reader.fieldnames or ())
     if missing:
         raise AnnotationError(
@@ -173,6 +174,10 @@ def _from_csv(text: str, path: Path) -> list[tuple[str, list, list]]:
         )
     people: dict[str, tuple[list[str], list[Years]]] = {}
     for number, row in enumerate(reader, 2):
+        if row["person"] is None or row["age"] is None or row["group"] is None:
+            raise AnnotationError(
+                f"{path}:{number}: the line ends early; expected person, group, age"
+            )
         groups, ages = people.setdefault(row["person"], ([], []))
         if row["group"]:
             groups.append(row["group"].strip())
@@ -192,9 +197,10 @@ def _check(where: str, groups: list, ages: list) -> None:
     for group in groups:
         if group not in GROUPS:
             raise AnnotationError(
-                f"{where}: unknown age group {group!r}.{nearest(str(group), GROUPS)}"
+                f"{where}: unknown age group {shown(group)}.{nearest(shown(group), GROUPS)}"
             )
     for age in ages:
-        number = isinstance(age, int | float) and not isinstance(age, bool)
-        if not number or not 0 <= age <= 120:  # NaN fails both comparisons
-            raise AnnotationError(f"{where}: an age vote is {age!r}, expected years from 0 to 120")
+        if not is_number(age) or not 0 <= age <= 120:
+            raise AnnotationError(
+                f"{where}: an age vote is {shown(age)}, expected years from 0 to 120"
+            )

@@ -10,17 +10,25 @@ from typing import Any, Literal
 import numpy as np
 
 from humanquery.core.batch import Meta, Sample
+from humanquery.core.coco_files import (
+    PERSON,
+    is_of,
+    load_coco,
+    person_categories,
+    problem_of,
+    short_polygons,
+    skeleton_of,
+)
 from humanquery.core.errors import AnnotationError, ConfigError, nearest
-from humanquery.core.skeleton import Skeleton
+from humanquery.core.foreign import shown
+from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.core.target import Target
 from humanquery.data.readers.coco_target import (
     FIELDS,
     CocoOptions,
     is_ignored,
     is_kept,
-    problem_of,
     read_target,
-    short_polygons,
 )
 from humanquery.media.images import MAX_PIXELS, read_image
 
@@ -34,7 +42,14 @@ class CocoSourceConfig:
     annotations: str
     images: str = ""
     """folder of the pictures; empty: the folder `images` beside the annotation file"""
-    skeleton: str = "coco17"
+    skeleton: str = ""
+    """joints of the samples: a name, or a `.json` file (see `Skeleton.from_file`); empty: those that
+    the file's category names, else `coco17`. A file in another order or with more joints is
+    converted by name"""
+    category: str = PERSON
+    """which of several categories is people"""
+    name: str = ""
+    """of the data set, `Target.source`; empty: the annotation file's name without its ending"""
     fields: tuple[str, ...] | None = None
     """which labels to read (see `coco_target.FIELDS`); None: all that the file holds"""
     age_labels: Literal["point", "range"] = "point"
@@ -67,11 +82,17 @@ class CocoSource:
         self.images = (
             Path(config.images) if config.images else self.annotations_json.parent / "images"
         )
-        self.skeleton = Skeleton.named(config.skeleton)
+        self.name = config.name or self.annotations_json.stem
         self.left_out: Counter[str] = Counter()
         """why annotations were left out, or parts of them, and how many"""
         content = load_coco(self.annotations_json)
-        people = self._people_by_image(content)
+        categories = person_categories(content, self.annotations_json, config.category)
+        self.file_skeleton, self.skeleton = skeletons(
+            skeleton_of(content, self.annotations_json, categories),
+            config.skeleton,
+            self.annotations_json,
+        )
+        people = self._people_by_image(content, categories)
         self.options = CocoOptions(
             fields=config.fields
             if config.fields is not None
@@ -90,8 +111,8 @@ class CocoSource:
             )
         self._keep(content["images"], people)
         if self.left_out:
-            told = ", ".join(f"{count} x {reason}" for reason, count in self.left_out.most_common())
-            log.warning("%s: left out: %s", self.annotations_json, told)
+            counts = ", ".join(f"{n} x {reason}" for reason, n in self.left_out.most_common())
+            log.warning("%s: left out: %s", self.annotations_json, counts)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -102,56 +123,58 @@ class CocoSource:
         record, _ = self._record(i)
         path = self.images / record["file_name"]
         image = read_image(path, max_pixels=self.config.max_pixels)
-        target = self.target(i)
-        if image.shape[:2] != target.image_size:
+        size = (record["height"], record["width"])
+        if image.shape[:2] != size:  # before masks of that size are painted
             raise AnnotationError(
                 f"{path}: the picture is {image.shape[0]} x {image.shape[1]} (height x width), "
-                f"{self.annotations_json} "
-                f"says {target.image_size[0]} x {target.image_size[1]}; its boxes would not fit. "
+                f"{self.annotations_json} says {size[0]} x {size[1]}; its boxes would not fit. "
                 f"Was it rescaled?"
             )
-        size = target.image_size
-        return Sample(image, Meta(size, size, image_id=int(record["id"]), path=str(path)), target)
+        meta = Meta(size, size, image_id=record["id"], path=str(path))
+        return Sample(image, meta, self.target(i))
 
     def target(self, i: int) -> Target:
         """The truth of sample i without reading its picture."""
         record, annotations = self._record(i)
-        return read_target(
-            record, annotations, self.skeleton, self.options, where=str(self.annotations_json)
+        target = read_target(
+            record, annotations, self.file_skeleton, self.options, where=str(self.annotations_json)
         )
+        return target.with_skeleton(self.skeleton).replace(source=self.name)
 
     def _record(self, i: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         start, end = self._ends[i], self._ends[i + 1]
         return tuple(json.loads(self._text[start:end].tobytes()))
 
-    def _people_by_image(self, content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    def _people_by_image(
+        self, content: dict[str, Any], categories: set[int] | None
+    ) -> dict[int, list[dict[str, Any]]]:
         """Sound annotations of persons, by picture."""
-        person_ids = person_categories(content, self.annotations_json)
         people: dict[int, list] = {record["id"]: [] for record in content["images"]}
-        if len(people) != len(content["images"]):
-            repeated = Counter(record["id"] for record in content["images"]).most_common(1)[0][0]
-            raise AnnotationError(
-                f"{self.annotations_json}: two pictures have the id {repeated}; ids must be unique"
-            )
-        for annotation in content["annotations"]:
-            if person_ids is not None and annotation.get("category_id") not in person_ids:
+        for i, annotation in enumerate(content["annotations"]):
+            if not is_of(annotation, categories):
                 continue
             problem = self._problem(annotation, people)
             if problem is None:
                 people[annotation["image_id"]].append(annotation)
             elif self.config.strict:
                 raise AnnotationError(
-                    f"{self.annotations_json}: annotation {annotation.get('id')}: {problem} "
+                    f"{self.annotations_json}: {name_of(annotation, i)}: {problem} "
                     "(strict=False leaves such annotations out)"
                 )
             else:
                 self.left_out[_kind_of(problem)] += 1
         return people
 
-    def _problem(self, annotation: dict[str, Any], people: dict[int, list]) -> str | None:
-        if annotation.get("image_id") not in people:
-            return f"'image_id' is {annotation.get('image_id')}, which is none of the {len(people)} pictures under 'images'"
-        return problem_of(annotation, self.skeleton)
+    def _problem(self, annotation: Any, people: dict[int, list]) -> str | None:
+        problem = problem_of(annotation, self.file_skeleton)
+        if isinstance(annotation, dict):
+            picture = annotation.get("image_id")
+            if type(picture) is not int or picture not in people:
+                return (
+                    f"'image_id' is {shown(picture)}, which is none of the {len(people)} pictures "
+                    "under 'images'"
+                )
+        return problem
 
     def _keep(self, records: list[dict[str, Any]], people: dict[int, list]) -> None:
         """Holds each picture's part of the file as text: 100 times fewer objects, so workers
@@ -175,56 +198,34 @@ class CocoSource:
         self._ends = np.cumsum([0] + [len(part) for part in parts])
 
 
-def load_coco(path: str | Path) -> dict[str, Any]:
-    """The content of a COCO file; a missing file, no JSON, or JSON that is not COCO raises
-    AnnotationError."""
-    path = Path(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as problem:
-        raise AnnotationError(
-            f"{path}: cannot be read ({problem.strerror}); expected a COCO annotation file"
-        ) from problem
-    except ValueError as problem:
-        raise AnnotationError(
-            f"{path}: not JSON ({problem}); expected a COCO annotation file"
-        ) from problem
-    if not isinstance(content, dict):
-        raise AnnotationError(
-            f"{path}: JSON, but not COCO: it is a {type(content).__name__}, expected an object "
-            f"with the lists 'images' "
-            "and 'annotations'"
-        )
-    missing = [key for key in ("images", "annotations") if not isinstance(content.get(key), list)]
+def skeletons(given: Skeleton | None, wanted: str, path: str | Path) -> tuple[Skeleton, Skeleton]:
+    """(how the joints of the file are read, what its samples have), of the skeleton that the file
+    names and the one that is asked for.
+
+    A file that names no joints is taken to have those that are asked for. Joints that are asked
+    for and that the file lacks raise ConfigError.
+    """
+    if given is None:
+        only = Skeleton.of(wanted) if wanted else COCO17
+        return only, only
+    target = Skeleton.of(wanted) if wanted else given
+    if target.has_joints_of(given):
+        return target, target
+    missing = [joint for joint in target.joints if joint not in given.joints]
     if missing:
-        raise AnnotationError(
-            f"{path}: JSON, but not COCO: no list {' and '.join(map(repr, missing))}; found the "
-            f"keys "
-            f"{', '.join(map(repr, content)) or 'none'}"
+        raise ConfigError(
+            f"{path}: its joints are {given.name} ({', '.join(given.joints[:5])} ...), expected "
+            f"those of {target.name}; it has no {', '.join(missing[:5])}. Leave the skeleton out to "
+            "read the file's own"
         )
-    for record in content["images"]:
-        lacking = [key for key in ("id", "file_name", "height", "width") if key not in record]
-        if lacking:
-            raise AnnotationError(
-                f"{path}: the picture {record} lacks {', '.join(map(repr, lacking))}"
-            )
-        if not isinstance(record["id"], int):
-            raise AnnotationError(
-                f"{path}: a picture has the id {record['id']!r}, expected a whole number"
-            )
-    return content
+    log.warning("%s: its joints are put into the order of %s by name", path, target.name)
+    return given, target
 
 
-def person_categories(content: dict[str, Any], path: Path) -> set[int] | None:
-    """Ids of the person category; None: the file has no categories, all annotations are people."""
-    categories = content.get("categories") or []
-    if len(categories) <= 1:
-        return {category["id"] for category in categories} or None
-    people = {category["id"] for category in categories if category.get("name") == "person"}
-    if not people:
-        names = ", ".join(str(category.get("name")) for category in categories[:20])
-        raise AnnotationError(f"{path}: no category is called 'person'; found {names}")
-    return people
+def name_of(annotation: Any, index: int) -> str:
+    """'annotation 7' by its id, or by its place in the list from 0 where it has none."""
+    given = annotation.get("id") if isinstance(annotation, dict) else None
+    return f"annotation {given}" if type(given) is int else f"annotation at place {index} (from 0)"
 
 
 def _fields_of(annotations: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -238,7 +239,11 @@ def _fields_of(annotations: list[dict[str, Any]]) -> tuple[str, ...]:
         "track_ids": ("track_id",),
     }
     found = {
-        key for annotation in annotations for key, value in annotation.items() if value is not None
+        key
+        for annotation in annotations
+        if isinstance(annotation, dict)
+        for key, value in annotation.items()
+        if value is not None
     }
     return tuple(name for name in FIELDS if found.intersection(keys[name]))
 

@@ -4,7 +4,6 @@ dialects with age ranges.
 This is the only place where pixel indices of COCO joints become continuous pixels (+0.5).
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from humanquery.core.affine import Size
 from humanquery.core.boxes import BODY_SHARE
+from humanquery.core.coco_files import Annotation, is_crowd, problem_of, says_valid
 from humanquery.core.errors import AnnotationError
 from humanquery.core.masks import polygons_to_bitmap, rle_to_bitmap
 from humanquery.core.rows import Labelled
@@ -21,8 +21,6 @@ from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.core.target import Target
 
 FIELDS = ("keypoints", "masks", "gender", "age", "face_boxes", "track_ids")
-
-Annotation = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -113,13 +111,8 @@ def is_kept(annotation: Annotation, size: Size) -> bool:
     """
     x1, y1, x2, y2 = _xyxy(annotation["bbox"])
     meets = min(x2, size[1]) > max(x1, 0) and min(y2, size[0]) > max(y1, 0)
-    known = is_crowd(annotation) or _says_valid(annotation, "bboxes")
+    known = is_crowd(annotation) or says_valid(annotation, "bboxes")
     return known and meets and x2 - x1 >= 1 and y2 - y1 >= 1 and area_of(annotation) > 0
-
-
-def is_crowd(annotation: Annotation) -> bool:
-    """Marked as a region by the file: crowd, `ignore`, or a detector's guess (`pseudo`)."""
-    return any(annotation.get(key) for key in ("iscrowd", "ignore", "pseudo"))
 
 
 def is_ignored(annotation: Annotation, options: CocoOptions) -> bool:
@@ -143,124 +136,16 @@ def area_of(annotation: Annotation) -> float:
     )
 
 
-def short_polygons(annotation: Annotation) -> int:
-    """How many polygons of the mask have fewer than three points; they are left out of the mask."""
-    polygons = annotation.get("segmentation")
-    return sum(len(polygon) < 6 for polygon in polygons) if isinstance(polygons, list) else 0
-
-
-def problem_of(annotation: Annotation, skeleton: Skeleton) -> str | None:
-    """What is wrong with the annotation, in words for a person, or None."""
-    return next(iter(problems_of(annotation, skeleton)), None)
-
-
-def problems_of(annotation: Annotation, skeleton: Skeleton) -> list[str]:
-    """Everything that is wrong with the annotation by itself; each text begins with the quoted
-    key."""
-    found = (
-        _box_problem(annotation.get("bbox"), "bbox"),
-        _number_problem(annotation.get("area", 1), "area"),
-        _keypoint_problem(annotation.get("keypoints"), skeleton),
-        _segment_problem(annotation.get("segmentation")),
-        _attribute_problem(annotation),
-    )
-    return [problem for problem in found if problem is not None]
-
-
-def _number_problem(value: Any, name: str) -> str | None:
-    if value is None or (isinstance(value, int | float) and math.isfinite(value)):
-        return None
-    return f"'{name}' is {value!r}, expected a finite number"
-
-
-def _box_problem(box: Any, name: str) -> str | None:
-    if not isinstance(box, list) or len(box) != 4:
-        return f"'{name}' is {box!r}, expected [x, y, width, height] in pixels"
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
-        return f"'{name}' {box} holds NaN, infinity or no number, expected [x, y, width, height] in pixels"
-    if box[2] < 0 or box[3] < 0:
-        return (
-            f"'{name}' {box} has a negative width or height, expected [x, y, width, height] in "
-            f"pixels; "
-            "are these corners in the wrong order?"
-        )
-    return None
-
-
-def _keypoint_problem(flat: Any, skeleton: Skeleton) -> str | None:
-    if flat is None:
-        return None
-    count = 3 * len(skeleton)
-    if not isinstance(flat, list) or len(flat) != count:
-        came = f"{len(flat)} numbers" if isinstance(flat, list) else repr(flat)
-        return (
-            f"'keypoints' has {came}, expected {count} (x, y, visibility for {len(skeleton)} "
-            f"joints of "
-            f"{skeleton.name}); is this file for another skeleton?"
-        )
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in flat):
-        return (
-            "'keypoints' holds NaN, infinity or no number, expected pixels and visibility 0, 1 or 2"
-        )
-    wrong = next((v for v in flat[2::3] if v not in (0, 1, 2)), None)
-    return None if wrong is None else f"'keypoints' has the visibility {wrong}, expected 0, 1 or 2"
-
-
-def _segment_problem(segment: Any) -> str | None:
-    if segment is None:
-        return None
-    if isinstance(segment, dict):
-        if "counts" in segment and len(segment.get("size", ())) == 2:
-            return None
-        return f"'segmentation' has the keys {sorted(segment)}, expected an RLE with size [height, width] and counts"
-    if not isinstance(segment, list):
-        return f"'segmentation' is {type(segment).__name__}, expected polygons or an RLE"
-    for polygon in segment:
-        if not isinstance(polygon, list) or len(polygon) % 2:
-            return "'segmentation' holds something that is no polygon [x1, y1, x2, y2, ...]"
-        if not all(isinstance(v, int | float) and math.isfinite(v) for v in polygon):
-            return "'segmentation' holds NaN, infinity or no number, expected pixels"
-    return None
-
-
-def _attribute_problem(annotation: Annotation) -> str | None:
-    gender = annotation.get("gender")
-    if gender not in (None, -1, 0, 1):
-        return f"'gender' is {gender!r}, expected 0 (male), 1 (female) or no such key"
-    age = _number_problem(annotation.get("age"), "age") or _span_problem(
-        annotation.get("age_range")
-    )
-    return age or (
-        _box_problem(annotation["face_box"], "face_box")
-        if _has(annotation, "face_box", "face")
-        else None
-    )
-
-
-def _span_problem(span: Any) -> str | None:
-    sound = (
-        isinstance(span, list) and len(span) == 2 and not any(_number_problem(v, "") for v in span)
-    )
-    if span is None or (sound and span[0] <= span[1]):
-        return None
-    return f"'age_range' is {span!r}, expected [lowest, highest] in years"
-
-
-def _says_valid(annotation: Annotation, flag: str) -> bool:
-    """What the UniHuman `valid` dict says; a file without it annotates what it contains."""
-    return bool(annotation.get("valid", {}).get(flag, 1))
-
-
 def _has(annotation: Annotation, key: str, flag: str) -> bool:
-    return annotation.get(key) is not None and _says_valid(annotation, flag)
+    return annotation.get(key) is not None and says_valid(annotation, flag)
 
 
 def _keypoints(
     people: Sequence[Annotation | None], skeleton: Skeleton, options: CocoOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
     k = len(skeleton)
-    nothing = [0.0] * (3 * k)
-    flat = [nothing if p is None else p.get("keypoints") or nothing for p in people]
+    unlabelled = [0.0] * (3 * k)
+    flat = [unlabelled if p is None else p.get("keypoints") or unlabelled for p in people]
     table = torch.tensor(flat, dtype=torch.float64).reshape(-1, k, 3)
     visibility = table[..., 2].long()
     # +0.5 in float64: COCO counts pixels, we measure from the picture's edge
@@ -274,8 +159,8 @@ def _keypoints(
 
 
 def _unlabelled_is_known(person: Annotation, options: CocoOptions) -> bool:
-    said = bool(person.get("valid", {}).get("keypoints_2d", 0))
-    return said or options.unlabelled_keypoints == "negative"
+    labelled = says_valid(person, "keypoints_2d", 0)
+    return labelled or options.unlabelled_keypoints == "negative"
 
 
 def _masks(people: Sequence[Annotation | None], size: Size, where: str) -> Labelled:

@@ -1,7 +1,6 @@
 """Pictures of one person each (pedestrian crops of PETA, aligned faces), alone or composed into
 pictures of many."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from humanquery.core.affine import Affine2D, Size
 from humanquery.core.batch import Meta, Sample
 from humanquery.core.errors import AnnotationError, ConfigError
+from humanquery.core.foreign import located, mapping, number, numbers, read_json, shown, text
 from humanquery.core.rows import Labelled
 from humanquery.core.target import Target
 from humanquery.media.images import read_image
@@ -51,6 +51,7 @@ class CropSource:
 
     def __init__(self, folder: Path, list_name: str, split: str):
         self.path, self.images = folder / list_name, folder / "images"
+        self.name = Path(list_name).stem
         rows = [row for row in _load_rows(self.path) if split in ("all", row.get("split"))]
         self._files = [row["file"] for row in rows]
         gender = [row.get("gender") for row in rows]
@@ -77,41 +78,31 @@ class CropSource:
             areas=torch.tensor([float(size[0] * size[1])]),
             gender=Labelled(self._gender[row], self._has_gender[row]),
             age=Labelled(self._ages[row], self._has_age[row]),
+            source=self.name,
         )
         return Sample(image, Meta(size, size, image_id=i, path=str(path)), target)
 
 
 def _load_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(path.read_bytes())
-    except OSError as problem:
-        raise AnnotationError(
-            f"{path}: cannot be read ({problem.strerror}); expected a list of crops"
-        ) from problem
-    except ValueError as problem:
-        raise AnnotationError(
-            f"{path}: not JSON ({problem}); expected a list of crops"
-        ) from problem
-    if not isinstance(rows, list):
-        raise AnnotationError(
-            f"{path}: a {type(rows).__name__}, expected a list of objects with 'file' and 'gender'"
-        )
+    rows = read_json(path, "a list of crops, objects with 'file' and 'gender'", list)
     for i, row in enumerate(rows):
-        if not isinstance(row, dict) or "file" not in row:
-            raise AnnotationError(f"{path}: crop {i} has no 'file': {row!r}")
-        if row.get("gender") not in (None, 0, 1):
-            raise AnnotationError(
-                f"{path}: crop {i}: 'gender' is {row['gender']!r}, expected 0 (male), 1 (female) "
-                f"or null"
-            )
+        with located(f"{path}: crop {i}"):
+            text(mapping(row, "crop", "an object with 'file' and 'gender'").get("file"), "file")
+            gender = row.get("gender")
+            if gender is not None and (type(gender) is not int or gender not in (0, 1)):
+                raise AnnotationError(
+                    f"'gender' is {shown(gender)}, expected 0 (male), 1 (female) or null"
+                )
+            _age_span(row)
     return rows
 
 
 def _age_span(row: dict[str, Any]) -> tuple[float, float] | None:
     if row.get("age") is not None:
-        return float(row["age"]), float(row["age"])
+        age = float(number(row["age"], "age"))
+        return age, age
     if row.get("age_range"):
-        low, high = row["age_range"]
+        low, high = numbers(row["age_range"], "age_range", "[lowest, highest] in years", count=2)
         return float(low), float(high)
     return None
 

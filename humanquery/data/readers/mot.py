@@ -19,6 +19,7 @@ from humanquery.core.affine import Size
 from humanquery.core.batch import Meta, Sample
 from humanquery.core.boxes import BODY_SHARE, areas, xywh_to_xyxy, xyxy_to_xywh
 from humanquery.core.errors import AnnotationError
+from humanquery.core.foreign import LARGEST_NUMBER, is_number, read_text
 from humanquery.core.persons import Persons
 from humanquery.core.target import Target
 from humanquery.media.images import read_image, read_size
@@ -96,7 +97,7 @@ def read_mot(
     path = Path(path)
     rows: dict[int, list[_Row]] = {}
     first_line: dict[tuple[int, int], int] = {}
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path, "MOT text").splitlines(), 1):
         if not line.strip():
             continue
         row = _row(line, truth, f"{path}, line {number}")
@@ -211,20 +212,7 @@ class MotSource:
         image = read_image(self._pictures[i])
         size = image.shape[:2]
         meta = Meta(image_size=size, canvas_size=size, image_id=i + 1, path=str(self._pictures[i]))
-        return Sample(image, meta, self.frames[i].target(size))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as problem:
-        raise AnnotationError(
-            f"{path}: cannot be read ({problem.strerror}); expected MOT text"
-        ) from problem
-    except UnicodeDecodeError as problem:
-        raise AnnotationError(
-            f"{path}: not text ({problem.reason}); expected MOT text"
-        ) from problem
+        return Sample(image, meta, self.frames[i].target(size).replace(source=self.name))
 
 
 def _row(line: str, truth: bool, where: str) -> _Row:
@@ -241,8 +229,11 @@ def _row(line: str, truth: bool, where: str) -> _Row:
             f"{where}: {line[:60]!r} holds something else than numbers, {expected}"
         ) from problem
     frame, identity, *box = numbers[:6]
-    if not all(map(math.isfinite, numbers[:7])):
-        raise AnnotationError(f"{where}: {line[:60]!r} holds NaN or infinity, {expected}")
+    if not all(map(is_number, numbers[:7])):
+        raise AnnotationError(
+            f"{where}: {line[:60]!r} holds NaN or infinity, or a number beyond {LARGEST_NUMBER:g}, "
+            f"{expected}"
+        )
     if frame != int(frame) or identity != int(identity) or identity < NO_IDENTITY:
         raise AnnotationError(
             f"{where}: frame {cells[0]} and id {cells[1]}, expected a whole frame number and a "
@@ -288,7 +279,7 @@ def _sequence_info(path: Path) -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str
     try:
-        parser.read_string(_text(path), source=str(path))
+        parser.read_string(read_text(path, "a seqinfo.ini"), source=str(path))
         return dict(parser["Sequence"])
     except (configparser.Error, KeyError) as problem:
         raise AnnotationError(

@@ -17,13 +17,27 @@ from torch import Tensor
 
 from humanquery.core.affine import Size
 from humanquery.core.boxes import BODY_SHARE, areas, xywh_to_xyxy, xyxy_to_xywh
+from humanquery.core.coco_files import load_coco
 from humanquery.core.errors import AnnotationError
+from humanquery.core.foreign import (
+    Number,
+    integer,
+    is_number,
+    items,
+    located,
+    numbers,
+    read_json,
+    shown,
+    text,
+)
 from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
 from humanquery.core.skeleton import Skeleton
 from humanquery.core.target import Target
 from humanquery.media.images import read_size
 
+MOST_FRAMES = 10_000_000
+"""of a clip; a larger count is damage, not film"""
 POSETRACK = Skeleton.named("posetrack18_17")
 _MARGIN = 0.15
 """a person without box gets the extent of the joints, so much wider on every side (as in
@@ -80,37 +94,17 @@ def read_posetrack(
     raises AnnotationError naming file and annotation.
     """
     path = Path(path)
-    content = _json(path)
-    for key in ("images", "annotations"):
-        if not isinstance(content.get(key), list):
-            hint = (
-                "; convert PoseTrack17 files to the format of 2018 first"
-                if "annolist" in content
-                else ""
-            )
-            raise AnnotationError(
-                f"{path}: no list {key!r}; expected PoseTrack18 or PoseTrack21 JSON{hint}"
-            )
+    content = load_coco(path, needs=(), expected="PoseTrack18 or PoseTrack21 JSON")
     joints = _joint_names(content, path)
-    by_image: dict[int, list[dict[str, Any]]] = {}
-    for i, record in enumerate(content["images"]):
-        if not isinstance(record, dict) or not isinstance(record.get("id"), int):
-            raise AnnotationError(
-                f"{path}: picture {i} has no whole number 'id'; expected PoseTrack images"
-            )
-        if record["id"] in by_image:
-            raise AnnotationError(
-                f"{path}: two pictures have the id {record['id']}; give each its own"
-            )
-        by_image[record["id"]] = []
+    by_image: dict[int, list[dict[str, Any]]] = {record["id"]: [] for record in content["images"]}
     for i, row in enumerate(content["annotations"]):
-        if not isinstance(row, dict) or row.get("image_id") not in by_image:
-            named = row.get("image_id") if isinstance(row, dict) else None
+        named = row.get("image_id") if isinstance(row, dict) else None
+        if type(named) is not int or named not in by_image:
             raise AnnotationError(
-                f"{path}: annotation {i} belongs to picture {named}, which 'images' does not list; "
-                "is it for another sequence?"
+                f"{path}: annotation {i} belongs to picture {shown(named)}, which 'images' does "
+                "not list; is it for another sequence?"
             )
-        by_image[row["image_id"]].append(row)
+        by_image[named].append(row)
     return [
         _read_frame(
             record, by_image[record["id"]], joints, _size(record, image_size, images, path), path
@@ -177,30 +171,28 @@ def read_pose_clip(path: str | Path) -> list[PoseFrame]:
     AnnotationError.
     """
     path = Path(path)
-    content = _json(path)
-    frames, size, people = (content.get(key) for key in ("frames", "size", "persons"))
-    if (
-        not isinstance(frames, int)
-        or not isinstance(people, list)
-        or not isinstance(size, list)
-        or len(size) != 2
-    ):
-        raise AnnotationError(
-            f"{path}: expected an object with 'frames', 'size' [height, width] and 'persons'"
-        )
+    expected = "an object with 'frames', 'size' [height, width] and 'persons'"
+    content = read_json(path, expected)
+    try:
+        frames = integer(content.get("frames"), "frames", low=0, high=MOST_FRAMES)
+        height, width = numbers(content.get("size"), "size", "[height, width]", count=2)
+        size = integer(height, "size", low=1), integer(width, "size", low=1)
+        people = items(content.get("persons"), "persons")
+    except AnnotationError as problem:
+        raise AnnotationError(f"{path}: {problem}; expected {expected}") from problem
     rows: list[list[dict[str, Any]]] = [[] for _ in range(frames)]
     for i, person in enumerate(people):
         where = f"{path}: person {i}"
         number = person.get("frame") if isinstance(person, dict) else None
-        if not isinstance(number, int) or not 1 <= number <= frames:
+        if type(number) is not int or not 1 <= number <= frames:
             raise AnnotationError(
-                f"{where}: frame {number}, expected 1 to {frames}; frames are counted from 1"
+                f"{where}: frame {shown(number)}, expected 1 to {frames}; frames are counted from 1"
             )
         rows[number - 1].append(_clip_row(person, where))
     return [
         _frame(
             people,
-            (int(size[0]), int(size[1])),
+            size,
             (),
             f"{number:05d}.jpg",
             number,
@@ -210,29 +202,13 @@ def read_pose_clip(path: str | Path) -> list[PoseFrame]:
     ]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise AnnotationError(
-            f"{path}: cannot be read ({problem.strerror}); expected PoseTrack JSON"
-        ) from problem
-    except ValueError as problem:
-        raise AnnotationError(f"{path}: not JSON ({problem}); expected PoseTrack JSON") from problem
-    if not isinstance(content, dict):
-        raise AnnotationError(
-            f"{path}: holds a JSON {type(content).__name__}, expected the object of a PoseTrack "
-            f"file"
-        )
-    return content
-
-
 def _joint_names(content: dict[str, Any], path: Path) -> list[str]:
-    categories = content.get("categories") or [{}]
-    names = categories[0].get("keypoints") if isinstance(categories[0], dict) else None
-    if names is None:
+    categories = content["categories"] or [{}]
+    if categories[0].get("keypoints") is None:
         return list(POSETRACK.joints)
-    names = [_CLIP_NAMES.get(name, name) for name in names]
+    with located(f"{path}: categories"):
+        given = items(categories[0]["keypoints"], "keypoints", "joint names")
+        names = [_CLIP_NAMES.get(text(name, "keypoints"), name) for name in given]
     if not set(names) & set(POSETRACK.joints):
         raise AnnotationError(
             f"{path}: none of the joints {names[:5]} is one of PoseTrack; is this file for other "
@@ -244,7 +220,7 @@ def _joint_names(content: dict[str, Any], path: Path) -> list[str]:
 def _size(
     record: dict[str, Any], image_size: Size | None, images: str | Path | None, path: Path
 ) -> Size:
-    if isinstance(record.get("height"), int) and isinstance(record.get("width"), int):
+    if record.get("height") is not None and record.get("width") is not None:
         return record["height"], record["width"]
     if image_size is not None:
         return image_size
@@ -273,6 +249,9 @@ def _read_frame(
             x, y, seen = flat[3 * i : 3 * i + 3]
             if (x, y, seen) != (0, 0, 0):
                 person["joints"][name] = (x + 0.5, y + 0.5, 2 if seen > 0 else 1)
+        with located(where):
+            identity = person["track_id"]
+            person["track_id"] = -1 if identity is None else integer(identity, "track_id")
         if row.get("scores"):
             scores = _numbers(row["scores"], len(joints), f"{where}: 'scores'", "one per joint")
             person["joint_scores"] = dict(zip(joints, scores, strict=True))
@@ -295,9 +274,8 @@ def _read_frame(
 
 
 def _regions(record: dict[str, Any], path: Path) -> tuple[Tensor, ...]:
-    xs, ys = record.get("ignore_regions_x") or [], record.get("ignore_regions_y") or []
-    if xs and not isinstance(xs[0], list):  # one region, not in a list of its own
-        xs, ys = [xs], [ys]
+    with located(f"{path}: picture {record['id']}"):
+        xs, ys = (_region_sides(record, f"ignore_regions_{axis}") for axis in "xy")
     regions = []
     for x, y in zip(xs, ys, strict=False):
         if len(x) != len(y):
@@ -314,11 +292,21 @@ def _regions(record: dict[str, Any], path: Path) -> tuple[Tensor, ...]:
     )
 
 
+def _region_sides(record: dict[str, Any], key: str) -> list[list[Number]]:
+    sides = items(record.get(key) or [], key)
+    if sides and not isinstance(sides[0], list):  # one region, not in a list of its own
+        sides = [sides]
+    return [numbers(side, key, "pixels") for side in sides]
+
+
 def _clip_row(person: dict[str, Any], where: str) -> dict[str, Any]:
     joints = person.get("joints")
     if not isinstance(joints, dict):
         raise AnnotationError(f"{where}: no 'joints'; expected {{name: [x, y, visible]}}")
-    row: dict[str, Any] = {"track_id": person.get("track_id", -1), "joints": {}}
+    with located(where):
+        identity = person.get("track_id")
+        identity = -1 if identity is None else integer(identity, "track_id")
+    row: dict[str, Any] = {"track_id": identity, "joints": {}}
     for name, triple in joints.items():
         x, y, seen = _numbers(triple, 3, f"{where}: joint {name!r}", "x, y, visible")
         known = _CLIP_NAMES.get(name, name)
@@ -332,9 +320,9 @@ def _clip_row(person: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _numbers(values: Any, count: int, where: str, what: str) -> list[float]:
     if not isinstance(values, list) or len(values) != count:
-        size = f"has {len(values)} numbers" if isinstance(values, list) else f"is {values!r}"
-        raise AnnotationError(f"{where} {size}, expected {count} ({what})")
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        came = f"has {len(values)} numbers" if isinstance(values, list) else f"is {shown(values)}"
+        raise AnnotationError(f"{where} {came}, expected {count} ({what})")
+    if not all(map(is_number, values)):
         raise AnnotationError(
             f"{where} holds something else than finite numbers, expected {count} ({what})"
         )
@@ -352,10 +340,9 @@ def _frame(
     n, k = len(people), len(POSETRACK)
     ids = [person["track_id"] for person in people]
     for identity in ids:
-        if not isinstance(identity, int) or (identity >= 0 and ids.count(identity) > 1):
-            problem = "comes twice" if isinstance(identity, int) else "is no whole number"
+        if identity >= 0 and ids.count(identity) > 1:
             raise AnnotationError(
-                f"{where}: track_id {identity} {problem}; give each person of a frame its own id"
+                f"{where}: track_id {identity} comes twice; give each person of a frame its own id"
             )
     values, visibility = torch.zeros(n, k, 2), torch.zeros(n, k, dtype=torch.long)
     joint_scores = torch.full((n, k), math.nan)
@@ -380,6 +367,7 @@ def _frame(
         visibility=visibility,
         track_ids=torch.tensor(ids, dtype=torch.long),
         skeleton=POSETRACK,
+        source="posetrack",
     )
     head_boxes = Labelled(
         torch.tensor([head or [0.0] * 4 for head in heads]).reshape(-1, 4),
