@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from humanquery.core.arrays import Tensor, stack, torch
+from humanquery.core.size import Size
 
-Size = tuple[int, int]  # (height, width)
+
 Number = int | float
 
 

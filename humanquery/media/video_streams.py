@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from humanquery.core.affine import Size
+from humanquery.core.size import Size
 from humanquery.core.errors import VideoError
 
 _BACKOFF = 0.5  # seconds before the first attempt to connect again; doubles with every attempt

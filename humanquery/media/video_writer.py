@@ -19,7 +19,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from humanquery.core.affine import Size
+from humanquery.core.size import Size
 from humanquery.core.errors import VideoError
 from humanquery.media.video import open_video
 

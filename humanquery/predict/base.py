@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from humanquery.core.errors import CheckpointError, ConfigError, ImageError, nearest
+from humanquery.core.errors import CheckpointError, ConfigError, nearest
 from humanquery.core.persons import Persons
-from humanquery.media.images import read_image
+from humanquery.media.pictures import path_of, read_picture
 
-Picture = str | Path | np.ndarray | Image.Image
+Picture = Any
+"""whatever `media.pictures.read_picture` takes"""
 TASKS = ("mask", "keypoints", "gender", "age")
 ATTRIBUTES = ("gender", "age")
 DEFAULT = "hqnet-small"
@@ -82,8 +82,8 @@ class BasePredictor:
         tasks: Iterable[str] | None = None,
         attributes: bool = True,
     ) -> Persons:
-        """The people of one picture: a path, an RGB array (h×w×3 uint8) or a PIL image, best score
-        first.
+        """The people of one picture, best score first: of a path, an array, a tensor, a PIL image,
+        bytes or an open file (see `media.pictures.read_picture`).
 
         `tasks` names what to read besides boxes: any of "mask", "keypoints", "gender", "age"
         (default: all that the model has); `attributes=False` leaves gender and age out. A picture
@@ -108,9 +108,8 @@ class BasePredictor:
         remaining = iter(pictures)
         while group := list(islice(remaining, batch_size)):
             for picture, people in zip(group, self._look(group, score, wanted), strict=True):
-                yield (
-                    people.replace(path=str(picture)) if isinstance(picture, str | Path) else people
-                )
+                path = path_of(picture)
+                yield people if path is None else people.replace(path=str(path))
 
     def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
         raise NotImplementedError
@@ -126,19 +125,5 @@ def wanted_tasks(tasks: Iterable[str] | None, attributes: bool = True) -> tuple[
 
 
 def as_array(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels of a path, an array or a PIL image; other arrays raise ImageError."""
-    if isinstance(picture, str | Path):
-        return read_image(picture)
-    if isinstance(picture, Image.Image):
-        picture = np.array(picture.convert("RGB"))
-    if (
-        picture.ndim != 3
-        or picture.shape[2] != 3
-        or picture.dtype != np.uint8
-        or 0 in picture.shape
-    ):
-        raise ImageError(
-            f"a picture array of shape {picture.shape} and type {picture.dtype}; expected h×w×3 "
-            f"uint8, RGB"
-        )
-    return picture
+    """RGB pixels of anything that `media.pictures.read_picture` takes."""
+    return read_picture(picture)
