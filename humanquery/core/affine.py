@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
 
-Size = tuple[int, int]  # (height, width)
+from humanquery.core.size import Size
+
 Number = int | float
 
 

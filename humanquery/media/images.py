@@ -5,12 +5,13 @@ import io
 import threading
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from humanquery.core.affine import Size
 from humanquery.core.errors import ImageError
+from humanquery.core.size import Size
 
 MAX_PIXELS = 200_000_000
 
@@ -25,8 +26,9 @@ def read_image(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """RGB of a picture file (or of a file's bytes), turned upright by its EXIF orientation.
 
-    Grey, palette, CMYK and 16-bit pictures are converted (16 bit by its full range), transparency
-    lies on white, of an animation the first frame is taken. Missing, empty, truncated and
+    Grey, palette, CMYK and 16-bit pictures are converted (16 bit by the range that is used, see
+    `to_eight_bits`), transparency lies on white, of an animation the first frame is taken.
+    Missing, empty, truncated and
     non-picture files, and pictures of more than `max_pixels` (told from the header, before anything
     is decoded), raise ImageError. `name` stands for bytes in messages.
     """
@@ -34,8 +36,7 @@ def read_image(
     with _opened(source, label, max_pixels) as picture:
         try:
             picture.seek(0)
-            ImageOps.exif_transpose(picture, in_place=True)
-            return np.array(_to_rgb(picture))
+            return np.array(upright_rgb(_deep_colour(picture, source) or picture))
         except Exception as problem:  # Pillow's decoders raise whatever they like on broken data
             raise ImageError(
                 f"{label}: a {picture.format} picture of {picture.size[0]} x {picture.size[1]} "
@@ -121,11 +122,11 @@ def _refuse_empty(source: str | Path | bytes, label: str) -> None:
             raise ImageError(f"{label}: no bytes at all; expected a picture")
         return
     path = Path(source)
-    if path.is_dir():
-        raise ImageError(f"{label}: a folder, expected one picture file")
-    if not path.exists():
-        raise ImageError(f"{label}: no such file; check the path and the images folder")
     try:
+        if path.is_dir():
+            raise ImageError(f"{label}: a folder, expected one picture file")
+        if not path.exists():
+            raise ImageError(f"{label}: no such file; check the path and the images folder")
         with path.open("rb") as file:
             if not file.read(1):
                 raise ImageError(f"{label}: the file is empty (0 bytes); fetch it again")
@@ -142,9 +143,34 @@ def _first_bytes(source: str | Path | bytes) -> bytes:
         return file.read(12)
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def _deep_colour(picture: Image.Image, source: str | Path | bytes) -> Image.Image | None:
+    """A colour picture of 16 bits per channel at 8 bits by the range that it uses; None for others.
+
+    Pillow keeps only the upper 8 bits of such files, which turns 10- and 12-bit data black.
+    """
+    tile = picture.tile[0] if picture.tile else None
+    raw_mode = tile[3] if tile is not None else None
+    raw_mode = raw_mode if isinstance(raw_mode, str) else str((raw_mode or ("",))[0])
+    if picture.mode not in ("RGB", "RGBA", "LA") or ";16" not in raw_mode:
+        return None
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        return None
+    colour = to_eight_bits(values[:, :, 2::-1])
+    if values.shape[2] == 4:  # transparency has its own range, which is always whole
+        colour = np.dstack([colour, (values[:, :, 3] >> 8).astype(np.uint8)])
+    deep = Image.fromarray(np.ascontiguousarray(colour))
+    deep.info["exif"] = picture.getexif().tobytes()
+    return deep
+
+
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """The current frame as RGB, turned by its EXIF orientation; transparency lies on white."""
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode in _DEEP_MODES:
-        return Image.fromarray(_to_eight_bits(np.asarray(picture), picture.mode)).convert("RGB")
+        return Image.fromarray(to_eight_bits(np.asarray(picture))).convert("RGB")
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -152,17 +178,23 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _to_eight_bits(values: np.ndarray, mode: str) -> UInt8[np.ndarray, "h w"]:
-    """Deep grey to 0..255 by the full range of its kind: 16 bit, or for floats 0..1, or what the
-    content reaches."""
-    values = np.nan_to_num(values.astype(np.float32))
-    reached = float(values.max(initial=0))
-    steps = (
-        (1.0, 255.0, 65535.0)
-        if mode == "F"
-        else (65535.0,)
-        if mode.startswith("I;16")
-        else (255.0, 65535.0)
-    )
-    full = next((step for step in steps if reached <= step), reached)
+def to_eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "..."]:
+    """Brightness of any type as 0..255, by the range that the values really use.
+
+    Whole numbers: the smallest of 8, 10, 12, 14 and 16 bits that holds them all, since 10- and
+    12-bit cameras write 16-bit files. Floats: 0..1 (up to 2 for what resampling overshoots), else
+    0..255, 0..65535, or the largest value. NaN and negative values are black.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    whole = np.issubdtype(values.dtype, np.integer)
+    values = values.astype(np.float32)
+    finite = values[np.isfinite(values)] if not whole else values
+    reached = float(finite.max(initial=0))
+    values = np.nan_to_num(values, nan=0.0, posinf=reached, neginf=0.0)
+    ranges = (255.0, 1023.0, 4095.0, 16383.0, 65535.0) if whole else (2.0, 255.0, 65535.0)
+    full = next((most for most in ranges if reached <= most), reached)
+    full = 1.0 if full == 2.0 else full
     return (values.clip(0) * (255.0 / full) + 0.5).clip(0, 255).astype(np.uint8)

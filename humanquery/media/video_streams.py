@@ -17,8 +17,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from humanquery.core.affine import Size
 from humanquery.core.errors import VideoError
+from humanquery.core.size import Size
 
 _BACKOFF = 0.5  # seconds before the first attempt to connect again; doubles with every attempt
 _LONGEST_BACKOFF = 8.0

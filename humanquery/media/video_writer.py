@@ -19,8 +19,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from humanquery.core.affine import Size
 from humanquery.core.errors import VideoError
+from humanquery.core.size import Size
 from humanquery.media.video import open_video
 
 SUFFIXES = (".mp4", ".m4v", ".mov")

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from humanquery.core.errors import CheckpointError, ConfigError, ImageError, nearest
+from humanquery.core.errors import CheckpointError, ConfigError, nearest
 from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
 from humanquery.core.system import Ask
-from humanquery.media.images import read_image
+from humanquery.media.pictures import path_of, read_picture
 
-Picture = str | Path | np.ndarray | Image.Image
+Picture = Any
+"""whatever `media.pictures.read_picture` takes"""
 TASK_NAMES = {"mask": "masks"}
 """names of tasks that callers may use for the field that the task gives"""
 ALWAYS = ("box", "person", "boxes", "scores")
@@ -90,8 +90,8 @@ class BasePredictor:
         tasks: Iterable[str] | None = None,
         attributes: bool = True,
     ) -> Persons:
-        """The people of one picture: a path, an RGB array (h×w×3 uint8) or a PIL image, best score
-        first.
+        """The people of one picture, best score first: of a path, an array, a tensor, a PIL image,
+        bytes or an open file (see `media.pictures.read_picture`).
 
         `tasks` names what to read besides boxes, out of `outputs` (default: all that the model
         has; "mask" stands for "masks"); `attributes=False` leaves out what is an impression of
@@ -116,9 +116,8 @@ class BasePredictor:
         remaining = iter(pictures)
         while group := list(islice(remaining, batch_size)):
             for picture, people in zip(group, self._persons(group, ask), strict=True):
-                yield (
-                    people.replace(path=str(picture)) if isinstance(picture, str | Path) else people
-                )
+                path = path_of(picture)
+                yield people if path is None else people.replace(path=str(path))
 
     def ask(
         self,
@@ -143,19 +142,5 @@ class BasePredictor:
 
 
 def as_array(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels of a path, an array or a PIL image; other arrays raise ImageError."""
-    if isinstance(picture, str | Path):
-        return read_image(picture)
-    if isinstance(picture, Image.Image):
-        picture = np.array(picture.convert("RGB"))
-    if (
-        picture.ndim != 3
-        or picture.shape[2] != 3
-        or picture.dtype != np.uint8
-        or 0 in picture.shape
-    ):
-        raise ImageError(
-            f"a picture array of shape {picture.shape} and type {picture.dtype}; expected h×w×3 "
-            f"uint8, RGB"
-        )
-    return picture
+    """RGB pixels of anything that `media.pictures.read_picture` takes."""
+    return read_picture(picture)

@@ -38,6 +38,8 @@ def test_a_picture_may_be_a_path_an_array_or_a_pil_image(predictor, tmp_path):
         str(tmp_path / "p.png"),
         picture(),
         Image.fromarray(picture()),
+        torch.from_numpy(picture()).permute(2, 0, 1) / 255,
+        (tmp_path / "p.png").read_bytes(),
     ):
         people = predictor.predict(source)
         assert len(people) == 1 and people.image_size == (30, 40)
@@ -163,11 +165,17 @@ def test_pictures_of_odd_shape_are_no_problem(predictor, size):
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+    ("given", "message"),
+    [
+        (np.zeros((4, 4, 2), np.uint8), "expected h×w×3"),
+        (np.zeros((0, 4, 3), np.uint8), "is empty"),
+        (None, "got None, expected a path"),
+        ("https://host/photo.jpg", "--urls"),
+    ],
 )
-def test_an_array_that_is_no_picture_says_what_is_expected(predictor, array):
-    with pytest.raises(ImageError, match="expected h×w×3 uint8"):
-        predictor.predict(array)
+def test_what_is_no_picture_says_what_is_expected(predictor, given, message):
+    with pytest.raises(ImageError, match=message):
+        predictor.predict(given)
 
 
 def test_a_device_that_is_not_there_is_named():
