@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from humanquery.cli_data import Out, data_app
-from humanquery.core.errors import HumanQueryError
+from humanquery.cli_data import Out, Overwrite, data_app
+from humanquery.core.errors import AnnotationError, HumanQueryError
 
 os.environ.setdefault(
     "THP_MEM_ALLOC_ENABLE", "1"
@@ -68,47 +68,71 @@ def predict(
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Write only the numbers.")
     ] = False,
+    urls: Annotated[
+        bool, typer.Option("--urls", help="Fetch pictures of http(s) addresses.")
+    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find everybody in pictures: an annotated picture and a JSON each, and one COCO results file;
     follow videos.
 
     Example: humanquery predict photos/ --out found
     """
-    from humanquery.predict import load
     from humanquery.predict.predict_folder import (
         FolderResult,
+        check_sources,
+        find_pictures,
         is_video,
-        output_names,
+        picture_stems,
         predict_sources,
     )
 
-    predictor = load(weights or None, device)
-    looking = {"tasks": _names(tasks), "attributes": not no_attributes, "batch_size": batch_size}
-    followed = FolderResult()
     videos = list(dict.fromkeys(filter(is_video, sources)))
-    names = output_names([Path(video) for video in videos])
-    if videos:  # following needs PyTorch, pictures may not
-        from humanquery.predict.track_video import track_config, track_video
-    for video in videos:  # as it was typed: a Path would break an address
-        name = names[Path(video)]
+    pictures = [source for source in sources if not is_video(source)]
+    if pictures and not videos and "-" not in pictures:
+        check_sources(find_pictures(pictures))  # before a model is loaded for nothing
+    from humanquery.predict import load
+    from humanquery.predict.track_video import check_video, track_config, track_video
+
+    followed, playable = FolderResult(), []
+    for video in videos:
         try:
-            config, save = (
-                track_config(predictor, score),
-                ("json",) if no_pictures else ("video", "json"),
-            )
-            found = track_video(predictor, video, out / name, save=save, config=config, **looking)
+            check_video(video)
+            playable.append(video)
         except HumanQueryError as problem:
             followed.failed.append((video, str(problem)))
-            continue
-        followed.done += 1
-        typer.echo(f"{found.identities} people in {found.frames} frames; results in {out / name}")
-    pictures = [source for source in sources if not is_video(source)]
     result = FolderResult()
-    if pictures:
-        result = predict_sources(
-            predictor, pictures, out, score=score, pictures=not no_pictures, **looking
-        )
-        typer.echo(f"{result.people} people in {result.done} pictures; results in {out}")
+    if pictures or playable:
+        predictor = load(weights or None, device)
+        options = {
+            "tasks": _names(tasks),
+            "attributes": not no_attributes,
+            "batch_size": batch_size,
+            "overwrite": overwrite,
+        }
+        stems = picture_stems(playable)
+        for video in playable:  # as it was typed: a Path would break an address
+            folder = out / stems[video]
+            config = track_config(predictor, score)
+            save = ("json",) if no_pictures else ("video", "json")
+            try:
+                found = track_video(predictor, video, folder, save=save, config=config, **options)
+            except HumanQueryError as problem:
+                followed.failed.append((video, str(problem)))
+                continue
+            followed.done += 1
+            typer.echo(f"{found.identities} people in {found.frames} frames; results in {folder}")
+        if pictures:
+            result = predict_sources(
+                predictor,
+                pictures,
+                out,
+                score=score,
+                pictures=not no_pictures,
+                allow_urls=urls,
+                **options,
+            )
+            typer.echo(f"{result.people} people in {result.done} pictures; results in {out}")
     result.failed += followed.failed
     result.done += followed.done
     for name, reason in result.failed:
@@ -147,14 +171,23 @@ def track(
     batch_size: Annotated[int, typer.Option(min=1)] = 4,
     max_frames: Annotated[int, typer.Option(help="Stop after so many frames; 0: all.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    allow_changes: Annotated[
+        bool,
+        typer.Option("--allow-changes", help="Resume although video, model or options differ."),
+    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Follow everybody through a video: who is who, frame by frame.
 
     Example: humanquery track street.mp4 --out found --save video,mot
     """
-    from humanquery.predict import load
-    from humanquery.predict.track_video import track_config, track_video
+    from humanquery.predict.track_files import checked_formats
+    from humanquery.predict.track_video import check_video, track_config, track_video
     from humanquery.tracking import SmoothConfig
+
+    formats = checked_formats(_names(save) or [])
+    check_video(source)  # before a model is loaded for nothing
+    from humanquery.predict import load
 
     predictor = load(weights or None, device)
     chosen = {
@@ -166,12 +199,14 @@ def track(
         predictor,
         source,
         out,
-        save=tuple(_names(save) or ()),
+        save=formats,
         config=track_config(predictor, **chosen),
         attributes=not no_attributes,
         batch_size=batch_size,
         resume=resume,
         max_frames=max_frames,
+        overwrite=overwrite,
+        allow_changes=allow_changes,
     )
     for problem in result.problems:
         typer.secho(problem, fg="yellow", err=True)
@@ -206,11 +241,17 @@ def attend(
     weights: Weights = "",
     score: Annotated[float, typer.Option(min=0, max=1)] = 0.3,
     device: Device = "auto",
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw where the last decoder layer looks for each person.
 
     Example: humanquery attend photo.jpg --out attention.png
     """
+    from humanquery.media.output_names import output_file
+    from humanquery.predict.predict_folder import check_sources
+
+    check_sources([photo])
+    out = output_file(out, "attend", [photo], overwrite=overwrite)
     from humanquery.commands.show import attend as draw_attention
 
     count = draw_attention(photo, out, weights or None, score, device)
@@ -233,16 +274,25 @@ def export(
     max_persons: Annotated[
         int | None, typer.Option(help="Most people of one picture; default: the model's number.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the network for another runtime, and prove that the file says the same.
 
     Example: humanquery export --format onnx --verify --out model.onnx
     """
+    from humanquery.media.output_names import output_file
+    from humanquery.predict.base import DEFAULT, find_weights
+    from humanquery.predict.predict_folder import check_sources
+
+    if photos is not None:
+        check_sources([str(photos)])
     from humanquery.export import export as write
+    from humanquery.export.write import written_files
     from humanquery.predict import load
-    from humanquery.predict.base import DEFAULT
 
     path = out or Path(Path(weights or DEFAULT).stem)
+    for file in written_files(path, format):
+        output_file(file, "export", [find_weights(weights or None)], overwrite=overwrite)
     report = lambda comparison: typer.echo(comparison.table())  # noqa: E731
     written = write(
         load(weights or None, "cpu"),
@@ -263,11 +313,15 @@ def export(
 def convert(
     source: Annotated[Path, typer.Argument(help="The official .pth.")],
     destination: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn an official HQNet checkpoint into a weights file of this library.
 
     Example: humanquery convert hqnet_r50.pth hqnet_r50.safetensors
     """
+    from humanquery.media.output_names import output_file
+
+    destination = output_file(destination, "convert", [source], overwrite=overwrite)
     from humanquery.models.hqnet.convert import convert_file
 
     for notice in convert_file(source, destination):
@@ -336,12 +390,20 @@ def evaluate(
     motion_only: Annotated[
         bool, typer.Option("--motion-only", help="Of tracking: do not compare human queries.")
     ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score a model: AP of boxes, masks, keypoints, apparent gender and age; or MOTA, IDF1 and HOTA
     of tracking.
 
     Example: humanquery evaluate --data people/val.json --out report.json
     """
+    if out is not None:
+        from humanquery.media.output_names import output_file
+
+        inputs = [path for path in (data, results) if path is not None]
+        out = output_file(out, "evaluate", inputs, overwrite=overwrite)
+    if data is not None and not data.exists():
+        raise AnnotationError(f"{data}: no such file or folder; check the path of --data")
     if task not in ("people", "tracking"):
         raise typer.BadParameter(f"--task {task}: expected people or tracking")
     if task == "tracking":
@@ -404,12 +466,16 @@ def ship(
         float | None,
         typer.Option(min=0, max=1, help="Default threshold of predict; default: of best F1."),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a trained model half as large and fit to hand on: with its name, threshold and scores in
     the file.
 
     Example: humanquery ship runs/small/model.safetensors hqnet-small.safetensors
     """
+    from humanquery.media.output_names import output_file
+
+    out = output_file(out, "ship", [weights], overwrite=overwrite)
     from humanquery.commands.ship import ship as write
 
     card = write(weights, out, name=name, score_threshold=score_threshold)
@@ -439,11 +505,16 @@ def report(
         list[str],
         typer.Option("--score", help="A number to draw, e.g. box/ap50; default: the main ones."),
     ] = [],  # noqa: B006
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw learning curves of training runs.
 
     Example: humanquery report runs/a runs/b --out curves.png
     """
+    from humanquery.media.output_names import output_file
+
+    inputs = [file for run in runs for file in (run, run / "metrics.jsonl")]
+    out = output_file(out, "report", inputs, overwrite=overwrite)
     from humanquery.engine.curves import plot_runs, summarise
     from humanquery.evaluation.people_report import MAIN_NUMBERS
 
@@ -454,13 +525,18 @@ def report(
 
 
 @app.command()
-def demo(out: Out = Path("demo_out")) -> None:
+def demo(out: Out = Path("demo_out"), overwrite: Overwrite = False) -> None:
     """Look at a real photo and at a generated crowd, and say what was found.
 
     Example: humanquery demo
     """
-    from humanquery.commands.demo import run
+    from humanquery.media.output_names import OutputFolder
 
+    folder = OutputFolder(out, "demo", overwrite=overwrite)
+    from humanquery.commands.demo import FILES, run
+
+    for name in FILES:
+        folder.fixed(name)
     run(out)
 
 
@@ -480,12 +556,17 @@ def bench_train(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Also write the numbers as JSON.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Print where the time of a training step goes: data, trunk, matching, losses by task,
     backward, optimizer.
 
     Example: humanquery bench train --recipe hqnet_tiny_scenes --steps 10
     """
+    if out is not None:
+        from humanquery.media.output_names import output_file
+
+        out = output_file(out, "bench", overwrite=overwrite)
     from humanquery.commands.bench import bench_train as measure
 
     found = measure(recipe, set, steps)

@@ -8,6 +8,10 @@ import typer
 
 data_app = typer.Typer(help="Check, count, draw and make data.", no_args_is_help=True)
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace files that humanquery did not write itself."),
+]
 
 
 @data_app.command()
@@ -31,13 +35,22 @@ def check(
 
 
 @data_app.command()
-def stats(annotations: Annotated[Path, typer.Argument()], out: Out = Path("stats")) -> None:
+def stats(
+    annotations: Annotated[Path, typer.Argument()],
+    out: Out = Path("stats"),
+    overwrite: Overwrite = False,
+) -> None:
     """Tables and plots of gender, age, sizes and visibility.
 
     Example: humanquery data stats people/train.json --out stats
     """
-    from humanquery.data.check.stats import measure, print_stats, write
+    from humanquery.media.output_names import OutputFolder
 
+    folder = OutputFolder(out, "data stats", [annotations], overwrite=overwrite)
+    from humanquery.data.check.stats import FILES, measure, print_stats, write
+
+    for name in FILES:
+        folder.fixed(name)
     found = measure(annotations)
     print_stats(found)
     for path in write(found, out, annotations.name):
@@ -50,11 +63,17 @@ def generate(
     count: Annotated[int, typer.Option(min=1)] = 100,
     seed: int = 0,
     kind: Annotated[str, typer.Option(help="easy, mixed or street")] = "mixed",
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw scenes of people with exact labels, as pictures and a COCO file.
 
     Example: humanquery data generate --count 1000 --out scenes
     """
+    from humanquery.media.output_names import OutputFolder
+
+    folder = OutputFolder(out, "data generate", overwrite=overwrite)
+    for name in ("annotations.json", "images"):
+        folder.fixed(name)
     from humanquery.data.scenes.scenes import preset, write_scenes
 
     path = write_scenes(preset(kind, seed=seed, count=count), out)
@@ -65,12 +84,16 @@ def generate(
 def aggregate_votes(
     votes: Annotated[Path, typer.Argument(help="JSON or CSV of votes.")],
     out: Out = Path("ages.json"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Ten group votes and ten age votes per person to one apparent age, and how consistent they
     are.
 
     Example: humanquery data aggregate-votes votes.json --out ages.json
     """
+    from humanquery.media.output_names import output_file
+
+    out = output_file(out, "data aggregate-votes", [votes], overwrite=overwrite)
     from humanquery.data.check.votes import aggregate
 
     result = aggregate(votes, out)

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from humanquery import cli
+from humanquery.core.errors import HumanQueryError
 from humanquery.media.images import write_image
 from humanquery.media.video_writer import VideoWriter
 from humanquery.predict import Predictor
@@ -222,3 +223,123 @@ def test_a_results_file_is_scored_against_its_truth(tmp_path):
     ]
     said = runner.invoke(cli.app, [*arguments, "--out", str(tmp_path / "report.json")])
     assert said.exit_code == 0 and (tmp_path / "report.json").is_file()
+
+
+# -- no file of a user is ever lost
+
+
+def paint(path, value: int = 90):
+    write_image(path, np.full((30, 40, 3), value, np.uint8))
+    return path.read_bytes()
+
+
+def ask(*arguments) -> int:
+    found = runner.invoke(cli.app, [str(a) for a in arguments], catch_exceptions=False)
+    return found.exit_code
+
+
+def test_a_photo_beside_its_result_stays_as_it_is(fake_model, tmp_path):
+    """`predict a.jpg --out .`, and `predict photos/ --out photos`, twice."""
+    photo = tmp_path / "a.jpg"
+    before = paint(photo)
+    for sources in ([photo], [tmp_path], [tmp_path]):
+        assert ask("predict", *sources, "--out", tmp_path) == 0
+        assert photo.read_bytes() == before
+        records = json.loads((tmp_path / "images.json").read_text())
+        assert [record["file_name"] for record in records] == [str(photo)]
+    assert sorted(p.name for p in tmp_path.glob("a*")) == ["a.jpg", "a_2.jpg", "a_2.json"]
+
+
+def test_a_picture_called_like_a_file_of_ours_keeps_its_own_result(fake_model, tmp_path):
+    paint(tmp_path / "images.png")
+    paint(tmp_path / "coco_results.png")
+    assert ask("predict", tmp_path, "--out", tmp_path / "found") == 0
+    found = {p.name for p in (tmp_path / "found").glob("*.json")}
+    assert found == {"images.json", "images_2.json", "coco_results.json", "coco_results_2.json"}
+    assert len(json.loads((tmp_path / "found" / "images.json").read_text())) == 2
+
+
+def test_a_folder_that_holds_our_results_is_not_read_as_a_source(fake_model, tmp_path):
+    paint(tmp_path / "a.png")
+    for _ in range(2):
+        assert ask("predict", tmp_path, "--out", tmp_path / "found") == 0
+        assert len(json.loads((tmp_path / "found" / "images.json").read_text())) == 1
+
+
+def test_a_video_is_never_written_over_by_what_is_drawn_of_it(fake_model, tmp_path, capsys):
+    source = tmp_path / "tracked.mp4"
+    with VideoWriter(source, 10) as writer:
+        for i in range(3):
+            writer.write(np.full((48, 64, 3), 40 * i, np.uint8), i / 10)
+    before = source.read_bytes()
+    with pytest.raises(HumanQueryError, match="tracked.mp4: is an input of this run"):
+        ask("track", source, "--out", tmp_path)
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["attend", "{photo}", "--out", "{photo}"],
+        ["convert", "{photo}", "{photo}"],
+        ["ship", "{photo}", "{photo}"],
+        ["data", "aggregate-votes", "{photo}", "--out", "{photo}"],
+        ["evaluate", "--data", "{photo}", "--out", "{photo}"],
+        ["export", "--weights", "{photo}", "--out", "{photo}", "--format", "onnx"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_no_verb_writes_over_its_own_input(arguments, tmp_path):
+    photo = tmp_path / "a.onnx"
+    before = paint(tmp_path / "a.png")
+    photo.write_bytes(before)
+    with pytest.raises(HumanQueryError, match="a.onnx: is an input of this run"):
+        ask(*(a.format(photo=photo) for a in arguments))
+    assert photo.read_bytes() == before
+
+
+def test_a_file_of_somebody_else_is_replaced_only_when_asked(tmp_path):
+    votes = tmp_path / "votes.json"
+    votes.write_text("[]")
+    (tmp_path / "ages.json").write_text("mine")
+    with pytest.raises(HumanQueryError, match="ages.json: exists and is not ours; .*--overwrite"):
+        ask("data", "aggregate-votes", votes, "--out", tmp_path / "ages.json")
+    assert (tmp_path / "ages.json").read_text() == "mine"
+
+
+# -- inputs are checked before a model is loaded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["track", "{broken}", "--out", "{out}"], "broken.mp4"),
+        (["predict", "{missing}", "--out", "{out}"], "missing.jpg: no such file"),
+        (["attend", "{missing}", "--out", "{out}/a.png"], "missing.jpg: no such file"),
+        (["export", "--photos", "{missing}", "--out", "{out}/m"], "missing.jpg: no such file"),
+        (["evaluate", "--data", "{missing}"], "missing.jpg: no such file"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_verb_looks_at_its_inputs_before_it_loads_a_model(
+    arguments, message, tmp_path, monkeypatch
+):
+    import humanquery.predict
+
+    monkeypatch.setattr(humanquery.predict, "load", lambda *_: pytest.fail("a model was loaded"))
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    names = {
+        "broken": tmp_path / "broken.mp4",
+        "missing": tmp_path / "missing.jpg",
+        "out": tmp_path / "out",
+    }
+    with pytest.raises(HumanQueryError, match=message):
+        ask(*(a.format(**names) for a in arguments))
+
+
+def test_an_address_of_a_photo_is_a_photo_and_of_a_stream_a_video():
+    from humanquery.predict.predict_folder import is_video
+
+    assert not is_video("https://host/photo.jpg?size=2") and not is_video("photo.jpg")
+    for video in ("rtsp://camera/1", "https://host/live.m3u8", "http://host/stream", "a.MP4"):
+        assert is_video(video), video

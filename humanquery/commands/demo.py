@@ -11,6 +11,9 @@ from humanquery.draw import draw, label_of
 from humanquery.media.images import write_image
 from humanquery.predict import load
 
+FILES = ("astronaut.png", "astronaut.json", "crowd.png", "crowd.json")
+"""that `run` writes"""
+
 
 def run(out: Path) -> None:
     """Writes `astronaut.png`, `crowd.png` and their JSON into `out`, and prints what was found."""

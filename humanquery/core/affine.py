@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 
 from humanquery.core.size import Size
 

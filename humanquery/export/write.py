@@ -53,14 +53,12 @@ def export(
     default: see `default_pictures`) and compared; a file whose numbers or AP differ (see
     `export.verify`) is removed and raises ExportError.
     """
-    if format not in SUFFIXES:
-        raise ConfigError(f"--format {format}: unknown format.{nearest(format, SUFFIXES)}")
-    suffix = SUFFIXES[format]
-    out = out if out.suffix == suffix else out.with_name(out.name + suffix)
+    out = written_files(out, format)[0]
     unfinished = out.with_name(f".unfinished-{out.name}")
-    predictor = predictor if max_persons is None else limited(predictor, max_persons)
+    predictor = copied(predictor)
+    if max_persons is not None:
+        predictor = limited(predictor, max_persons)
     out.parent.mkdir(parents=True, exist_ok=True)
-    predictor.system.cpu().eval()
     try:
         _WRITERS[format](trace(predictor.system), unfinished, facts_of(predictor))
         if verify:
@@ -73,6 +71,22 @@ def export(
         for left in _files(unfinished):
             left.unlink(missing_ok=True)
     return out
+
+
+def copied(predictor: Predictor) -> Predictor:
+    """The predictor with a copy of its system on the CPU: the caller's stays where it is."""
+    predictor, system = copy.copy(predictor), copy.deepcopy(predictor.system)
+    predictor.system, predictor.batches = system.cpu().eval(), False
+    return predictor
+
+
+def written_files(out: Path, format: str) -> list[Path]:
+    """What `export` writes for `out`."""
+    if format not in SUFFIXES:
+        raise ConfigError(f"--format {format}: unknown format.{nearest(format, SUFFIXES)}")
+    suffix = SUFFIXES[format]
+    out = out if out.suffix == suffix else out.with_name(out.name + suffix)
+    return [out, out.with_suffix(".bin")] if format == "openvino" else [out]
 
 
 def limited(predictor: Predictor, max_persons: int) -> Predictor:

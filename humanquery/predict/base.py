@@ -14,6 +14,7 @@ from humanquery.core.errors import CheckpointError, ConfigError, nearest
 from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
 from humanquery.core.system import Ask
+from humanquery.data.loading.identity import file_hash
 from humanquery.media.pictures import path_of, read_picture
 
 Picture = Any
@@ -73,6 +74,8 @@ class BasePredictor:
     `load`."""
 
     card: dict[str, Any]
+    path: Path | None = None
+    """the file that it was loaded from"""
     outputs: Mapping[str, FieldSpec]
     """what it can give besides boxes and scores: names of `Persons` fields with their
     declarations"""
@@ -81,6 +84,11 @@ class BasePredictor:
     def default_score(self) -> float:
         """People below this score are left out unless asked for."""
         return float(self.card.get("score_threshold", DEFAULT_SCORE))
+
+    def identity(self) -> dict[str, Any]:
+        """Tells this model from others: the name on its card, and the hash of its file."""
+        weights = file_hash(self.path) if self.path is not None else "built in memory"
+        return {"name": self.card.get("name", ""), "weights": weights}
 
     def predict(
         self,

@@ -17,8 +17,7 @@ def load(
 
     `device`: "auto" takes a GPU if there is one. A file that cannot be used raises CheckpointError.
     Weights give a `Predictor`, whose `system` has its batch norms folded into convolutions and is
-    not for training; an exported file (.onnx, .pt2, .xml) gives an `ExportedPredictor`, and .onnx
-    needs no PyTorch.
+    not for training; an exported file (.onnx, .pt2, .xml) gives an `ExportedPredictor`.
 
     `graphs` (weights on CUDA only): each size of canvas is captured as a CUDA graph when it first
     comes and repeated from then on, for videos and for pictures of few sizes. Not tried on a GPU
@@ -32,11 +31,15 @@ def load(
             )
         from humanquery.predict.exported_predictor import open_exported
 
-        return open_exported(path, device)
+        predictor = open_exported(path, device)
+        predictor.path = path
+        return predictor
     system, card = trained(name_or_path)
     from humanquery.predict.predictor import Predictor
 
-    return Predictor(optimise_for_inference(system), card, device, graphs=graphs)
+    predictor = Predictor(optimise_for_inference(system), card, device, graphs=graphs)
+    predictor.path = path
+    return predictor
 
 
 def optimise_for_inference(system: Any) -> Any:

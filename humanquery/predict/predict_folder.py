@@ -3,22 +3,26 @@ is named."""
 
 import glob
 import json
-import os
 import sys
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from rich.progress import track
 
-from humanquery.core.errors import ConfigError, HumanQueryError
+from humanquery.core.errors import ConfigError, HumanQueryError, ImageError
 from humanquery.core.persons import Persons
 from humanquery.draw import draw
-from humanquery.media.images import read_image, write_image
+from humanquery.media.images import write_image
+from humanquery.media.output_names import OutputFolder, OwnResults
+from humanquery.media.pictures import is_url, path_of, read_picture
 from humanquery.predict.base import BasePredictor
+from humanquery.predict.pipeline import Pipeline
+from humanquery.predict.track_files import JsonList
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 
@@ -39,9 +43,13 @@ VIDEO_SUFFIXES = (
 
 
 def is_video(source: str) -> bool:
-    """By its name: a stream, a webcam, or a file with a suffix of videos."""
-    named = source.startswith(("rtsp://", "http://", "https://", "/dev/video"))
-    return named or Path(source).suffix.lower() in VIDEO_SUFFIXES
+    """By its name: a webcam, a file with a suffix of videos, or an address that is not that of a
+    picture (streams often have no suffix)."""
+    if source.startswith(("rtsp://", "rtmp://", "/dev/video")):
+        return True
+    is_web = source.startswith(("http://", "https://"))
+    suffix = Path(urlsplit(source).path if is_web else source).suffix.lower()
+    return suffix in VIDEO_SUFFIXES or (is_web and suffix not in SUFFIXES)
 
 
 @dataclass
@@ -61,30 +69,42 @@ class FolderResult:
         return 1 if self.done else 2
 
 
-def find_pictures(sources: Iterable[str], *, listing: Iterable[str] | None = None) -> list[Path]:
-    """Files, the pictures of folders (and of folders in them), globs, and `-` for a list of names
-    on standard input.
+def find_pictures(sources: Iterable[str], *, listing: Iterable[str] | None = None) -> list[str]:
+    """Names of files and addresses: those given, the pictures of folders (and of folders in them)
+    and of globs, and `-` for a list of names on standard input.
 
-    A named file is taken whatever its suffix. Nothing found raises ConfigError.
+    A named file is taken whatever its suffix. Our own results in folders and globs (see
+    `media.output_names`) are no sources. Nothing found raises ConfigError.
     """
-    found: list[Path] = []
+    own, found = OwnResults(), []
     for source in sources:
         if source == "-":
-            names = [line.strip() for line in (listing or sys.stdin)]
-            found += [Path(name) for name in names if name]
-        elif os.path.isdir(source):
-            found += sorted(p for p in Path(source).rglob("*") if p.suffix.lower() in SUFFIXES)
-        elif glob.has_magic(source) and not os.path.exists(source):
-            found += sorted(Path(p) for p in glob.glob(source, recursive=True) if os.path.isfile(p))
+            found += [name for line in (listing or sys.stdin) if (name := line.strip())]
+            continue
+        place = path_of(source)
+        if place is not None and place.is_dir():
+            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found += [str(p) for p in inside if p not in own]
+        elif place is not None and glob.has_magic(source) and not place.exists():
+            matched = sorted(Path(p) for p in glob.glob(str(place), recursive=True))
+            found += [str(p) for p in matched if p.is_file() and p not in own]
         else:
-            found.append(Path(source))
+            found.append(source)
     unique = list(dict.fromkeys(found))
     if not unique:
         raise ConfigError(
             f"no picture found in {', '.join(sources) or 'nothing'}; give files, folders, globs or "
-            f"- for a list"
+            f"- for a list (results of humanquery are no sources)"
         )
     return unique
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """Raises ImageError where not one of the named pictures is there: before a model is loaded."""
+    missing = [s for s in sources if (p := path_of(s)) is not None and not p.exists()]
+    if missing and len(missing) == len(sources):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ImageError(f"{missing[0]}{more}: no such file; check the path")
 
 
 def predict_sources(
@@ -97,100 +117,81 @@ def predict_sources(
     attributes: bool = True,
     batch_size: int = 4,
     pictures: bool = True,
+    overwrite: bool = False,
+    allow_urls: bool = False,
 ) -> FolderResult:
-    """Writes `<name>.json` and, with `pictures`, `<name>.jpg` for every picture at once, and at the
-    end `coco_results.json` with `images.json` (COCO image records that give the ids their names). A
-    picture that fails is named and passed over."""
-    paths = find_pictures(sources)
-    out.mkdir(parents=True, exist_ok=True)
-    names = output_names(paths)
-    result = FolderResult()
-    rows: list[dict[str, Any]] = []
-    records: list[dict[str, Any]] = []
+    """Writes `<name>.json` and, with `pictures`, `<name>.jpg` for every picture, and
+    `coco_results.json` with `images.json` (COCO image records that give the ids their names), which
+    are whole JSON lists after every picture: memory stays flat, and a killed run leaves valid files.
+
+    Names follow `media.output_names`. A picture that fails is named and passed over.
+    """
+    names = find_pictures(sources)
+    files = [path for name in names if (path := path_of(name)) is not None]
+    folder = OutputFolder(
+        out, "predict", files, overwrite=overwrite, reserved=("coco_results.json", "images.json")
+    )
+    result, stems = FolderResult(), picture_stems(names)
+    suffixes = (".json", ".jpg") if pictures else (".json",)
+    rows = JsonList(folder.fixed("coco_results.json"))
+    records = JsonList(folder.fixed("images.json"))
+
+    def read(name: str) -> tuple[str, np.ndarray | HumanQueryError]:
+        try:
+            return name, read_picture(name, allow_urls=allow_urls)
+        except HumanQueryError as problem:
+            return name, problem
+
+    def look(group: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray, Persons]]:
+        options = {"score": score, "tasks": tasks, "attributes": attributes}
+        found = predictor.predict_many([p for _, p in group], batch_size=batch_size, **options)
+        return [(name, image, people) for (name, image), people in zip(group, found, strict=True)]
+
+    reading = Pipeline(names, [("read", read)])
     try:
-        for group in _groups(
-            track(_read_ahead(paths), "looking", total=len(paths), transient=True),
-            batch_size,
-            result,
-        ):
-            found = predictor.predict_many(
-                [image for _, image in group],
-                score=score,
-                tasks=tasks,
-                attributes=attributes,
-                batch_size=batch_size,
-            )
-            for (path, image), people in zip(group, found, strict=True):
-                image_id = len(records) + 1
-                records.append(
-                    {
-                        "id": image_id,
-                        "file_name": str(path),
-                        "height": image.shape[0],
-                        "width": image.shape[1],
-                    }
-                )
-                rows += people.to_coco(image_id)
-                _write(out / names[path], path, image, people, pictures)
+        groups = _groups(
+            track(reading, "finding people", total=len(names), transient=True), batch_size, result
+        )
+        for found in Pipeline(groups, [("predict", look)], capacity=1):
+            for name, image, people in found:
+                image_id = result.done + 1
+                height, width = image.shape[:2]
+                base = folder.numbered(stems[name], suffixes)
+                _write(base, name, image, people, pictures)
+                record = {"id": image_id, "file_name": name, "height": height, "width": width}
+                records.extend([record])
+                rows.extend(people.to_coco(image_id))
                 result.done += 1
                 result.people += len(people)
-    finally:  # also on Ctrl-C: what is known is written
-        (out / "coco_results.json").write_text(json.dumps(rows))
-        (out / "images.json").write_text(json.dumps(records, indent=1))
+    finally:
+        reading.close()
+        rows.close()
+        records.close()
     return result
 
 
-def output_names(paths: list[Path]) -> dict[Path, str]:
-    """A name without suffix for each picture; those that share a stem take their folders' names in
-    front, then a number."""
-    stems: dict[str, list[Path]] = {}
-    for path in paths:
-        stems.setdefault(path.stem, []).append(path)
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in paths:
-        name = (
-            path.stem
-            if len(stems[path.stem]) == 1
-            else f"{path.parent.name}_{path.stem}_{path.suffix[1:]}".strip("_")
-        )
-        unique, count = name, 2
-        while unique in taken:
-            unique, count = f"{name}_{count}", count + 1
-        taken.add(unique)
-        names[path] = unique
-    return names
-
-
-def _read_ahead(paths: list[Path]) -> Iterator[tuple[Path, np.ndarray | HumanQueryError]]:
-    """Decodes the next pictures in a thread while the network is busy; a few at a time, so that
-    memory stays small."""
-    ahead = 8
-    with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(_try_read, path) for path in paths[:ahead]]
-        for i, path in enumerate(paths):
-            image = waiting.pop(0).result()
-            if i + ahead < len(paths):
-                waiting.append(pool.submit(_try_read, paths[i + ahead]))
-            yield path, image
-
-
-def _try_read(path: Path) -> np.ndarray | HumanQueryError:
-    try:
-        return read_image(path)
-    except HumanQueryError as problem:
-        return problem
+def picture_stems(names: Sequence[str]) -> dict[str, str]:
+    """What the results of each source are called, without suffix; those that share a stem take their
+    folder's name in front. Names may still repeat: `OutputFolder.numbered` tells them apart."""
+    paths = {name: Path(urlsplit(name).path if is_url(name) else name) for name in names}
+    shared = Counter(path.stem for path in paths.values())
+    return {
+        name: path.stem
+        if shared[path.stem] == 1
+        else f"{path.parent.name}_{path.stem}_{path.suffix[1:]}".strip("_")
+        for name, path in paths.items()
+    }
 
 
 def _groups(
-    images: Iterable, size: int, result: FolderResult
-) -> Iterator[list[tuple[Path, np.ndarray]]]:
-    group: list[tuple[Path, np.ndarray]] = []
-    for path, image in images:
+    images: Iterable[tuple[str, Any]], size: int, result: FolderResult
+) -> Iterator[list[tuple[str, np.ndarray]]]:
+    group: list[tuple[str, np.ndarray]] = []
+    for name, image in images:
         if isinstance(image, HumanQueryError):
-            result.failed.append((str(path), str(image)))
+            result.failed.append((name, str(image)))
             continue
-        group.append((path, image))
+        group.append((name, image))
         if len(group) == size:
             yield group
             group = []
@@ -198,8 +199,8 @@ def _groups(
         yield group
 
 
-def _write(base: Path, path: Path, image: np.ndarray, people: Persons, pictures: bool) -> None:
-    said = {"source": str(path), **people.to_json()}
-    base.with_name(base.name + ".json").write_text(json.dumps(said))
+def _write(base: Path, name: str, image: np.ndarray, people: Persons, pictures: bool) -> None:
+    text = json.dumps({"source": name, **people.to_json()})
+    base.with_name(base.name + ".json").write_text(text)
     if pictures:
         write_image(base.with_name(base.name + ".jpg"), draw(image, people))

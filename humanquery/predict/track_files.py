@@ -3,11 +3,12 @@ done is lost."""
 
 import errno
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from humanquery.core.errors import ConfigError, VideoError, nearest
-from humanquery.core.persons import Persons
+from humanquery.core.persons import ROWS_VERSION, Persons
 from humanquery.data.readers.mot import mot_lines
 
 FORMATS = ("video", "mot", "json", "parquet", "coco")
@@ -83,9 +84,8 @@ class MotText(_Text):
         self.append("".join(f"{line}\n" for line in mot_lines(persons, frame + 1)))
 
 
-class CocoResults(_Text):
-    """A COCO results list with `track_id`; `image_id` is the frame, from 0. It is a whole JSON
-    list after every frame."""
+class JsonList(_Text):
+    """A list of JSON objects, whole and readable after every `extend`."""
 
     def __init__(self, path: Path, mark: int | None = None):
         super().__init__(path, mark)
@@ -102,12 +102,20 @@ class CocoResults(_Text):
             raise
         self._file.seek(place)
 
+    def extend(self, items: Sequence[dict[str, Any]]) -> None:
+        """All of them, or none: VideoError where they cannot be written."""
+        if items:
+            comma = ",\n" if self._file.tell() > 1 else "\n"
+            texts = (json.dumps(item, separators=(",", ":")) for item in items)
+            self._close_list(comma + ",\n".join(texts))
+
+
+class CocoResults(JsonList):
+    """A COCO results list with `track_id`; `image_id` is the frame, from 0."""
+
     def write(self, frame: int, seconds: float, persons: Persons) -> None:
         rows = zip(persons.to_coco(frame), persons.track_ids.tolist(), strict=True)
-        said = [json.dumps(row | {"track_id": name}, separators=(",", ":")) for row, name in rows]
-        if said:
-            comma = ",\n" if self._file.tell() > 1 else "\n"
-            self._close_list(comma + ",\n".join(said))
+        self.extend([row | {"track_id": track} for row, track in rows])
 
 
 class ParquetParts:
@@ -128,19 +136,19 @@ class ParquetParts:
         self._parts = mark or 0
         for old in sorted(path.glob("part-*.parquet"))[self._parts :]:
             old.unlink()
+        self._schema = arrow_schema({"frame": "int64", "seconds": "float64", **Persons.columns()})
         self._rows: list[dict[str, Any]] = []
         self._frames = 0
 
     def write(self, frame: int, seconds: float, persons: Persons) -> None:
-        for person in persons.to_json()["persons"]:
-            self._rows.append({"frame": frame, "seconds": seconds, **_flat_person(person)})
+        self._rows += [{"frame": frame, "seconds": seconds, **row} for row in persons.to_rows()]
         self._frames += 1
         if self._frames >= PART:
             self._flush()
 
     def _flush(self) -> None:
         if self._rows:
-            table = self._arrow.Table.from_pylist(self._rows)
+            table = self._arrow.Table.from_pylist(self._rows, schema=self._schema)
             unfinished = self.path / ".unfinished"
             try:
                 self._arrow.parquet.write_table(table, unfinished)
@@ -158,6 +166,25 @@ class ParquetParts:
         self._flush()
 
 
+def arrow_schema(columns: dict[str, str]) -> Any:
+    """The Arrow schema of columns as `Persons.columns` names them, with the version of their
+    meaning in its metadata."""
+    import pyarrow
+
+    kinds = {
+        "int32": pyarrow.int32(),
+        "int64": pyarrow.int64(),
+        "float32": pyarrow.float32(),
+        "float64": pyarrow.float64(),
+        "string": pyarrow.string(),
+    }
+    fields = [
+        (n, pyarrow.list_(kinds[k[5:-1]]) if k.startswith("list<") else kinds[k])
+        for n, k in columns.items()
+    ]
+    return pyarrow.schema(fields, metadata={"humanquery_rows": str(ROWS_VERSION)})
+
+
 def _why_unwritten(path: Path, problem: OSError) -> str:
     reason = (
         "the disk is full"
@@ -169,17 +196,6 @@ def _why_unwritten(path: Path, problem: OSError) -> str:
         f"on with --resume, or "
         "write elsewhere with --out"
     )
-
-
-def _flat_person(person: dict[str, Any]) -> dict[str, Any]:
-    """Columns of plain numbers and lists; a mask as its COCO string."""
-    x1, y1, x2, y2 = person["box"]
-    row = {"x1": x1, "y1": y1, "x2": x2, "y2": y2} | {
-        k: v for k, v in person.items() if k not in ("box", "mask")
-    }
-    if "mask" in person:
-        row["mask"] = person["mask"]["counts"]
-    return row
 
 
 FILES = {

@@ -1,15 +1,15 @@
 """Videos: decoding, looking and tracking, drawing and writing side by side."""
 
+import hashlib
 import json
 import math
-import queue
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,13 +20,17 @@ from humanquery.core.errors import CheckpointError
 from humanquery.core.persons import Persons
 from humanquery.draw import draw
 from humanquery.engine.checkpoint import atomic
+from humanquery.engine.train_config import differences
+from humanquery.media.output_names import OutputFolder
+from humanquery.media.pictures import path_of
 from humanquery.media.video import Frame, open_video
 from humanquery.media.video_writer import VideoWriter
 from humanquery.predict.base import BasePredictor
-from humanquery.predict.track_files import checked_formats, open_files
+from humanquery.predict.pipeline import Sink
+from humanquery.predict.track_files import FILES, checked_formats, open_files
 from humanquery.tracking import TrackBook, TrackConfig
 
-STATE = "state.safetensors"
+STATE, VIDEO, BEFORE = "state.safetensors", "tracked.mp4", "tracked.before.mp4"
 STATE_EVERY = 100
 """frames between two states that `--resume` can go on from"""
 AHEAD = 8
@@ -92,19 +96,32 @@ def track_video(
     resume: bool = False,
     max_frames: int = 0,
     progress: bool = True,
+    overwrite: bool = False,
+    allow_changes: bool = False,
 ) -> VideoResult:
     """Follows everybody through a video (anything `open_video` opens) and writes what `save`
     names into the folder `out`.
 
     Ctrl-C and kill leave files that are valid up to some frame; with `resume` the run goes on
-    from the last state (CheckpointError if it belongs to another source or tracker).
-    `max_frames` stops early; 0 looks at all.
+    from the last state. One that belongs to another video, model, tracker or choice of outputs is
+    refused field by field (CheckpointError), or taken with `allow_changes`, which is written into
+    the state. `max_frames` stops early; 0 looks at all. Files are named as `media.output_names`
+    says: the video that is read is never written over.
     """
     config = config or track_config(predictor)
     save, out = checked_formats(save), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    run = _Run(str(source), out, save, config)
-    book, result = run.start(resume)
+    folder = OutputFolder(out, "track", [source], overwrite=overwrite)
+    for name in (STATE, *output_files(save)):
+        folder.fixed(name)
+    identity = {
+        "source": source_facts(source),
+        "model": predictor.identity(),
+        "outputs": sorted(predictor.ask(None, tasks, attributes).outputs or ()),
+        "save": list(save),
+        "config": to_plain(config),
+    }
+    run = _Run(identity, out, config)
+    book, result = run.start(resume, allow_changes)
     begun, seen = time.perf_counter(), set(run.identities)
     painter = None
     try:
@@ -124,7 +141,7 @@ def track_video(
                 for opened in files.values():
                     opened.write(frame.index, frame.seconds, people)
                 if painter is not None:
-                    painter.put(frame, people)
+                    painter.put((frame, people))
                 seen |= set(people.track_ids.tolist())
                 result.frames, result.people = frame.index + 1, result.people + len(people)
                 bar(result)
@@ -146,19 +163,46 @@ def track_video(
     return result
 
 
+def output_files(save: tuple[str, ...]) -> list[str]:
+    """Names of the files (and folders) that a run with these formats writes, the state aside."""
+    videos = [VIDEO, BEFORE] if "video" in save else []
+    return [*videos, *(FILES[name][0] for name in save if name in FILES)]
+
+
+def source_facts(source: str | Path) -> dict[str, Any]:
+    """What tells one video from another: its name, and of a file its size and the hash of its first
+    megabyte (all of a long one would take minutes)."""
+    facts: dict[str, Any] = {"name": str(source)}
+    path = path_of(source)
+    if path is not None and path.is_file():
+        with open(path, "rb") as opened:
+            start = hashlib.sha256(opened.read(1 << 20)).hexdigest()
+        facts |= {"bytes": path.stat().st_size, "first_megabyte": start}
+    return facts
+
+
+def check_video(source: str | Path) -> None:
+    """Raises VideoError for a file that cannot be played, before a model is loaded for it; streams
+    and cameras are only asked when they are followed."""
+    path = path_of(source)
+    if path is not None and not str(source).isdigit():
+        with open_video(source):
+            pass
+
+
 class _Run:
     """What a run can go on from: the book, how far it came, and where each file stood then."""
 
-    def __init__(self, source: str, out: Path, save: tuple[str, ...], config: TrackConfig):
-        self.path, self.video = out / STATE, out / "tracked.mp4"
-        self.before = out / "tracked.before.mp4"
-        self.identity = {"source": source, "save": list(save), "config": to_plain(config)}
-        self.config = config
+    def __init__(self, identity: dict[str, Any], out: Path, config: TrackConfig):
+        self.path, self.video, self.before = out / STATE, out / VIDEO, out / BEFORE
+        self.identity, self.config = identity, config
+        self.changes: list[str] = []
+        """differences that `allow_changes` let pass, of this and earlier parts of the run"""
         self.marks: dict[str, int] | None = None
         self.identities: list[int] = []
         self._kept: list[tuple[dict, dict]] = []
 
-    def start(self, resume: bool) -> tuple[TrackBook, VideoResult]:
+    def start(self, resume: bool, allow_changes: bool) -> tuple[TrackBook, VideoResult]:
         """A new book, or the one of the last state."""
         if not resume or not self.path.exists():
             self.path.unlink(missing_ok=True)
@@ -168,13 +212,15 @@ class _Run:
 
         with safe_open(self.path, framework="pt") as opened:
             said = json.loads(opened.metadata()["run"])
-        for name, value in self.identity.items():
-            if said["identity"][name] != value:
-                raise CheckpointError(
-                    f"{self.path}: this run had {name} {said['identity'][name]}, now it is "
-                    f"{value}; resume with the same, "
-                    "or start anew without --resume"
-                )
+        changed = differences(said["identity"], self.identity)
+        if changed and not allow_changes:
+            raise CheckpointError(
+                f"{self.path}: this run was begun otherwise; its results would mix the two:\n  "
+                + "\n  ".join(changed)
+                + "\nResume with the same, allow it with --allow-changes, or start anew without "
+                "--resume"
+            )
+        self.changes = [*said.get("changes", []), *changed]
         self.marks, self.identities = said["marks"], said["identities"]
         if self.video.exists() and not self.before.exists():
             self.video.rename(self.before)
@@ -187,6 +233,7 @@ class _Run:
         """Remembers the state after this frame; `commit` writes it."""
         said = {
             "identity": self.identity,
+            "changes": self.changes,
             "frames": result.frames,
             "people": result.people,
             "identities": sorted(seen),
@@ -209,51 +256,23 @@ class _Run:
         self.before.unlink(missing_ok=True)
 
 
-class _Painter:
+class _Painter(Sink):
     """Draws and encodes in a thread of its own; `put` waits while too many pictures wait for it."""
 
     def __init__(self, run: _Run, info, source: str | Path, already: int):
+        super().__init__("painter", self._paint, AHEAD)
         audio = str(source) if info.has_audio and not info.live else None
         self._writer = VideoWriter(run.video, info.frame_rate, audio_from=audio)
         self._before, self._already = run.before, already
-        self._waiting: queue.Queue[tuple[Frame, Persons] | None] = queue.Queue(AHEAD)
-        self._problem: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="painter", daemon=True)
         self.delay = AHEAD + ENCODERS_DELAY + 2 * math.ceil(info.frame_rate)
         """frames after which a picture is certainly in the file, in a fragment that is complete
         """
 
-    def __enter__(self) -> "_Painter":
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind, *_) -> None:
-        self._waiting.put(None)
-        self._thread.join()
-        if self._problem is not None and kind is None:
-            raise self._problem
-
-    @property
-    def whole(self) -> bool:
-        """Everything that was put is in the file, and the file is complete."""
-        return self._problem is None and not self._thread.is_alive()
-
-    def put(self, frame: Frame, people: Persons) -> None:
-        if self._problem is not None:
-            raise self._problem
-        self._waiting.put((frame, people))
-
-    def _work(self) -> None:
-        try:
-            with self._writer as writer:
-                self._repeat(writer)
-                while (waiting := self._waiting.get()) is not None:
-                    frame, people = waiting
-                    writer.write(draw(frame.image, people), frame.seconds)
-        except BaseException as problem:  # handed to the one who puts
-            self._problem = problem
-            while self._waiting.get() is not None:
-                pass
+    def _paint(self, painted: Iterator[tuple[Frame, Persons]]) -> None:
+        with self._writer as writer:
+            self._repeat(writer)
+            for frame, people in painted:
+                writer.write(draw(frame.image, people), frame.seconds)
 
     def _repeat(self, writer: VideoWriter) -> None:
         """The frames that an interrupted run had already painted."""

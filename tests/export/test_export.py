@@ -23,8 +23,6 @@ from humanquery.predict.exported_predictor import (
     ExportedPredictor,
     collate,
     open_exported,
-    picture_masks,
-    window_masks,
 )
 
 onnx = pytest.importorskip("onnx", reason="needs humanquery[export]")
@@ -37,7 +35,7 @@ def pictures(count: int = 3) -> list[np.ndarray]:
 
 
 def test_the_graph_gives_what_predict_gives(tiny):
-    """`Task.tensors` of all tasks against `Task.decode`."""
+    """Without a letterbox both are in the same pixels."""
     from humanquery.core.batch import Batch, Meta
 
     images, sizes, score = example(64)
@@ -48,7 +46,7 @@ def test_the_graph_gives_what_predict_gives(tiny):
     batch = Batch(images / 255, padding, [Meta(size, size) for size in canvas])
     with torch.inference_mode():
         found, people = Graph(tiny.system)(images, sizes, score), tiny.system.predict(batch)
-    for i, persons in enumerate(people):
+    for i, persons in enumerate(one.persons for one in people):
         for name in ("scores", "boxes", "keypoints", "gender", "age", "embeddings"):
             torch.testing.assert_close(found[name][i], getattr(persons, name), rtol=1e-4, atol=1e-4)
 
@@ -163,56 +161,6 @@ def test_load_gives_the_same_people_from_the_file(tiny, onnx_file):
     assert len(few) == 0 and few.masks.shape[1:] == few.image_size
     plain = exported.predict(pictures(1)[0], tasks=["age"], attributes=False)
     assert plain.age is None and plain.masks is None and plain.keypoints is None
-
-
-def test_masks_have_the_pixels_of_the_torch_path():
-    from humanquery.core.batch import Meta
-    from humanquery.media.letterbox import letterbox
-    from humanquery.tasks.mask import _interpolated, _sampling_places
-
-    noise = np.random.default_rng(0)
-    logits = noise.normal(size=(3, 24, 32)).astype(np.float32)
-    for size in ((40, 90), (200, 150), (64, 64)):
-        meta: Meta = letterbox(np.zeros((*size, 3), np.uint8), 64, 96)[1]
-        places = _sampling_places(meta.to_canvas, meta.image_size, meta.canvas_size, (4.0, 4.0))
-        full = torch.stack([_interpolated(cells, *places) for cells in torch.from_numpy(logits)])
-        masks, inside = picture_masks(logits, meta, (96, 128))
-        wrong = masks != (full > 0).numpy()
-        assert (
-            np.abs(full.numpy()[wrong]).max(initial=0.0) < 1e-4
-        )  # only where a pixel lies on the very edge
-        mean = torch.where(full > 0, full.sigmoid(), 0.0).sum((1, 2)) / (
-            (full > 0).sum((1, 2)) + 1e-6
-        )
-        np.testing.assert_allclose(inside, mean.numpy(), rtol=1e-4)
-
-
-def test_masks_in_windows_have_the_pixels_of_the_torch_path():
-    from humanquery.media.letterbox import letterbox
-    from humanquery.tasks.base import Reading
-    from humanquery.tasks.mask import _interpolated, _window_patches
-
-    noise = np.random.default_rng(0)
-    logits = noise.normal(size=(4, 8, 8)).astype(np.float32)
-    windows = np.array(
-        [[-9, 5, 40, 50], [30.5, 20, 90, 99], [7, 7, 7, 7], [200, 200, 300, 300]], np.float32
-    )
-    for size in ((40, 90), (200, 150)):
-        meta = letterbox(np.zeros((*size, 3), np.uint8), 64, 96)[1]
-        masks, inside = window_masks(logits, windows, meta)
-        rows = torch.arange(4)
-        reading = Reading(0, rows, rows.float(), meta.canvas_size, meta.image_size, meta.to_canvas)
-        unit = torch.from_numpy(windows) / torch.tensor([128, 96, 128, 96])
-        patches = _window_patches(unit, 8, reading, (96, 128))
-        for i, (lines, columns, down, right) in enumerate(patches):
-            expected = np.zeros(meta.image_size, bool)
-            if len(down) and len(right):
-                full = _interpolated(torch.from_numpy(logits[i]), down, right)
-                expected[lines, columns] = full > 0
-                mean = torch.where(full > 0, full.sigmoid(), 0.0).sum() / ((full > 0).sum() + 1e-6)
-                np.testing.assert_allclose(inside[i], float(mean), rtol=1e-4)
-            assert (masks[i] != expected).mean() < 1e-3, i
-        assert masks[:2].any((1, 2)).all() and not masks[2:].any() and not inside[2:].any()
 
 
 def test_pictures_of_different_size_share_a_canvas_of_whole_steps():

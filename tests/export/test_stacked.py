@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from humanquery.backbones import TimmBackbone
+from humanquery.core.fields import FieldSpec
+from humanquery.core.persons import Persons
 from humanquery.engine.checkpoint import save_weights
 from humanquery.experts import AttributesBackbone, MoveNetBackbone, RtmdetBackbone, StackedBackbone
 from humanquery.export.graph import Graph
-from humanquery.export.verify import LIMIT, LIMITS
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.nn.person_views import RegionConfig
@@ -126,5 +127,5 @@ def test_a_stack_of_backbones_says_the_same_from_its_file_whatever_the_canvas_an
     )
     for name, said in network.items():
         reach = max(1.0, float(said.abs().max()))
-        limit = LIMITS.get(name, LIMIT) * reach
+        limit = Persons.specs().get(name, FieldSpec(name)).tolerance * reach
         np.testing.assert_allclose(file[name], said.numpy(), rtol=0, atol=limit, err_msg=name)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from humanquery.core.persons import Persons
+
 FACTS = {
     "config": {},
     "card": {"score_threshold": 0.5, "name": "handmade"},
@@ -19,7 +21,8 @@ FACTS = {
     "long_side": 64,
     "side_step": 32,
     "format": "humanquery-export",
-    "format_version": 3,
+    "format_version": 4,
+    "outputs": [Persons.specs()[name].plain() for name in ("keypoints", "masks", "gender", "age")],
 }
 
 

@@ -5,6 +5,8 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import Predictor, load
 from humanquery.predict.base import find_weights
 from humanquery.predict.loading import trained
-from humanquery.predict.predict_folder import find_pictures, output_names, predict_sources
+from humanquery.predict.predict_folder import find_pictures, picture_stems, predict_sources
 from humanquery.predict.threads import HeapTrimmer, SideBySide, openmp_limit
 from tests.predict.fake import FakeSystem
 
@@ -167,7 +169,7 @@ def test_pictures_of_odd_shape_are_no_problem(predictor, size):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.zeros((4, 4, 2), np.uint8), "expected h×w×3"),
+        (np.zeros((5, 4, 2), np.uint8), "expected h×w×3"),
         (np.zeros((0, 4, 3), np.uint8), "is empty"),
         (None, "got None, expected a path"),
         ("https://host/photo.jpg", "--urls"),
@@ -251,25 +253,20 @@ def test_files_folders_globs_and_lists_are_found_once(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
     folder = find_pictures([str(tmp_path)])
-    assert [p.name for p in folder] == ["a.jpg", "b.png", "c.webp"]
+    assert [Path(p).name for p in folder] == ["a.jpg", "b.png", "c.webp"]
     assert (
         len(find_pictures([str(tmp_path), str(tmp_path / "a.jpg"), str(tmp_path / "*.png")])) == 3
     )
     listed = find_pictures(["-"], listing=io.StringIO(f"{tmp_path}/a.jpg\n\n{tmp_path}/b.png\n"))
-    assert [p.name for p in listed] == ["a.jpg", "b.png"]
+    assert [Path(p).name for p in listed] == ["a.jpg", "b.png"]
     with pytest.raises(ConfigError, match="no picture found"):
         find_pictures([str(tmp_path / "*.tiff")])
 
 
-def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path):
-    paths = [
-        tmp_path / "x" / "1.jpg",
-        tmp_path / "y" / "1.jpg",
-        tmp_path / "y" / "1.png",
-        tmp_path / "2.jpg",
-    ]
-    names = output_names(paths)
-    assert len(set(names.values())) == 4 and names[paths[3]] == "2"
+def test_pictures_that_share_a_name_take_their_folders_name_in_front():
+    names = ["a/1.png", "b/1.png", "b/1.jpg", "c/2.png", "https://host/d/3.png?size=1"]
+    stems = ["a_1_png", "b_1_png", "b_1_jpg", "2", "3"]
+    assert picture_stems(names) == dict(zip(names, stems, strict=True))
 
 
 def test_a_folder_gives_a_picture_and_a_json_each_and_one_coco_file(predictor, tmp_path):

@@ -122,6 +122,10 @@ def _visibility(joints: Tensor, skeleton: Skeleton) -> dict[str, list[int]]:
     return {name: [level[i] for level in levels] for i, name in enumerate(skeleton.joints)}
 
 
+FILES = ("stats.json", "stats.png")
+"""that `write` writes"""
+
+
 def write(stats: Stats, out_dir: str | Path, title: str = "") -> list[Path]:
     """Writes `stats.json` and `stats.png` into `out_dir` (made if need be) and gives their paths.
 
@@ -131,7 +135,7 @@ def write(stats: Stats, out_dir: str | Path, title: str = "") -> list[Path]:
         from matplotlib.figure import Figure
     except ImportError as problem:
         raise HumanQueryError("plots need matplotlib; pip install 'humanquery[train]'") from problem
-    paths = [Path(out_dir) / "stats.json", Path(out_dir) / "stats.png"]
+    paths = [Path(out_dir) / name for name in FILES]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     numbers = {"title": title, **asdict(stats), "median_age": stats.median_age}
     paths[0].write_text(json.dumps(numbers, indent=1) + "\n")

@@ -1,0 +1,113 @@
+"""Stages: order, back-pressure, errors, a clean end, flat memory."""
+
+import threading
+import time
+
+import pytest
+
+from humanquery.predict.pipeline import Pipeline, Sink
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def test_results_come_in_order_through_all_stages():
+    stages = [("double", double), ("text", str)]
+    assert list(Pipeline(range(50), stages)) == [str(2 * i) for i in range(50)]
+    assert list(Pipeline([], stages)) == [] and list(Pipeline(range(3), [])) == [0, 1, 2]
+
+
+def test_nobody_works_far_ahead_of_a_slow_consumer():
+    made = []
+
+    def source():
+        for i in range(10_000):
+            made.append(i)
+            yield i
+
+    results = iter(Pipeline(source(), [("double", double), ("again", double)], capacity=2))
+    for i in range(5):
+        assert next(results) == 4 * i
+        time.sleep(0.01)
+    # the consumer's, three queues of two, and one in the hands of each thread
+    assert len(made) <= 5 + 3 * 2 + 3 + 1
+    results.close()
+    assert len(made) < 20
+
+
+def test_ten_thousand_items_keep_few_alive():
+    alive, most, lock = 0, 0, threading.Lock()
+
+    class Item:
+        def __init__(self):
+            nonlocal alive, most
+            with lock:
+                alive += 1
+                most = max(most, alive)
+
+        def __del__(self):
+            nonlocal alive
+            with lock:
+                alive -= 1
+
+    stages = [("keep", lambda item: item)] * 2
+    assert sum(1 for _ in Pipeline((Item() for _ in range(10_000)), stages)) == 10_000
+    assert most < 40
+
+
+@pytest.mark.parametrize("where", ["source", "first", "second"])
+def test_an_error_comes_to_the_consumer_in_its_items_place(where):
+    def fail_at(name):
+        def work(i: int) -> int:
+            if where == name and i == 3:
+                raise KeyError("item 3")
+            return i
+
+        return work
+
+    source = (fail_at("source")(i) for i in range(9))
+    stages = [(name, fail_at(name)) for name in ("first", "second")]
+    got = []
+    with pytest.raises(KeyError, match="item 3") as problem:
+        for result in Pipeline(source, stages):
+            got.append(result)
+    assert got == [0, 1, 2]
+    if where != "source":
+        assert problem.value.__notes__ == [f"in the stage {where!r}"]
+
+
+def test_leaving_early_ends_all_threads_and_closes_the_source():
+    closed, before = [], threading.active_count()
+
+    def source():
+        try:
+            yield from range(10_000)
+        finally:
+            closed.append(True)
+
+    for result in Pipeline(source(), [("double", double)]):
+        if result == 8:
+            break
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before and closed == [True]
+
+
+def test_a_sink_takes_everything_and_hands_its_problem_to_who_puts():
+    taken = []
+    with Sink("take", taken.extend, capacity=2) as sink:
+        for i in range(100):
+            sink.put(i)
+    assert taken == list(range(100)) and sink.whole
+
+    def fail(items):
+        for item in items:
+            raise OSError(f"disk full at {item}")
+
+    with pytest.raises(OSError, match="disk full at 0"):
+        with Sink("fail", fail, capacity=2) as sink:
+            for i in range(100):
+                sink.put(i)
+    assert not sink.whole
