@@ -113,7 +113,7 @@ class MoveNetFeatures(Expert):
         features = self._maps(images)
         if self.people is None:
             return Answers(features)
-        told = self.people.told(features)
+        heads = self.people.head_maps(features)
         maps = [
             torch.cat(pair, 1)
             for pair in zip(features, self.people.channels_of(heads), strict=True)
