@@ -101,7 +101,13 @@ def _check_finite(tables: Float[Tensor, "stages n q"], tags: list[str], truths: 
     for tag, people in zip(tags, broken, strict=True):
         if people.any():
             pictures = [i for i, part in enumerate(people.split(truths.counts)) if part.any()]
-            raise NonFiniteError(tag, tuple(pictures))
+            raise NonFiniteError(
+                f"matching at {tag}: costs of pictures {', '.join(map(str, pictures))} of the "
+                f"batch are NaN or infinite; expected finite predictions and targets. Lower the "
+                f"learning rate, or look at these pictures' annotations",
+                stage=tag,
+                pictures=tuple(pictures),
+            )
 
 
 def _listed(pairs: list[tuple[Tensor, Tensor]]) -> Int[Tensor, "3 m"]:
