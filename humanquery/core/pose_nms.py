@@ -519,10 +519,11 @@ def fit_pose_nms(
 
 
 def _grid(around: PoseNMSConfig, factors: Mapping[str, Sequence[float]]) -> list[PoseNMSConfig]:
-    choices = [
-        [getattr(around, name) * factor for factor in values] for name, values in factors.items()
-    ]
+    """Those with the fewest changes first, so that equal values change as little as possible."""
+    choices = sorted(
+        itertools.product(*factors.values()), key=lambda chosen: sum(f != 1 for f in chosen)
+    )
     return [
-        replace(around, **dict(zip(factors, values, strict=True)))
-        for values in itertools.product(*choices)
+        replace(around, **{n: getattr(around, n) * f for n, f in zip(factors, chosen, strict=True)})
+        for chosen in choices
     ]
