@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-from humanquery.core.arrays import Tensor, as_house, as_numpy
 from humanquery.core.errors import ConfigError, nearest
 from humanquery.core.skeleton import Skeleton
 
@@ -200,15 +201,15 @@ def pose_nms(
         shown &= 2.25 * np.ptp(xs, axis=1) * np.ptp(ys, axis=1) >= config.min_area
     groups = [group for group, keep in zip(groups, shown, strict=True) if keep]
     return PoseClusters(
-        kept=as_house(order[[group[0] for group in groups]].astype(np.int64)),
-        keypoints=as_house(np.stack([xs[shown], ys[shown]], -1)),
-        scores=as_house(merged[shown]),
+        kept=torch.from_numpy(order[[group[0] for group in groups]].astype(np.int64)),
+        keypoints=torch.from_numpy(np.stack([xs[shown], ys[shown]], -1)),
+        scores=torch.from_numpy(merged[shown]),
         members=tuple(tuple(order[group].tolist()) for group in groups),
     )
 
 
 def _checked(keypoints, scores, boxes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    places, values, corners = (as_numpy(v).astype(np.float32) for v in (keypoints, scores, boxes))
+    places, values, corners = (_numpy(v).astype(np.float32) for v in (keypoints, scores, boxes))
     for name, numbers in (("keypoints", places), ("scores", values), ("boxes", corners)):
         wrong = ~np.isfinite(numbers).all(tuple(range(1, numbers.ndim)))
         if wrong.any():
@@ -397,7 +398,7 @@ def oks_nms(
     All joints count, and the scale of a pair is the mean of both `areas` (px²; the release takes
     those of the crops).
     """
-    order = np.argsort(-as_numpy(scores), kind="stable")
+    order = np.argsort(-_numpy(scores), kind="stable")
     poses = _Scaled.of(keypoints, areas, sigmas, order)
     k = poses.xs.shape[1]
     # a pose with more than (1 - threshold) k / 0.95 joints that each add less than 0.05 is no
@@ -413,7 +414,7 @@ def oks_nms(
         return first, later, covered, np.zeros(len(first), np.float32)
 
     heads = [group[0] for group in _greedy(len(order), compare)]
-    return as_house(order[np.array(heads, np.int64)].astype(np.int64))
+    return torch.from_numpy(order[np.array(heads, np.int64)].astype(np.int64))
 
 
 def soft_oks_nms(
@@ -430,7 +431,7 @@ def soft_oks_nms(
     Gaussian, Bodla et
     al. 2017).
     """
-    left = as_numpy(scores).astype(np.float32).copy()
+    left = _numpy(scores).astype(np.float32).copy()
     poses = _Scaled.of(keypoints, areas, sigmas, np.arange(len(left)))
     kept, values = [], []
     rows = np.arange(len(left))
@@ -442,7 +443,13 @@ def soft_oks_nms(
         rows = np.delete(rows, at)
         overlap = np.exp(-poses.exponents(np.full(len(rows), best), rows)).mean(1)
         left[rows] *= np.exp(-(overlap**2) / threshold)
-    return as_house(np.array(kept, np.int64)), as_house(np.array(values, np.float32))
+    return torch.from_numpy(np.array(kept, np.int64)), torch.from_numpy(
+        np.array(values, np.float32)
+    )
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -454,9 +461,9 @@ class _Scaled:
 
     @staticmethod
     def of(keypoints: Tensor, areas: Tensor, sigmas: Tensor, order: np.ndarray) -> "_Scaled":
-        places, areas = (as_numpy(v).astype(np.float32)[order] for v in (keypoints, areas))
+        places, areas = (_numpy(v).astype(np.float32)[order] for v in (keypoints, areas))
         xs, ys = (np.ascontiguousarray(places[..., axis]) for axis in (0, 1))
-        return _Scaled(xs, ys, areas, (2 * as_numpy(sigmas).astype(np.float32)) ** 2)
+        return _Scaled(xs, ys, areas, (2 * _numpy(sigmas).astype(np.float32)) ** 2)
 
     def exponents(self, first, later) -> Float[np.ndarray, "p k"]:
         """d² / (2 area (2 sigma)²) of the joints of each pair."""
