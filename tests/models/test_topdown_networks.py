@@ -138,7 +138,8 @@ def test_an_hrnet_keeps_its_names_and_the_head_is_the_final_layer():
     )
     loaded, config = from_released(released)
     assert config == HRNetConfig(18)
-    assert all(torch.equal(v, loaded.state_dict()[n]) for n, v in network.state_dict().items())
+    copy = loaded.state_dict()
+    assert all(torch.equal(v, copy[n]) for n, v in network.state_dict().items())
 
 
 @pytest.mark.parametrize(

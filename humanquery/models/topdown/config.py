@@ -63,3 +63,5 @@ class TopDownConfig:
     """cells; of the target Gaussians"""
     flip_test: bool = True
     """predict on the mirrored crop too"""
+    nms: bool = True
+    """join poses of the same person by the parametric pose NMS (`core.pose_nms`)"""
