@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -6,15 +7,18 @@ import torch
 from torch import nn
 
 from humanquery.core.batch import Batch, Meta
+from humanquery.core.config import from_plain, to_plain
 from humanquery.core.errors import AnnotationError
 from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
 from humanquery.core.skeleton import Skeleton
-from humanquery.core.system import Ask
+from humanquery.core.system import Ask, System
 from humanquery.core.target import Target
+from humanquery.models import SystemConfig, build
 from humanquery.models.topdown import system as topdown
-from humanquery.models.topdown.config import TopDownConfig
+from humanquery.models.topdown.config import HRNetConfig, TopDownConfig
 from humanquery.models.topdown.system import TopDown, cut_crops
+from humanquery.nn.integral import IntegralConfig
 
 SIZE = (64, 48)
 
@@ -158,3 +162,21 @@ def test_training_without_one_person_per_crop_or_with_other_joints_is_refused(sm
         system(dataclasses.replace(_batch(system.skeleton), targets=None))
     with pytest.raises(ValueError, match="joints of 'halpe26', the system learns 'coco17'"):
         system(_batch(Skeleton.named("halpe26")))
+
+
+def test_whole_pictures_are_refused(small):
+    with pytest.raises(ValueError, match="crops of people whom another system found; cut them out"):
+        small(skeleton="coco17").predict(_batch(Skeleton.named("coco17")))
+
+
+def test_it_is_a_system_and_its_config_goes_through_a_file():
+    config = TopDownConfig(
+        skeleton="face68",
+        network=HRNetConfig(18),
+        integral=IntegralConfig(amplitude="eighth", gradient="integral"),
+        input_size=(64, 48),
+    )
+    assert from_plain(SystemConfig, json.loads(json.dumps(to_plain(config)))) == config
+    system = build(config)
+    assert isinstance(system, System) and isinstance(system, TopDown)
+    assert set(system.outputs) == {"keypoints", "keypoint_scores", "pose_scores"}

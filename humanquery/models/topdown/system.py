@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from humanquery.core.affine import Size
 from humanquery.core.batch import Batch, Meta, Sample
 from humanquery.core.crops import crop_matrix
+from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
 from humanquery.core.pose_nms import WHOLE_BODY, JointWeights, PoseNMSConfig, pose_nms
 from humanquery.core.skeleton import Skeleton
 from humanquery.core.system import Ask, Picture
 from humanquery.losses.heatmaps import coordinate_error, gaussian_maps, heatmap_error
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.topdown.config import TopDownConfig
 from humanquery.models.topdown.networks import STRIDE, build_network
 from humanquery.nn.integral import flip_test, heatmap_joints, integral_joints
@@ -78,7 +80,6 @@ class TopDown(nn.Module):
     hands.
     """
 
-    outputs = ("keypoints", "keypoint_scores", "pose_scores")
     loss_names = ("heatmap", "coordinates")
 
     def __init__(self, config: TopDownConfig):
@@ -98,6 +99,16 @@ class TopDown(nn.Module):
         weigh = config.joints_by == "integral" and bool(fine.any())
         weights = torch.where(fine, 1.0, config.body_weight if weigh else 1.0)
         self.register_buffer("joint_weights", weights, persistent=False)
+
+    @property
+    def input(self) -> LetterboxConfig:
+        """People are cut out of whatever canvas they are on."""
+        return LetterboxConfig()
+
+    @property
+    def outputs(self) -> dict[str, FieldSpec]:
+        names = ("keypoints", "keypoint_scores", "pose_scores")
+        return {name: Persons.specs()[name] for name in names}
 
     @property
     def input_size(self) -> Size:
@@ -157,9 +168,16 @@ class TopDown(nn.Module):
         return joints, torch.cat([t.counted_joints for t in targets]).to(device)
 
     @torch.inference_mode()
-    def predict(self, batch: CropBatch, ask: Ask | None = None) -> list[Picture]:
-        """The people of every picture with their joints, in px of the picture, best box first."""
-        ask = ask or Ask()
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
+        """The people of every picture with their joints, in px of the picture, best box first.
+
+        Anything but a `CropBatch` raises ValueError: people are not looked for.
+        """
+        if not isinstance(batch, CropBatch):
+            raise ValueError(
+                "TopDown reads joints in crops of people whom another system found; "
+                "cut them out with models.topdown.system.cut_crops"
+            )
         joints, scores = self.read(batch.images)
         to_picture = [meta.to_canvas.inverse() for meta in batch.metas]
         joints = [m.points(j) for m, j in zip(to_picture, joints.cpu(), strict=True)]
