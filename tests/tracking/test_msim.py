@@ -12,7 +12,9 @@ def _frame(corners, embeddings=None, poses=None, scores=None) -> Persons:
     boxes = torch.cat([corners, corners + torch.tensor([20.0, 40.0])], 1)
     keypoints = None
     if poses is not None:
-        keypoints = corners[:, None] + torch.tensor(poses).float() * torch.tensor([20.0, 40.0])
+        keypoints = corners[:, None] + torch.from_numpy(np.array(poses)).float() * torch.tensor(
+            [20.0, 40.0]
+        )
     return Persons(
         image_size=(200, 300),
         boxes=boxes,
