@@ -10,12 +10,18 @@ from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.attributes.system import Attributes
 from humanquery.models.hqnet.config import HQNetConfig
 from humanquery.models.hqnet.hqnet import HQNet
+from humanquery.models.topdown.config import TopDownConfig
+from humanquery.models.topdown.system import TopDown
 
-SYSTEMS: dict[type, type] = {HQNetConfig: HQNet, AttributesConfig: Attributes}
+SYSTEMS: dict[type, type] = {
+    HQNetConfig: HQNet,
+    AttributesConfig: Attributes,
+    TopDownConfig: TopDown,
+}
 """type of a config -> the system that is built from it; a new system needs a line here and a place
 in `SystemConfig`"""
 
-SystemConfig = HQNetConfig | AttributesConfig
+SystemConfig = HQNetConfig | AttributesConfig | TopDownConfig
 
 
 def build(config: SystemConfig) -> System:
