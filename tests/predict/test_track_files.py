@@ -92,7 +92,7 @@ def test_parquet_has_a_row_per_person_and_frame(tmp_path):
     rows = table(tmp_path)
     assert [row["frame"] for row in rows] == [1, 2, 2, 4, 5, 5]
     assert rows[0]["track_ids"] == 1 and rows[0]["box"][0] == 81
-    assert len(rows[0]["keypoints"]) == 34 and rows[0]["age"] is None
+    assert len(rows[0]["keypoints"]) == 34 and rows[0]["mask_scores"] is None
 
 
 class FullDisk:
