@@ -124,7 +124,8 @@ class Persons(PersonRows):
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """COCO results (category 1): xywh boxes, keypoints as pixel indices (0.5 less than ours;
-        the third number is 1, as in the official exporter), RLE masks, gender, age."""
+        the third number is 1, as in the official exporter) with the name of their skeleton, RLE
+        masks, gender, age."""
         people = self.to("cpu")
         masks = people._rles()
         return [people._person_coco(i, image_id, masks) for i in range(len(self))]
@@ -144,6 +145,7 @@ class Persons(PersonRows):
             row["keypoints"] = [
                 v for point in self.keypoints[i] - 0.5 for v in (*_rounded(point), 1)
             ]
+            row["skeleton"] = self.skeleton.name
         if self.gender is not None:
             row["gender"] = float(self.gender[i])
         if self.age is not None:

@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 import torch
 
+from humanquery.core.coco_files import load_coco
 from humanquery.core.config import from_plain, to_plain
 from humanquery.core.errors import AnnotationError, ConfigError, ImageError
 from humanquery.core.masks import bitmap_to_counts
 from humanquery.core.skeleton import COCO17
-from humanquery.core.coco_files import load_coco
 from humanquery.data.readers.coco import CocoSource, CocoSourceConfig, without_labels
 from humanquery.data.readers.coco_target import CocoOptions, is_ignored, is_kept, read_target
 from tests.data.coco_files import person, write_file
