@@ -54,7 +54,7 @@ class Rtmdet:
 
     def _guess(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.session is None:
-            seen = self.module.see(images).boxes
+            seen = self.module.answer(images).boxes
             return seen.logits, seen.boxes
         name = self.session.get_inputs()[0].name
         told = [
@@ -104,7 +104,7 @@ class MoveNet:
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[Persons]:
-        sight = self.module.see(normalised(batch.images, self.module.mean, self.module.std))
+        sight = self.module.answer(normalised(batch.images, self.module.mean, self.module.std))
         lengths = box_lengths(sight.features[0])
         return [
             self._persons(decode_movenet(sight.poses.of(i), lengths[i], self.people), meta)

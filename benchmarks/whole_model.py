@@ -29,6 +29,7 @@ import torch
 
 from humanquery.core.batch import Batch, Sample
 from humanquery.core.masks import bitmaps_to_rles
+from humanquery.core.system import Ask
 from humanquery.data.scenes.scenes import open as open_scenes
 from humanquery.data.scenes.scenes import street_scenes
 from humanquery.engine.curves import machine
@@ -125,9 +126,10 @@ def tasks_part(model: HQNet, batch: Batch, rounds: int, people: int) -> dict[str
         name: tasks for name, tasks in SUBSETS.items() if not tasks or set(tasks) & set(model.tasks)
     }
     cases = {
-        n: lambda t=t: model.predict(batch, max_persons=people, tasks=t) for n, t in wanted.items()
+        n: lambda t=t: model.predict(batch, Ask(outputs=frozenset(t), max_persons=people))
+        for n, t in wanted.items()
     }
-    cases["everything"] = lambda: model.predict(batch, max_persons=people)
+    cases["everything"] = lambda: model.predict(batch, Ask(max_persons=people))
     return compared(in_turns(cases, rounds), "detection")
 
 
@@ -135,7 +137,7 @@ def people_part(model: HQNet, batch: Batch, rounds: int) -> dict[str, Any]:
     """All tasks for more and more people."""
     most = model.config.num_queries
     counts = sorted({min(k, most) for k in PEOPLE})
-    cases = {f"{k} people": lambda k=k: model.predict(batch, max_persons=k) for k in counts}
+    cases = {f"{k} people": lambda k=k: model.predict(batch, Ask(max_persons=k)) for k in counts}
     return compared(in_turns(cases, rounds), f"{counts[0]} people")
 
 
@@ -174,7 +176,8 @@ def batches_part(model: HQNet, side: int, rounds: int, people: int) -> dict[str,
     """CPU seconds per picture in batches of several sizes, against one by one."""
     looked = {n: pictures(side, n) for n in BATCHES}
     cases = {
-        f"batch {n}": lambda b=b: model.predict(b, max_persons=people) for n, b in looked.items()
+        f"batch {n}": lambda b=b: model.predict(b, Ask(max_persons=people))
+        for n, b in looked.items()
     }
     seconds = in_turns(cases, rounds)
     each = {
@@ -231,7 +234,7 @@ def sizes_part(
             batch = pictures(side)
             before = _fresh_peak()
             found = in_turns(
-                {"it": lambda m=model, b=batch: m.predict(b, max_persons=people)}, rounds
+                {"it": lambda m=model, b=batch: m.predict(b, Ask(max_persons=people))}, rounds
             )["it"]
             rows[f"{name}, {side} px"] = {
                 kind: statistics.median(values) for kind, values in found.items()
@@ -266,7 +269,9 @@ def rivals_part(model: HQNet, side: int, rounds: int) -> dict[str, Any]:
     images, size = batch.images.contiguous(), batch.metas[0].canvas_size
     cases: dict[str, Callable[[], Any]] = {}
     for k in (PEOPLE[0], PEOPLE[-1]):
-        cases[f"HQNet, {k} people: all tasks"] = lambda k=k: model.predict(batch, max_persons=k)
+        cases[f"HQNet, {k} people: all tasks"] = lambda k=k: model.predict(
+            batch, Ask(max_persons=k)
+        )
         mask_rcnn, keypoint_rcnn = _torchvision(k, size)
         cases[f"Mask R-CNN + Keypoint R-CNN, {k} people"] = lambda a=mask_rcnn, b=keypoint_rcnn: (
             a(list(images)),

@@ -19,8 +19,8 @@ os.environ.setdefault(
 
 app = typer.Typer(
     name="humanquery",
-    help="Sees people: boxes, masks, keypoints, apparent gender and age of everybody in a photo, "
-    "from one forward pass.",
+    help="Sees people: box, mask, keypoints, apparent gender and age of everybody in a photo, and "
+    "who is who in a video. The shipped model joins three frozen networks (see `humanquery show`).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -282,8 +282,18 @@ def train(
     set: Sets = [],  # noqa: B006 (typer copies it)
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     weights: Annotated[
-        Path | None, typer.Option(help="Fine-tune: start from the tensors of this file that fit.")
-    ] = None,
+        str,
+        typer.Option(
+            help="Fine-tune: start from the tensors of this file, or shipped model, that fit."
+        ),
+    ] = "",
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes",
+            help="Resume although recipe, data or weights differ; written down in the run.",
+        ),
+    ] = False,
 ) -> None:
     """Train a recipe; under torchrun on many GPUs.
 
@@ -291,7 +301,9 @@ def train(
     """
     from humanquery.commands.train import train as run
 
-    result = run(recipe, set, out, resume=resume, weights=weights)
+    result = run(
+        recipe, set, out, resume=resume, allow_changes=allow_changes, weights=weights or None
+    )
     typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
 
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
-from humanquery.core.arrays import Tensor, as_numpy
 from humanquery.core.persons import Persons
 
 # side colours that stay apart for colour-blind eyes (Okabe and Ito)
@@ -54,7 +54,7 @@ def draw(
     for i in order:
         color = person_color(_identity(persons, i))
         if masks and persons.masks is not None:
-            _paint_mask(canvas, as_numpy(persons.masks[i]), color)
+            _paint_mask(canvas, persons.masks[i].cpu().numpy(), color)
     for i in order:
         color = person_color(_identity(persons, i))
         if boxes:
@@ -144,12 +144,12 @@ def label_of(persons: Persons, i: int, *, attributes: bool = True) -> str:
     words = []
     if persons.track_ids is not None:
         words.append(f"#{int(persons.track_ids[i])}")
-    if attributes and persons.gender is not None:
-        words.append("woman" if float(persons.gender[i]) >= 0.5 else "man")
-    if attributes and persons.age is not None:
-        words.append(f"{float(persons.age[i]):.0f}")
-    said = " ".join(words)
-    return f"{said} · {float(persons.scores[i]):.2f}" if said else f"{float(persons.scores[i]):.2f}"
+    for name, spec in persons.all_specs().items():
+        values = persons.get(name)
+        if values is not None and spec.label and (attributes or not spec.attribute):
+            words.append(spec.text(float(values[i])))
+    score = f"{float(persons.scores[i]):.2f}"
+    return f"{' '.join(words)} · {score}" if words else score
 
 
 def _paint_labels(

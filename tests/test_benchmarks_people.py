@@ -96,7 +96,7 @@ def test_movenets_box_lengths_are_what_its_heads_say():
         backbone.people.heads[name].register_forward_hook(
             lambda _, __, out, name=name: told.update({name: out})
         )
-    lengths = box_lengths(backbone.see(images).features[0])
+    lengths = box_lengths(backbone.answer(images).features[0])
     torch.testing.assert_close(lengths, torch.cat([told["box_scale"], told["box_offset"]], 1))
 
 
@@ -140,7 +140,7 @@ def test_the_commonest_answer_is_the_one_that_is_right_most_often():
     )
     same = answered(people([[0, 0, 9, 9]] * 2, [0.5, 0.4]), answer)
     assert same.gender.tolist() == [1, 1] and same.age.tolist() == [answer.age] * 2
-    whole = WholePicture(answer).predict(_batch())[0]
+    whole = WholePicture(answer).predict(_batch())[0].persons
     assert whole.boxes.tolist() == [[0, 0, *SIZE]] and whole.gender.tolist() == [1]
 
 
@@ -175,7 +175,7 @@ def test_who_is_remembered_has_no_pixels():
     finder = Remembering(
         Fixed(people([[0, 0, 9, 9]], [0.5], masks=torch.zeros(1, *SIZE, dtype=torch.bool)))
     )
-    assert finder.predict(_batch())[0].masks is not None
+    assert finder.predict(_batch())[0].persons.masks is not None
     assert finder.found[0].masks is None and len(finder.found) == 1
 
 
@@ -310,7 +310,7 @@ def test_rtmdets_file_and_rebuilt_module_find_the_same_people():
     picture = read_image(DATA / "people" / "images" / record["file_name"])
     batch = Batch.collate([Sample(*letterbox_fixed(picture, (320, 320)))])
     theirs, ours = (
-        Rtmdet(WEIGHTS / f"rtmdet_nano_person{end}").predict(batch)[0].above(0.3)
+        Rtmdet(WEIGHTS / f"rtmdet_nano_person{end}").predict(batch)[0].persons.above(0.3)
         for end in (".onnx", ".fp16.safetensors")
     )
     assert len(theirs) == len(ours) > 0

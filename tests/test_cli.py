@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -25,19 +24,18 @@ def fake_model(monkeypatch):
     monkeypatch.setattr(humanquery.predict, "load", lambda *_: Predictor(FakeSystem(), {}, "cpu"))
 
 
-def test_help_is_fast_and_does_not_import_torch():
+def test_help_imports_nothing_heavy():
+    """What makes `--help` quick: of the dependencies only typer and what it draws with."""
+    heavy = ("torch", "torchvision", "timm", "numpy", "scipy", "cv2", "PIL", "av", "safetensors")
     code = (
         "import sys; from humanquery import cli\n"
         "try: cli.app(['--help'])\n"
         "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+        f"sys.exit(' '.join(sorted({set(heavy)!r} & set(sys.modules))) or 0)"
     )
-    start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "predict" in done.stdout and time.monotonic() - start < 60
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"imported: {done.stderr}"
+    assert "predict" in done.stdout and "track" in done.stdout
 
 
 VERBS = [

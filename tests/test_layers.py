@@ -38,6 +38,7 @@ SIBLINGS = [
 ALLOWED = {("core/persons.py", "draw"), ("core/masks.py", "ops")}
 """`Persons.draw` opens the painter when it is called, masks look for their coder in C when they
 are coded"""
+WITHOUT_LOSSES = {"experts", "predict", "export", "nn"}
 FORBIDDEN_NAMES = {"utils", "util", "misc", "common", "helpers", "helper"}
 MAX_LINES = 600
 
@@ -102,6 +103,10 @@ def broken_imports(file: Path, text: str) -> list[str]:
                     f"{place}:{line} (rank {RANKS[home]}) imports {module} (rank {RANKS[target]}); "
                     "a file imports only from a lower rank or its own folder"
                 )
+        elif home in WITHOUT_LOSSES and target == "losses":
+            broken.append(
+                f"{place}:{line} imports {module}: what predicts does not need what only trains"
+            )
         elif home == "engine" and target in ("models", "tasks"):
             broken.append(f"{place}:{line} imports {module}: the engine knows no concrete model")
     return broken
@@ -145,6 +150,11 @@ def test_every_file_imports_only_from_below():
             "losses/people.py",
             "from humanquery import load",
             "imports humanquery.load, which is no folder",
+        ),
+        (
+            "predict/predictor.py",
+            "from humanquery.losses.shapes import dice",
+            "predictor.py:1 imports losses.shapes.dice: what predicts",
         ),
         ("new/file.py", "", "'new' has no rank"),
     ],

@@ -6,13 +6,14 @@ from humanquery.backbones.vit import VitBackbone, VitFeatures
 
 BackboneConfig = TimmBackbone | VitBackbone
 
-_MODULES = {TimmBackbone: TimmFeatures, VitBackbone: VitFeatures}
+MODULES = {TimmBackbone: TimmFeatures, VitBackbone: VitFeatures}
+"""type of a config -> its module"""
 
 
 def build(config: BackboneConfig) -> Backbone:
     """The module of a backbone config. Weights that cannot be had raise CheckpointError, unknown
     names ConfigError."""
-    return _MODULES[type(config)](config)
+    return MODULES[type(config)](config)
 
 
 __all__ = ["Backbone", "BackboneConfig", "TimmBackbone", "VitBackbone", "build"]

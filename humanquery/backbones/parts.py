@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from humanquery.backbones.sight import Sight
 from humanquery.core.errors import CheckpointError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,19 +25,6 @@ class Backbone(nn.Module):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     frozen_norm: bool = False
-    gives: tuple[str, ...] = ()
-    """what `see` says about people: "person", "keypoints", "gender", "age" (`Sight`)"""
-
-    def see(
-        self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None
-    ) -> Sight:
-        """The maps, and what a backbone that was trained on people says about them. Sides are
-        multiples of 32 there.
-
-        `finer`: the same pictures at a whole multiple of their size, for backbones that look closer
-        at people.
-        """
-        return Sight(self(images))
 
     def freeze_norms(self) -> None:
         self.frozen_norm = True
@@ -57,11 +42,6 @@ class Backbone(nn.Module):
             for module in self.batch_norms():
                 module.eval()
         return self
-
-
-def multiple(images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"]) -> int:
-    """How many times as large the finer pictures are."""
-    return finer.shape[-1] // images.shape[-1]
 
 
 def freeze(modules: list[nn.Module]) -> None:

@@ -1,19 +1,19 @@
 """Where the time of a recipe's training step goes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from humanquery.commands.train import RecipeLoader, seed_before_building
+from humanquery.commands.train import RecipeLoader
 from humanquery.core.config import override
 from humanquery.core.errors import ConfigError
 from humanquery.engine.curves import machine
-from humanquery.engine.distributed import any_rank, pick_device
-from humanquery.engine.optim import WeightAverage, build_optimizer, clip_gradients, set_lr
+from humanquery.engine.distributed import pick_device
+from humanquery.engine.state import seed_everything
 from humanquery.engine.stopwatch import Seconds, Stopwatch
+from humanquery.engine.trainer import Trainer
 from humanquery.models import build
 from humanquery.models.hqnet import criterion
 from humanquery.recipes import Recipe, find
@@ -86,17 +86,34 @@ def bench_train(recipe: str | Recipe, overrides: list[str], steps: int = 10) -> 
     name = recipe if isinstance(recipe, str) else "custom"
     recipe = override(find(recipe) if isinstance(recipe, str) else recipe, overrides)
     device = pick_device(recipe.engine.device)
-    seed_before_building(recipe)
-    layout = {"memory_format": torch.channels_last} if recipe.engine.channels_last else {}
-    system = build(recipe.model).to(device, **layout).train()
-    watch = Stopwatch(device)
-    undo = [watch.around(*part) for part in _parts(system)]
+    seed_everything(recipe.engine.seed)
+    engine = replace(recipe.engine, steps=WARM_UP + steps)
+    trainer, watch = Trainer(build(recipe.model), engine, device), Stopwatch(device)
+    trainer.begin()
+    undo = [watch.around(*part) for part in [*_parts(trainer.system), *_parts_of_a_step(trainer)]]
+    stream = RecipeLoader(recipe).batches(0)
     try:
-        _run(system, recipe, watch, steps)
+        for step in range(WARM_UP + steps):
+            if step == WARM_UP:
+                watch.start()
+            with watch.part("data"):
+                batches = list(islice(stream, engine.accumulate))
+            trainer.step(batches)
+        watch.stop()
     finally:
+        stream.close()
         for restore in undo:
             restore()
+        trainer.release()
     return StepTimes(name, steps, watch.total("heads' glue and rest"))
+
+
+def _parts_of_a_step(trainer: Trainer) -> list[tuple[Any, str, str]]:
+    return [
+        (trainer, "place", "data"),
+        (trainer, "backward", "backward"),
+        (trainer, "update", "optimizer"),
+    ]
 
 
 def _parts(system: nn.Module) -> list[tuple[Any, str, str]]:
@@ -111,38 +128,3 @@ def _parts(system: nn.Module) -> list[tuple[Any, str, str]]:
             (task, method, f"losses: {name}") for method in ("losses", "finish", "denoising_losses")
         ]
     return [*parts, (criterion, "match", "matching")] if tasks else parts
-
-
-def _run(system: nn.Module, recipe: Recipe, watch: Stopwatch, steps: int) -> None:
-    """The engine's step, without logs and states."""
-    engine = recipe.engine
-    optimizer = build_optimizer(system, engine.optim)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    average = WeightAverage(system, engine.optim.ema) if engine.optim.ema else None
-    stream = RecipeLoader(recipe).batches(0)
-    for step in range(WARM_UP + steps):
-        if step == WARM_UP:
-            watch.start()
-        with watch.part("data"):
-            batch = next(stream)
-        losses = _losses(system, batch, engine, watch)
-        with watch.part("backward"):
-            losses.sum().backward()
-        with watch.part("optimizer"):
-            set_lr(optimizer, engine.optim, step, WARM_UP + steps)
-            norm = clip_gradients(parameters, engine.optim.clip)
-            any_rank([], ~(losses.isfinite().all() & norm.isfinite()), watch.device)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update(system)
-    watch.stop()
-    stream.close()
-
-
-def _losses(system: Callable, batch: Any, engine: Any, watch: Stopwatch) -> Tensor:
-    with watch.part("data"):
-        batch = batch.to(watch.device)
-    with torch.autocast(watch.device.type, torch.bfloat16, enabled=engine.precision == "bf16"):
-        losses = system(batch)
-    return torch.stack([losses[name].float() for name in sorted(losses)])

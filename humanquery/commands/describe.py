@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from humanquery.core.batch import Batch, Meta
-from humanquery.models.hqnet.hqnet import HQNet
+from humanquery.core.system import Ask, System
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,19 @@ class Part:
     negative); None: not measured, or part of detection"""
 
 
-def parts_of(model: HQNet) -> list[Part]:
-    """Parameters of the shared trunk and of every task."""
-    modules: dict[str, list[nn.Module | nn.Parameter]] = {
-        "backbone": [model.backbone],
-        "neck": [model.neck],
-        "encoder": [model.encoder],
-        "query selection": [model.selection, model.content],
-        "decoder": [model.decoder],
-        **{f"task {name}": [task] for name, task in model.tasks.items()},
-    }
+def parts_of(model: nn.Module) -> list[Part]:
+    """Parameters of every part of a system, in the order of its modules; each of its `tasks` is a
+    part of its own."""
+    modules: dict[str, nn.Module] = {}
+    for name, module in model.named_children():
+        inner = module.named_children() if name == "tasks" else ()
+        modules |= {f"task {task}": of for task, of in inner} or {name: module}
     total = sum(p.numel() for p in model.parameters())
-    counts = {
-        name: sum(p.numel() for m in of for p in m.parameters()) for name, of in modules.items()
-    }
-    return [Part(name, count, count / max(total, 1)) for name, count in counts.items()]
+    counts = {name: sum(p.numel() for p in of.parameters()) for name, of in modules.items()}
+    return [Part(n, count, count / max(total, 1)) for n, count in counts.items()]
 
 
-def time_parts(model: HQNet, size: tuple[int, int], repeats: int = 5) -> list[Part]:
+def time_parts(model: System, size: tuple[int, int], repeats: int = 5) -> list[Part]:
     """`parts_of`, with the time that each task adds to one picture of `size` (height, width), and
     that of the trunk."""
     height, width = size
@@ -53,11 +48,13 @@ def time_parts(model: HQNet, size: tuple[int, int], repeats: int = 5) -> list[Pa
     )
     parts = {part.name: part for part in parts_of(model)}
     model.eval()
-    seconds = {"person": _median(lambda: model.predict(batch, tasks=()), repeats)}
+    seconds = {"person": _median(lambda: model.predict(batch, Ask(outputs=frozenset())), repeats)}
     for name in model.tasks:
         if name not in ("person", "box"):
             seconds[name] = (
-                _median(lambda name=name: model.predict(batch, tasks=(name,)), repeats)
+                _median(
+                    lambda name=name: model.predict(batch, Ask(outputs=frozenset([name]))), repeats
+                )
                 - seconds["person"]
             )
     alone = seconds.pop("person")

@@ -46,7 +46,7 @@ def evaluate(
     system = load(weights, device=device).system
     if letterbox is None:
         limits = system.config.input
-        letterbox = LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
+        letterbox = LetterboxConfig(limits.short_side, limits.long_side, zoom=limits.zoom)
     source = open_source(source_config)
     if limit:
         source = _First(source, limit)

@@ -1,22 +1,24 @@
 """Trains the second look at masks alone, on what a frozen HQNet cuts out of its maps: minutes
 instead of hours.
 
-    python -m humanquery.commands.second_look --weights runs/small/model.safetensors --data people/train.json --out runs/masks
+    python -m humanquery.commands.second_look --weights runs/small/model.safetensors \\
+        --data people/train.json --out runs/masks
 
 All that the second look reads of a person (`MaskRefinement.cut`) is computed once for each photo
-and its mirror image and kept in `--out`; then its few convolutions learn from these for some
-rounds. Ends with OUT/model.safetensors, the weights with the trained part in place. Killed while
-collecting, it goes on where it was; the rounds themselves take minutes.
+and its mirror image and kept in `--out`; then the engine trains its few convolutions on these for
+some rounds. Ends with OUT/model.safetensors, the weights with the trained part in place. Killed, it
+goes on where it was when it is started again.
 """
 
 import argparse
 import hashlib
-import math
+import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +29,20 @@ from torch import Tensor, nn
 from humanquery.core.affine import Affine2D
 from humanquery.core.batch import Batch, Sample
 from humanquery.core.boxes import cxcywh_to_xyxy, iou
+from humanquery.core.config import to_plain
 from humanquery.core.errors import ConfigError, HumanQueryError
+from humanquery.core.transfer import to_device
+from humanquery.data.loading.identity import file_hash
 from humanquery.data.readers.coco import CocoSourceConfig
 from humanquery.engine.checkpoint import load_state, read_weights, save_state_dict
-from humanquery.losses.shapes import dice, mask_bce, sample_points
-from humanquery.media.letterbox import LetterboxConfig, on_canvas
+from humanquery.engine.loop import train
+from humanquery.engine.optim import OptimConfig
+from humanquery.engine.train_config import EngineConfig
+from humanquery.losses.shapes import dice, mask_bce
+from humanquery.media.letterbox import on_canvas
 from humanquery.models import rebuild
 from humanquery.models.hqnet.hqnet import HQNet
+from humanquery.nn.sampling import sample_points
 from humanquery.tasks.base import at_queries
 from humanquery.tasks.mask_refinement import MaskRefinement
 
@@ -45,16 +54,18 @@ PHOTOS = 100
 class SecondLookConfig:
     epochs: float | int = 8
     batch_size: int = 24
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    warmup_steps: int = 50
-    ema: float = 0.995
     seed: int = 0
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            lr=1e-3, weight_decay=1e-2, clip=1.0, schedule="cosine", warmup_steps=50, ema=0.995
+        )
+    )
 
 
 Cut = dict[str, Tensor]
-"""`maps` n d r r and `logits` n 1 g g as `MaskRefinement.cut` gives them, in half precision;
-`masks` n p: the true share of the person at the cells of the grid, 0..255"""
+"""People cut out of a model's maps: `maps` n d r r and `logits` n 1 g g as `MaskRefinement.cut`
+gives them, in half precision; `masks` n p: the true share of the person at the cells of the grid,
+0..255"""
 
 
 @torch.inference_mode()
@@ -69,12 +80,10 @@ def cut_people(model: HQNet, sample: Sample) -> Cut | None:
     )
     if not drawn.any():
         return None
-    limits, task = model.config.input, model.tasks["mask"]
-    canvas = on_canvas(
-        sample.image, LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
-    )
+    task = model.tasks["mask"]
+    canvas = on_canvas(sample.image, model.input)
     meta, batch = canvas.meta, Batch.collate([canvas], divisor=32)
-    batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
+    batch = batch.contiguous(torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         encoded = model.encode(batch)
         prepared = {
@@ -152,54 +161,82 @@ def _both(source, start: int) -> Iterator[Sample]:
         yield mirrored(sample)
 
 
-def learn(refinement: MaskRefinement, people: Cut, config: SecondLookConfig | None = None) -> None:
-    """Trains on collected people; the averaged weights are in the module at the end."""
+@dataclass(frozen=True, eq=False)
+class CutBatch:
+    """Some of the people collected, as the engine's micro-batch."""
+
+    people: Cut
+
+    def __len__(self) -> int:
+        return len(self.people["masks"])
+
+    def to(self, device: torch.device) -> "CutBatch":
+        return CutBatch({n: to_device(values, device).float() for n, values in self.people.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class CutLoader:
+    """Endless batches of people drawn with replacement; batch i depends on (seed, i) alone."""
+
+    people: Cut
+    batch_size: int
+    seed: int
+
+    def batches(self, start: int) -> Iterator[CutBatch]:
+        i = start
+        while True:
+            draw = np.random.default_rng((self.seed, i))
+            rows = torch.from_numpy(draw.integers(len(self.people["masks"]), size=self.batch_size))
+            yield CutBatch({name: values[rows] for name, values in self.people.items()})
+            i += 1
+
+
+class SecondLook(nn.Module):
+    """The refinement as a system of its own, which learns from people that are cut out already."""
+
+    def __init__(self, refinement: MaskRefinement):
+        super().__init__()
+        self.config = refinement.config
+        self.refinement = refinement
+
+    def forward(self, batch: CutBatch) -> dict[str, Float[Tensor, ""]]:
+        true = batch.people["masks"] / 255
+        found = self.refinement.refined(batch.people["maps"], batch.people["logits"])
+        found = found.flatten(1).float()
+        return {
+            "bce": self.config.bce * mask_bce(found, true).mean(),
+            "dice": self.config.dice * dice(found, true).mean(),
+        }
+
+
+def learn(
+    refinement: MaskRefinement, people: Cut, out: Path, config: SecondLookConfig | None = None
+) -> None:
+    """Trains on collected people, a run of the engine in `out` that goes on if it is there; the
+    averaged weights are in the module at the end."""
     config = config or SecondLookConfig()
-    draw = torch.Generator().manual_seed(config.seed)
-    steps = max(1, round(config.epochs * len(people["masks"]) / config.batch_size))
-    optimizer = torch.optim.AdamW(
-        refinement.parameters(), config.lr, weight_decay=config.weight_decay
+    engine = EngineConfig(
+        steps=max(1, round(config.epochs * len(people["masks"]) / config.batch_size)),
+        batch_size=config.batch_size,
+        optim=config.optim,
+        precision="bf16",
+        device="cpu",  # where the model cut the people out: there is little to compute
+        seed=config.seed,
+        log_every=100,
+        tensorboard=False,
     )
-    average = {name: value.clone() for name, value in refinement.state_dict().items()}
-    refinement.train()
-    for step in range(steps):
-        rate = (
-            min(1.0, (step + 1) / config.warmup_steps)
-            * 0.5
-            * (1 + math.cos(math.pi * step / steps))
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * rate
-        rows = torch.randint(len(people["masks"]), (config.batch_size,), generator=draw)
-        loss = _loss(refinement, {name: values[rows].float() for name, values in people.items()})
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(refinement.parameters(), 1.0)
-        optimizer.step()
-        decay = min(config.ema, (step + 1) / (step + 10))
-        for name, value in refinement.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
-        if (step + 1) % 100 == 0 or step + 1 == steps:
-            print(f"step {step + 1}/{steps}  loss {loss.item():.3f}", flush=True)
-    refinement.load_state_dict(average)
-
-
-def _loss(refinement: MaskRefinement, rows: Cut) -> Float[Tensor, ""]:
-    c, true = refinement.config, rows["masks"] / 255
-    with torch.autocast("cpu", torch.bfloat16):
-        found = refinement.refined(rows["maps"], rows["logits"]).flatten(1).float()
-    return c.bce * mask_bce(found, true).mean() + c.dice * dice(found, true).mean()
+    loader = CutLoader(people, config.batch_size, config.seed)
+    system = SecondLook(refinement)
+    result = train(system, loader, engine, out, resume=True)
+    load_state(system, read_weights(result.weights).state)
 
 
 def run(weights: Path, data: Path, out: Path, config: SecondLookConfig) -> Path:
     """Collects, learns, writes `out`/model.safetensors and returns its path."""
     read = read_weights(weights)
     model = rebuild(read.config)
-    refinement = (
-        model.tasks["mask"].refinement
-        if isinstance(model, HQNet) and "mask" in model.tasks
-        else None
-    )
+    mask = getattr(model, "tasks", {}).get("mask")
+    refinement = getattr(mask, "refinement", None)
     if refinement is None:
         raise ConfigError(
             f"{weights}: its model takes no second look at masks; set tasks.mask.refinement and "
@@ -208,9 +245,8 @@ def run(weights: Path, data: Path, out: Path, config: SecondLookConfig) -> Path:
     load_state(model, read.state)
     model.eval().to(memory_format=torch.channels_last)
     source = CocoSourceConfig(str(data), fields=("masks",)).build()
-    stamp = hashlib.sha256(weights.read_bytes() + data.read_bytes()).hexdigest()[
-        :12
-    ]  # other weights cut out other things
+    # other weights cut out other things
+    stamp = _stamp([file_hash(weights), file_hash(data)])
     files = [load_file(path) for path in collect(model, source, out, stamp)]
     files = [file for file in files if "masks" in file]
     if not files:
@@ -218,13 +254,17 @@ def run(weights: Path, data: Path, out: Path, config: SecondLookConfig) -> Path:
             f"{data}: nobody with a drawn mask was found; expected masks of people that {weights} "
             f"finds"
         )
-    learn(
-        refinement, {name: torch.cat([file[name] for file in files]) for name in files[0]}, config
-    )
+    people = {name: torch.cat([file[name] for file in files]) for name in files[0]}
+    # other numbers are another run, beside the first
+    learn(refinement, people, out / f"learning-{_stamp([stamp, to_plain(config)])}", config)
     card = read.card | {
         "second_look": {"weights": weights.name, "epochs": config.epochs, "seed": config.seed}
     }
     return save_state_dict(out / "model.safetensors", model.state_dict(), model.config, card)
+
+
+def _stamp(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:12]
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def attend(photo: str, out: Path, weights: str | None, score: float, device: str
     model = load(weights, device).system
     limits = model.config.input
     canvas = on_canvas(
-        image, LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
+        image, LetterboxConfig(limits.short_side, limits.long_side, zoom=limits.zoom)
     )
     batch = Batch.collate([canvas], divisor=32).to(next(model.parameters()).device)
     with torch.inference_mode():

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
-
-from humanquery.core.arrays import Tensor, stack, torch
+from torch import Tensor
 
 Size = tuple[int, int]  # (height, width)
 Number = int | float
@@ -83,7 +83,7 @@ class Affine2D:
 
     def points(self, points: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
         x, y = points[..., 0], points[..., 1]
-        return stack([self.a * x + self.b * y + self.c, self.d * x + self.e * y + self.f], -1)
+        return torch.stack([self.a * x + self.b * y + self.c, self.d * x + self.e * y + self.f], -1)
 
     def boxes(self, boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
         """xyxy to the xyxy hull of the moved corners (exact without rotation)."""

@@ -6,13 +6,15 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from humanquery.core.errors import NonFiniteError
+
 
 def assign(cost: Float[Tensor, "q g"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     """Row and column indices of the assignment with the least total cost, min(q, g) pairs
     (Hungarian algorithm).
 
     Rows come in ascending order; nobody to assign (q or g is 0) gives no pairs. A non-finite cost
-    raises ValueError: it means that a prediction is already broken.
+    raises NonFiniteError: it means that a prediction is already broken.
     """
     return assign_all([cost])[0]
 
@@ -43,7 +45,7 @@ def assign_table(
 ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
     """`assign` for an array: the same rules, without a tensor on the way."""
     if not np.isfinite(cost).all():
-        raise ValueError(
+        raise NonFiniteError(
             "matching cost holds NaN or infinity: a prediction or a target is not finite"
         )
     return linear_sum_assignment(cost)

@@ -1,9 +1,10 @@
 """Boxes: xyxy pixels or cxcywh of the unit canvas. The one IoU of the house."""
 
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from humanquery.core.affine import Size
-from humanquery.core.arrays import Tensor, concatenate, torch
 from humanquery.core.transfer import constants
 
 BODY_SHARE = 0.53
@@ -21,7 +22,7 @@ def cxcywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
 
 
 def xyxy_to_xywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    return concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
+    return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
 
 
 def xywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:

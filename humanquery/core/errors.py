@@ -37,6 +37,20 @@ class TrainingError(HumanQueryError):
     """A training run that must not go on (a non-finite loss, say)."""
 
 
+class NonFiniteError(HumanQueryError):
+    """A prediction or a target is NaN or infinite, so that nobody can be matched. `stage` names
+    where ("proposals", "layer0" ...), `pictures` the pictures' places in the batch."""
+
+    def __init__(self, stage: str, pictures: tuple[int, ...]):
+        super().__init__(
+            f"matching at {stage}: costs of pictures {', '.join(map(str, pictures))} of the batch "
+            f"are NaN or infinite; expected finite predictions and targets. Lower the learning "
+            f"rate, or look at these pictures' annotations"
+        )
+        self.stage = stage
+        self.pictures = pictures
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: ' Did you mean ...?' and the list of known names."""
     known = sorted(known)

@@ -2,29 +2,33 @@
 moving, warping and mirroring follow from that one line."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
+import torch
 from jaxtyping import Bool
+from torch import Tensor
 
 from humanquery.core.affine import Affine2D, Size
-from humanquery.core.arrays import Tensor, concatenate, torch
+from humanquery.core.fields import FieldSpec
 from humanquery.core.skeleton import Skeleton
 
 Rows = TypeVar("Rows", bound="PersonRows")
 
-KINDS = ("boxes", "points", "joint_rows", "masks", "row", "area")
 
-
-def rows(kind: str, *, required: bool = False) -> Any:
-    """Declares a per-person field, None unless `required`. Kinds: boxes (xyxy px), points (n k 2
-    px), joint_rows (n k ...: one value per joint), masks (n h w), area (px²), row (anything
-    else).
-    """
-    assert kind in KINDS, kind
+def rows(kind: str, *, required: bool = False, **spec: Any) -> Any:
+    """Declares a per-person field, None unless `required`; `kind` and `spec` as in `FieldSpec`."""
     default = dataclasses.MISSING if required else None
-    return dataclasses.field(default=default, metadata={"kind": kind})
+    return dataclasses.field(default=default, metadata={"spec": {"kind": kind, **spec}})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Extra:
+    """A per-person field that a task brings: its declaration and its values."""
+
+    spec: FieldSpec
+    value: "Tensor | Labelled"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +69,8 @@ class PersonRows:
     image_size: Size
     boxes: Tensor = rows("boxes", required=True)
     skeleton: Skeleton | None = None
+    extra: Mapping[str, Extra] = dataclasses.field(default_factory=dict)
+    """fields that are not built in, by name; they are cut, moved and written like the others"""
 
     def __post_init__(self):
         count, kind_of = len(self.boxes), type(self).__name__
@@ -95,17 +101,43 @@ class PersonRows:
             )
 
     @classmethod
+    @functools.cache  # asked for every picture, and never another
+    def specs(cls) -> dict[str, FieldSpec]:
+        """The declarations of every built-in per-person field, by name."""
+        return {
+            f.name: FieldSpec(f.name, **f.metadata["spec"])
+            for f in dataclasses.fields(cls)
+            if "spec" in f.metadata
+        }
+
+    @classmethod
     def row_fields(cls) -> list[tuple[str, str]]:
-        """(name, kind) of every per-person field."""
-        return [
-            (f.name, f.metadata["kind"]) for f in dataclasses.fields(cls) if "kind" in f.metadata
-        ]
+        """(name, kind) of every built-in per-person field."""
+        return [(name, spec.kind) for name, spec in cls.specs().items()]
+
+    def all_specs(self) -> dict[str, FieldSpec]:
+        """The declarations of the built-in fields and of `extra`."""
+        return {**self.specs(), **{name: extra.spec for name, extra in self.extra.items()}}
+
+    def get(self, name: str) -> Any:
+        """A built-in or further field's values; None where it is not given."""
+        return self.extra[name].value if name in self.extra else getattr(self, name, None)
 
     def filled(self) -> list[tuple[str, str, Any]]:
-        """(name, kind, value) of every per-person field that is not None."""
+        """(name, kind, value) of every per-person field that is not None, `extra` last."""
         return [
-            (n, k, getattr(self, n)) for n, k in self.row_fields() if getattr(self, n) is not None
+            (name, spec.kind, value)
+            for name, spec in self.all_specs().items()
+            if (value := self.get(name)) is not None
         ]
+
+    def _with(self: Rows, values: Mapping[str, Any], **others: Any) -> Rows:
+        """A copy with these per-person fields, built in or not."""
+        extra = {
+            name: Extra(one.spec, values.get(name, one.value)) for name, one in self.extra.items()
+        }
+        own = {name: value for name, value in values.items() if name not in extra}
+        return dataclasses.replace(self, extra=extra, **own, **others)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -120,7 +152,7 @@ class PersonRows:
                 if isinstance(value, Labelled)
                 else change(value, kind)
             )
-        return dataclasses.replace(self, **changed, **others)
+        return self._with(changed, **others)
 
     def __getitem__(self: Rows, index) -> Rows:
         """Rows by slice, boolean mask, index tensor or list; an int gives one row, still as
@@ -131,21 +163,14 @@ class PersonRows:
             index = [index]
         if not isinstance(index, slice):
             index = self._rows_index(index)
-        return dataclasses.replace(self, **{name: value[index] for name, _, value in self.filled()})
+        return self._with({name: value[index] for name, _, value in self.filled()})
 
     def _rows_index(self, index) -> Tensor:
-        if isinstance(self.boxes, np.ndarray):
-            index = np.asarray(index).reshape(-1)
-            return index if index.dtype == bool and len(index) else index.astype(np.int64)
         index = torch.as_tensor(index, device=self.boxes.device).reshape(-1)
         return index if index.dtype == torch.bool and len(index) else index.long()
 
     def to(self: Rows, device) -> Rows:
-        if isinstance(self.boxes, np.ndarray):
-            return self
-        return dataclasses.replace(
-            self, **{name: value.to(device) for name, _, value in self.filled()}
-        )
+        return self._with({name: value.to(device) for name, _, value in self.filled()})
 
     def replace(self: Rows, **fields) -> Rows:
         return dataclasses.replace(self, **fields)
@@ -198,16 +223,20 @@ class PersonRows:
                     f"{cls.__name__}.cat: the parts have different {kind}: {names}; convert them "
                     f"first"
                 )
-        joined: dict[str, Any] = {}
-        for name, _ in cls.row_fields():
-            values = [getattr(part, name) for part in parts]
-            if any(v is None for v in values):
-                joined[name] = None
-            elif isinstance(values[0], Labelled):
-                joined[name] = Labelled(
-                    concatenate([v.value for v in values]), concatenate([v.valid for v in values])
-                )
-            else:
-                joined[name] = concatenate(values)
+        joined = {name: _joined([part.get(name) for part in parts]) for name in cls.specs()}
+        extra = {
+            name: Extra(one.spec, value)
+            for name, one in parts[0].extra.items()
+            if (value := _joined([part.get(name) for part in parts])) is not None
+        }
         skeleton = next((part.skeleton for part in parts if part.skeleton is not None), None)
-        return dataclasses.replace(parts[0], skeleton=skeleton, **joined)
+        return dataclasses.replace(parts[0], skeleton=skeleton, extra=extra, **joined)
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Rows of all parts; None where one part has none."""
+    if any(value is None for value in values):
+        return None
+    if isinstance(values[0], Labelled):
+        return Labelled(torch.cat([v.value for v in values]), torch.cat([v.valid for v in values]))
+    return torch.cat(list(values))

@@ -10,9 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
-from humanquery.core.arrays import Tensor, torch
 from humanquery.core.errors import AnnotationError, ConfigError, nearest
 from humanquery.core.foreign import integer, items, located, number, read_json, shown, text
 

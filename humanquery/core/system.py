@@ -7,7 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from humanquery.core.batch import Batch
+from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
+from humanquery.core.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,55 @@ class Picture:
 class System(Protocol):
     """A `torch.nn.Module` that gives losses when called and people when asked.
 
-    `forward(batch)` always returns named, already weighted losses (their plain sum is what the
-    engine minimises), in train and eval mode alike; `predict(batch)` always returns one `Persons`
-    per picture, in pixels of the picture.
+    `forward(batch)` returns named, already weighted losses (their plain sum is what the engine
+    minimises), in train and eval mode alike; `predict(batch, ask)` returns one `Picture` per
+    picture of the batch, in pixels of the original picture.
     """
 
     config: Any
-    """frozen dataclass from which the system can be rebuilt"""
+    """frozen dataclass from which the system can be rebuilt (`models.build`)"""
+
+    @property
+    def outputs(self) -> Mapping[str, FieldSpec]:
+        """Names of what can be asked for besides boxes and scores, with their declarations."""
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """Layout of its keypoints; None where it gives none."""
+
+    @property
+    def input(self) -> Any:
+        """How pictures are laid on their canvas: a `media.letterbox.LetterboxConfig`."""
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Every loss that `forward` may give; one that a batch lacks counts 0."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]: ...
 
-    def predict(self, batch: Batch) -> list[Persons]: ...
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]: ...
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """What `export.graph` asks of a system whose network becomes a file: prediction in two parts,
+    of which neither depends on values in its sizes but for the number of people."""
+
+    def encode_images(
+        self, images: Tensor, padding: Tensor, canvas_sizes: Tensor, zoomed: Tensor | None
+    ) -> Any: ...
+
+    def prepare(self, encoded: Any) -> dict[str, Any]: ...
+
+    def read_queries(self, encoded: Any, prepared: dict[str, Any], *, every_stage: bool) -> Any: ...
+
+    def found_people(
+        self, encoded: Any, prepared: dict[str, Any], outputs: Any, score: Tensor, most: int
+    ) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class ReadsGivenBoxes(Protocol):
+    """A system that reads people in the boxes of `Batch.targets` and looks for nobody."""
+
+    def read(self, batch: Batch) -> Any: ...

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from humanquery.core.affine import Affine2D, Size
-from humanquery.core.arrays import Tensor, torch
 from humanquery.core.errors import ConfigError
-from humanquery.core.rows import Labelled, PersonRows, rows
+from humanquery.core.rows import Extra, Labelled, PersonRows, rows
 from humanquery.core.skeleton import Skeleton
 from humanquery.core.truth_maps import TruthMap
 
@@ -131,7 +132,7 @@ class Target(PersonRows):
         Maps belong to one picture each and are left out; `source` stays where it is the same.
         Pictures with different skeletons raise ValueError.
         """
-        skeletons = list(dict.fromkeys(t.skeleton for t in targets if t.skeleton is not None))
+        skeletons = list(dict.fromkeys(t.skeleton for t in targets if t.keypoints is not None))
         if len(skeletons) > 1:
             names = [skeleton.name for skeleton in skeletons]
             raise ValueError(
@@ -147,16 +148,28 @@ class Target(PersonRows):
             for name, kind in cls.row_fields()
             if name in filled
         }
+        specs = {name: one.spec for target in targets for name, one in target.extra.items()}
+        extra = {
+            name: Extra(
+                spec,
+                _joined(
+                    [target._on(canvas, name, spec.kind) for target in targets],
+                    [len(target) for target in targets],
+                ),
+            )
+            for name, spec in specs.items()
+        }
         sources = {target.source for target in targets}
         return cls(
             image_size=canvas,
             skeleton=skeletons[0] if skeletons else None,
             source=sources.pop() if len(sources) == 1 else "",
+            extra=extra,
             **fields,
         )
 
     def _on(self, canvas: Size, name: str, kind: str) -> Labelled | Tensor | None:
-        value = getattr(self, name)
+        value = self.get(name)
         if value is None or kind != "masks":
             return value
         return value.map(

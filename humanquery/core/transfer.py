@@ -3,7 +3,8 @@
 import functools
 from typing import Any
 
-from humanquery.core.arrays import Tensor, torch
+import torch
+from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: Any) -> Tensor:

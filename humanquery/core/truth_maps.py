@@ -3,8 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from humanquery.core.affine import Affine2D, Size
-from humanquery.core.arrays import Tensor, torch
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from humanquery.core.config import to_plain
 from humanquery.core.errors import CheckpointError
+from humanquery.engine.file_versions import FORMAT_VERSION, upgraded_config, upgraded_state
 
 FORMAT = "humanquery"
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,17 @@ def save_weights(
     path: Path | str, system: nn.Module, card: dict[str, Any] | None = None, *, half: bool = False
 ) -> Path:
     """Writes `system` (its `config` and tensors) to `path`, whole or not at all; see
-    `save_state_dict`."""
+    `save_state_dict`.
+
+    CheckpointError for a system made ready for prediction (`predict.load(...).system`): its batch
+    norms are folded into convolutions, and a system rebuilt from the config has other tensors.
+    """
+    if any(getattr(module, "folded_norms", 0) for module in system.modules()):
+        raise CheckpointError(
+            f"{path}: this {type(system).__name__} has its batch norms folded for prediction and "
+            f"could not be loaded again; save the system as it was trained, which "
+            f"humanquery.predict.loading.trained(weights) gives"
+        )
     return save_state_dict(path, system.state_dict(), system.config, card, half=half)
 
 
@@ -87,7 +97,8 @@ class atomic:
         if kind is not None:
             self.unfinished.unlink(missing_ok=True)
             return
-        with open(self.unfinished, "rb") as written:
+        # "r+b": Windows flushes a file to disk only through a handle that may write
+        with open(self.unfinished, "r+b") as written:
             os.fsync(written.fileno())
         self.unfinished.chmod(0o644)  # safetensors writes files that only their owner may read
         os.replace(self.unfinished, self.path)
@@ -110,8 +121,11 @@ def read_weights(path: Path | str) -> Weights:
             metadata = opened.metadata() or {}
             _check_is_ours(path, metadata)
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        version = int(metadata["format_version"])
         return Weights(
-            json.loads(metadata["config"]), state, json.loads(metadata.get("card", "{}"))
+            upgraded_config(json.loads(metadata["config"]), version),
+            upgraded_state(state, version),
+            json.loads(metadata.get("card", "{}")),
         )
     except (SafetensorError, KeyError, json.JSONDecodeError) as problem:
         raise CheckpointError(

@@ -14,7 +14,16 @@ from humanquery.core.errors import ConfigError, nearest
 from humanquery.engine.journal import flat_numbers
 from humanquery.engine.state import read_metrics
 
-NOT_LOSSES = ("step", "time", "lr", "grad_norm", "images_per_s", "memory_gb", "evaluation")
+NOT_LOSSES = (
+    "step",
+    "time",
+    "lr",
+    "grad_norm",
+    "images_per_s",
+    "memory_gb",
+    "evaluation",
+    "unreadable",
+)
 SHOWN_SCORES = 8
 
 

@@ -1,15 +1,13 @@
-"""Several processes that train one system: `torchrun --nproc_per_node N -m humanquery train
-...`.
+"""Several processes that train one system: `torchrun --nproc_per_node N -m humanquery train ...`.
 
 What a system promises so that N processes learn exactly what one would from the N-fold batch:
 
 * Every loss is normalised so that the SUM over ranks is the loss of the joint batch: local sum
-  divided by
-  `core.ranks.sum_over_ranks(local count)`, with the joint count clamped to at least 1 after the sum. That holds for
-  means over pictures too (`sum_over_ranks` of the number of pictures).
-* It returns the same loss names for every batch, also where nobody stands in it (a sum over
-  nobody,
-  so that the graph stays).
+  divided by `core.ranks.sum_over_ranks(local count)`, with the joint count clamped to at least 1
+  after the sum. That holds for means over pictures too (`sum_over_ranks` of their number).
+* It returns the same loss names for every batch, also where nobody stands in it (a sum over nobody,
+  so that the graph stays), or declares all of them as `loss_names`; ranks where a loss is missing
+  then need `EngineConfig.find_unused_parameters`.
 
 DDP and FSDP average gradients over ranks, so the engine multiplies each loss by the world size
 before `backward`; the applied gradient is then the sum of all ranks' gradients. Logged losses

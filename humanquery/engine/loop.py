@@ -1,7 +1,6 @@
-"""One training loop for every system."""
+"""One training loop for every system: a run in its folder, with logs, evaluations and states."""
 
 import contextlib
-import copy
 import dataclasses
 import itertools
 import json
@@ -14,21 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from humanquery.core.batch import Batch
 from humanquery.core.config import to_plain
 from humanquery.core.errors import ConfigError, TrainingError
 from humanquery.core.ranks import rank, sum_over_ranks, world_size
 from humanquery.engine.checkpoint import atomic, load_state, save_state_dict
-from humanquery.engine.distributed import (
-    any_rank,
-    gathered,
-    gradient_sync,
-    joined_ranks,
-    placed_like,
-    share,
-)
+from humanquery.engine.distributed import gathered, joined_ranks
 from humanquery.engine.journal import Journal
-from humanquery.engine.optim import WeightAverage, build_optimizer, clip_gradients, set_lr, whole
 from humanquery.engine.signals import StopRequest
 from humanquery.engine.state import (
     cut_metrics,
@@ -42,8 +32,14 @@ from humanquery.engine.state import (
     set_random_state,
     undisturbed,
 )
-from humanquery.engine.train_config import EngineConfig, differences, run_identity
-from humanquery.ops.depthwise import use_fast_depthwise
+from humanquery.engine.train_config import (
+    EngineConfig,
+    added_parts,
+    comparable,
+    differences,
+    run_identity,
+)
+from humanquery.engine.trainer import Trainer
 
 Evaluate = Callable[[nn.Module], dict]
 """the weights as they would be shipped (averaged if averaging is on), in eval mode -> numbers,
@@ -54,10 +50,15 @@ Illustrate = Callable[[nn.Module], dict]
 
 @runtime_checkable
 class Loader(Protocol):
-    """An endless stream of batches in which batch i depends on i alone (and on seed, rank and world
-    size)."""
+    """An endless stream of micro-batches in which number i depends on i alone (and on seed, rank
+    and world size): `Batch`es, or (name of the data set, `Batch`), see `Trainer.step`.
 
-    def batches(self, start: int) -> Iterator[Batch]: ...
+    It may also have `identity() -> dict`, plain data that names what is learned from (see
+    `train_config.run_identity`), and `unreadable`, a mapping from a sentence about a picture that
+    was skipped to how often.
+    """
+
+    def batches(self, start: int) -> Iterator[Any]: ...
 
 
 class TrainingInterrupted(TrainingError):
@@ -75,6 +76,10 @@ class TrainingResult:
     """what `evaluate` gave last; empty without one"""
     seconds: float
     """of training, all resumed parts together"""
+    resumed_at: tuple[int, ...] = ()
+    """steps after which the run was taken up again"""
+    unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
+    """why a picture could not be read and was replaced -> how often, since the last resumption"""
 
 
 def train(
@@ -84,6 +89,9 @@ def train(
     out: Path | str,
     *,
     resume: bool = False,
+    allow_changes: bool = False,
+    identity: dict[str, Any] | None = None,
+    started_from: dict[str, Any] | None = None,
     evaluate: Evaluate | None = None,
     illustrate: Illustrate | None = None,
     card: dict[str, Any] | None = None,
@@ -99,12 +107,19 @@ def train(
     `engine.distributed`; `out` must then be one folder that all of them see.
 
     `resume` goes on from the newest state in `out`, bit for bit as if there had been no
-    interruption (on the CPU, with the same number of ranks), or begins if there is none. `system`
-    is trained in place and keeps the plain, not the averaged weights (under FSDP it stays sharded);
-    `evaluate` and `illustrate` see a copy, on rank 0 only, and cannot disturb the run's random
-    numbers. `card` is written into the weights file.
+    interruption (on the CPU, with the same number of ranks), or begins if there is none; which of
+    both is printed and stands in the card. `system` is trained in place and keeps the plain, not
+    the averaged weights (under FSDP it stays sharded); `evaluate` and `illustrate` see a copy, on
+    rank 0 only, and cannot disturb the run's random numbers. `card` is written into the weights
+    file.
 
-    ConfigError: `out` has a run already, or the state to resume comes from another config.
+    A run has an identity: both configs, the loader's `identity`, and what else `identity` holds
+    (the recipe's name, say). `started_from` says which weights the caller put into `system` before
+    (`weights`: their name, `sha256`); None: fresh ones. What differs from the run in `out` is
+    refused field by field; with `allow_changes` it is printed and written into config.json and the
+    card. A state of a run begun before there were identities is resumed with a notice.
+
+    ConfigError: `out` has a run already, or the state to resume comes from another run.
     TrainingError: a loss or a gradient is not finite (before the optimizer step), or the losses are
     no losses. TrainingInterrupted: SIGTERM or Ctrl-C; the step was finished and the state saved.
     """
@@ -113,18 +128,21 @@ def train(
         _kernels(config.deterministic),
         StopRequest() as stop,
     ):
-        run = _Run(system, config, Path(out), device, stop, evaluate, illustrate)
-        run.begin(resume)
+        run = _Run(system, loader, config, Path(out), device, stop, evaluate, illustrate)
         speaks = rank() == 0
-        with Journal(
-            run.out,
-            step=run.step,
-            steps=config.steps,
-            tensorboard=config.tensorboard,
-            speaks=speaks,
-        ) as run.journal:
-            run.go(loader)
-        return run.finish(card or {})
+        try:
+            run.begin(resume, allow_changes, identity or {}, started_from)
+            with Journal(
+                run.out,
+                step=run.step,
+                steps=config.steps,
+                tensorboard=config.tensorboard,
+                speaks=speaks,
+            ) as run.journal:
+                run.go()
+            return run.finish(card or {})
+        finally:
+            run.trainer.release()
 
 
 @contextlib.contextmanager
@@ -153,74 +171,61 @@ def _kernels(deterministic: bool) -> Iterator[None]:
 
 
 class _Run:
-    """The parts of one run and where it stands: `step` optimizer steps are done."""
+    """A run in its folder, and where it stands."""
 
     journal: Journal
 
     def __init__(
         self,
-        system,
+        system: nn.Module,
+        loader: Loader,
         config: EngineConfig,
         out: Path,
-        device,
+        device: torch.device,
         stop: StopRequest,
-        evaluate,
-        illustrate,
+        evaluate: Evaluate | None,
+        illustrate: Illustrate | None,
     ):
-        self.system, self.config, self.out, self.device, self.stop = (
-            system,
-            config,
-            out,
-            device,
-            stop,
-        )
+        self.loader, self.config, self.out = loader, config, out
+        self.device, self.stop = device, stop
         self.evaluate, self.illustrate = evaluate, illustrate
-        self.system_config = getattr(
-            system, "config", None
-        )  # FSDP changes the class of `system`, not this
-        self.step = 0
+        wants_copy = rank() == 0 and bool(evaluate or illustrate)
+        self.trainer = Trainer(system, config, device, copied=wants_copy)
         self.seconds_before = 0.0
-        self.names: tuple[str, ...] | None = None
+        self.history: list[dict[str, Any]] = []
+        self.notices: list[str] = []
+        """printed as soon as the journal is open"""
         self.window = torch.zeros(0)  # sums of the losses since the last log line, on the device
         self.window_steps = 0
 
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are done."""
+        return self.trainer.done
+
     # ------------------------------------------------------------------ begin
 
-    def begin(self, resume: bool) -> None:
+    def begin(
+        self,
+        resume: bool,
+        allow_changes: bool,
+        parts: dict[str, Any],
+        started_from: dict[str, Any] | None,
+    ) -> None:
         """Puts every part in place, from the newest state if there is one."""
         state = self._found_state(resume)
-        identity = run_identity(self.config, self.system_config)
-        if state is not None:
-            changed = differences(state["identity"], identity)
-            if changed:
-                raise ConfigError(
-                    f"{self.out}: this run was begun with another config; resuming would mix the "
-                    f"two:\n  "
-                    + "\n  ".join(changed)
-                    + "\nSet it back, or train into another folder."
-                )
-            load_state(self.system, state["model"])
+        before = _read_config(self.out) if state is not None else {}
+        self.history = list(before.get("history", ()))
+        self.started_from = started_from or before.get("started_from")
+        self.identity = self._identity_now(parts, started_from, state)
+        if state is None:
+            self._note_start(resume, started_from)
+        else:
+            self._note_resumption(state, allow_changes)
         gathered(None)  # all have looked into the folder before rank 0 writes there
         if rank() == 0:
             self._prepare_folder(state)
-        use_fast_depthwise(self.system)
-        layout = {"memory_format": torch.channels_last} if self.config.channels_last else {}
-        self.system.to(self.device, **layout).train()
-        wants_copy = rank() == 0 and (self.evaluate or self.illustrate)
-        self.shown = copy.deepcopy(self.system).eval() if wants_copy else None
-        self.model = share(
-            self.system,
-            self.config.parallel,
-            self.device,
-            units=self.config.fsdp_units,
-            unused=self.config.find_unused_parameters,
-        )
-        self.optimizer = build_optimizer(self.system, self.config.optim)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.average = (
-            WeightAverage(self.system, self.config.optim.ema) if self.config.optim.ema else None
-        )
-        seed_everything(self.config.seed + 1_000_003 * rank())  # each rank its own dropout
+        self.trainer.begin(state)
         if state is not None:
             self._restore(state)
 
@@ -233,30 +238,69 @@ class _Run:
             )
         return None
 
+    def _identity_now(
+        self, parts: dict[str, Any], started_from: dict[str, Any] | None, state: dict | None
+    ) -> dict[str, Any]:
+        of_loader = getattr(self.loader, "identity", dict)()
+        weights = (started_from or {}).get("sha256", "fresh")
+        if state is not None and started_from is None:
+            # a resumed run need not be told again what it started from
+            weights = state["identity"].get("started_from", weights)
+        return run_identity(
+            self.config, self.trainer.system_config, **parts, **of_loader, started_from=weights
+        )
+
+    def _note_start(self, resume: bool, started_from: dict[str, Any] | None) -> None:
+        origin = started_from["weights"] if started_from else "fresh weights"
+        nothing = f"nothing to resume in {self.out}: " if resume else ""
+        self.notices.append(f"{nothing}a new run starts from {origin}")
+        self.history.append({"started_from": origin, "step": 0})
+
+    def _note_resumption(self, state: dict[str, Any], allow_changes: bool) -> None:
+        """Compares the run with the state's; ConfigError names every difference that was not
+        allowed."""
+        old = state["identity"]
+        changed = differences(
+            comparable(old, self.identity, self.trainer.system_config), self.identity
+        )
+        if changed and not allow_changes:
+            raise ConfigError(
+                f"{self.out}: the run here is another one; resuming would mix the two:\n  "
+                + "\n  ".join(changed)
+                + "\nSet it back, train into another folder, or allow it with --allow-changes, "
+                "which is then written down in the run."
+            )
+        step = state["step"]
+        self.notices.append(
+            f"resumed after step {step} of {self.config.steps}; the weights are those of the run "
+            f"in {self.out}"
+        )
+        missing = added_parts(old, self.identity)
+        if missing:
+            self.notices.append(
+                f"notice: this run was begun before runs had an identity; not compared: "
+                f"{', '.join(missing)}"
+            )
+        self.notices += [f"allowed change: {line}" for line in changed]
+        self.history.append({"resumed_at": step, **({"changes": changed} if changed else {})})
+
     def _prepare_folder(self, state: dict[str, Any] | None) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
         done = state["step"] if state else 0
         remove_after(self.out, done)
         cut_metrics(self.out / "metrics.jsonl", done)
-        plain = {"engine": to_plain(self.config), "system": to_plain(self.system_config)}
+        plain = {
+            "engine": to_plain(self.config),
+            "system": to_plain(self.trainer.system_config),
+            "identity": self.identity,
+            "started_from": self.started_from,
+            "history": self.history,
+        }
         with atomic(self.out / "config.json") as unfinished:
             unfinished.write_text(json.dumps(plain, indent=1) + "\n")
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.step, self.seconds_before = state["step"], state["seconds"]
-        moments = state["optimizer"]["state"]
-        state["optimizer"]["state"] = {
-            index: {
-                k: v if k == "step" else placed_like(v, self.parameters[index])
-                for k, v in of_one.items()
-            }
-            for index, of_one in moments.items()
-        }
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average:
-            self.average.updates = state["average"]["updates"]
-            for name, value in self.average.state.items():
-                value.copy_(placed_like(state["average"]["state"][name], value))
+        self.seconds_before = state["seconds"]
         if len(state["ranks"]) != world_size():
             # the old ranks' random numbers are nobody's now; what follows is a valid run, but not
             # the same one
@@ -264,38 +308,39 @@ class _Run:
             return
         mine = state["ranks"][rank()]
         set_random_state(mine["random"], self.device)
-        self.names = tuple(state["names"]) if state["names"] else None
-        self.window, self.window_steps = mine["window"].to(self.device), mine["window_steps"]
+        if tuple(state["names"]) == (self.trainer.names or ()):
+            self.window, self.window_steps = mine["window"].to(self.device), mine["window_steps"]
 
     # --------------------------------------------------------------------- go
 
-    def go(self, loader: Loader) -> None:
+    def go(self) -> None:
         """All remaining steps, with logs, evaluations, pictures and states at their times."""
-        if self.step:
-            self.journal.say(f"resumed after step {self.step} of {self.config.steps}")
+        for notice in self.notices:
+            self.journal.say(notice)
         self.begun = self.saved_at = self.logged_at = time.perf_counter()
         self.images, self.logged_step = 0, self.step
-        stream = loader.batches(self.step * self.config.accumulate)
+        stream = self.loader.batches(self.step * self.config.accumulate)
         while self.step < self.config.steps:
             batches = self._next(stream)
             norm, stopped, due = self._step(batches)
-            self.images += sum(len(batch) for batch in batches)
+            self.images += sum(len(b[1] if isinstance(b, tuple) else b) for b in batches)
             last = self.step == self.config.steps
             self.journal.advance(self.step)
             if self.step == 1 or last or self.step % self.config.log_every == 0:
                 self._log(norm)
             if self.evaluate and (last or _every(self.config.evaluate_every, self.step)):
-                self._show(lambda: self.journal.evaluation(self.step, self.evaluate(self.shown)))
+                self._show(lambda shown: self.journal.evaluation(self.step, self.evaluate(shown)))
             if self.illustrate and (last or _every(self.config.pictures_every, self.step)):
-                self._show(lambda: self.journal.pictures(self.step, self.illustrate(self.shown)))
+                self._show(lambda shown: self.journal.pictures(self.step, self.illustrate(shown)))
             if due or stopped or last or _every(self.config.checkpoint_steps, self.step):
                 self._save()
             if stopped and not last:
                 self._leave()
         if hasattr(stream, "close"):
             stream.close()
+        self._tell_unreadable()
 
-    def _next(self, stream: Iterator[Batch]) -> list[Batch]:
+    def _next(self, stream: Iterator[Any]) -> list[Any]:
         """All micro-batches of a step before any is computed, so that a stop while waiting finds an
         intact state."""
         try:
@@ -317,101 +362,29 @@ class _Run:
             )
         return batches
 
-    def _step(self, batches: list[Batch]) -> tuple[Tensor, bool, bool]:
+    def _step(self, batches: list[Any]) -> tuple[Tensor, bool, bool]:
         """One optimizer step; gives the gradient norm, whether anybody asked to stop, whether a
         state is due."""
-        self.lr = set_lr(self.optimizer, self.config.optim, self.step, self.config.steps)
-        per_batch = []
-        for i, batch in enumerate(batches):
-            with gradient_sync(self.model, last=i == len(batches) - 1):
-                values = self._losses(batch)
-                per_batch.append(values.detach())
-                (values.sum() * (world_size() / len(batches))).backward()
-        losses = torch.stack(per_batch)
-        norm = clip_gradients(self.parameters, self.config.optim.clip)
         waited = time.perf_counter() - self.saved_at
         due = 0 < self.config.checkpoint_minutes * 60 <= waited
-        bad = ~(losses.isfinite().all() & norm.isfinite())
-        stopped = self.stop.asked_by is not None
-        bad, stopped, due = any_rank(
-            [stopped, due], bad, self.device
-        )  # the one host sync of a step
-        if bad:
-            self._refuse(losses, norm, batches)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average:
-            self.average.update(self.system)
-        mean = losses.mean(0)
-        self.window = mean if not self.window_steps else self.window + mean
+        flags = [self.stop.asked_by is not None, due]
+        step = self.trainer.step(batches, flags)
+        self.window = step.losses if not self.window_steps else self.window + step.losses
         self.window_steps += 1
-        self.step += 1
-        return norm, stopped, due
+        return step.norm, *step.flags
 
-    def _losses(self, batch: Batch) -> Tensor:
-        """Every loss of one micro-batch, in the order of `names`."""
-        batch = batch.to(self.device)
-        if self.config.channels_last:
-            images = batch.images.contiguous(memory_format=torch.channels_last)
-            batch = dataclasses.replace(batch, images=images)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
-        ):
-            losses = self.model(batch)
-        if self.names is None:
-            self.names = tuple(sorted(losses))
-            if any(names != self.names for names in gathered(self.names)):
-                raise TrainingError(
-                    f"step {self.step + 1}: the ranks' losses have different names; every batch "
-                    f"needs all"
-                )
-        if not losses or tuple(sorted(losses)) != self.names:
-            raise TrainingError(
-                f"step {self.step + 1}: losses {sorted(losses)}, expected {list(self.names)} as "
-                f"before; "
-                f"{type(self.system).__name__} must return the same names, at least one, for every "
-                f"batch"
-            )
-        shaped = [
-            f"{name} has shape {list(losses[name].shape)}"
-            for name in self.names
-            if losses[name].ndim
-        ]
-        if shaped:
-            raise TrainingError(
-                f"step {self.step + 1}: every loss must be one number, but {', '.join(shaped)}"
-            )
-        values = torch.stack([losses[name].float() for name in self.names])
-        if not values.requires_grad:
-            raise TrainingError(
-                f"step {self.step + 1}: no trainable parameter has a part in the losses "
-                f"{', '.join(self.names)}"
-            )
-        return values
+    def _unreadable(self) -> dict[str, int]:
+        """Of this rank's loader."""
+        return dict(getattr(self.loader, "unreadable", None) or {})
 
-    def _refuse(self, losses: Tensor, norm: Tensor, batches: list[Batch]) -> None:
-        """Raises TrainingError that says which losses of which pictures are not finite; no weight
-        was changed."""
-        self.optimizer.zero_grad(set_to_none=True)
-        mine = []
-        for values, batch in zip(losses.tolist(), batches, strict=True):
-            broken = [
-                f"{n} = {v}"
-                for n, v in zip(self.names, values, strict=True)
-                if not abs(v) < float("inf")
-            ]
-            if broken:
-                pictures = ", ".join(meta.path or f"image {meta.image_id}" for meta in batch.metas)
-                mine.append(f"{', '.join(broken)} (pictures: {pictures})")
-        found = [line for lines in gathered(mine) for line in lines]
-        if not found:
-            found = [f"all losses are finite, but the norm of their gradients is {norm.item()}"]
-        raise TrainingError(
-            f"step {self.step + 1}: not finite: "
-            + "; ".join(found)
-            + ". The optimizer step was not made. "
-            "Look at these pictures' labels (humanquery data check), or lower optim.lr."
-        )
+    def _tell_unreadable(self) -> None:
+        found = self._unreadable()
+        if found:
+            shown = "; ".join(list(found)[:3]) + (" ..." if len(found) > 3 else "")
+            self.journal.say(
+                f"{len(found)} pictures could not be read and were replaced "
+                f"{sum(found.values())} times: {shown}"
+            )
 
     # -------------------------------------------------------- log, show, save
 
@@ -426,58 +399,42 @@ class _Run:
             "step": self.step,
             "time": round(self.seconds_before + now - self.begun, 3),
             "total": sum(losses),
-            **dict(zip(self.names, losses, strict=True)),
-            "lr": self.lr,
+            **dict(zip(self.trainer.names, losses, strict=True)),
+            "lr": self.trainer.lr,
             "grad_norm": norm,
             "images_per_s": round(self.images * world_size() / seconds, 3),
         }
         if self.device.type == "cuda":
             record["memory_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)
+        unreadable = sum(self._unreadable().values())
+        record |= {"unreadable": unreadable} if unreadable else {}
         self.journal.losses(record, seconds / (self.step - self.logged_step))
         self.logged_at, self.logged_step, self.images, self.window_steps = now, self.step, 0, 0
 
-    def _show(self, act: Callable[[], None]) -> None:
-        """Runs `act` on rank 0 with the weights to be shipped in `shown`; the run's random numbers
-        do not notice."""
-        weights = self._whole_weights()
-        if self.shown is None:
+    def _show(self, act: Callable[[nn.Module], None]) -> None:
+        """Runs `act` on rank 0 with a system that has the weights to be shipped; the run's random
+        numbers are as before."""
+        weights, shown = self.trainer.weights(), self.trainer.copy
+        if shown is None:
             return
-        load_state(self.shown, weights)
+        load_state(shown, weights)
         begun = time.perf_counter()
         with undisturbed(self.device), torch.no_grad():
-            act()
+            act(shown)
         self.logged_at += time.perf_counter() - begun  # speed means training speed
-
-    def _whole_weights(self) -> dict[str, Tensor]:
-        """Averaged weights if averaging is on. All ranks must call it."""
-        state = self.average.state if self.average else self.system.state_dict()
-        return {name: whole(value.detach()) for name, value in state.items()}
 
     def _save(self) -> None:
         """The state after `step` steps, written by rank 0."""
-        optimizer = self.optimizer.state_dict()
-        optimizer["state"] = {
-            i: {k: whole(v) for k, v in one.items()} for i, one in optimizer["state"].items()
-        }
-        average = self.average and {
-            "updates": self.average.updates,
-            "state": {name: whole(value) for name, value in self.average.state.items()},
-        }
         mine = {
             "random": random_state(self.device),
             "window": self.window.cpu(),
             "window_steps": self.window_steps,
         }
         state = {
-            "identity": run_identity(self.config, self.system_config),
+            "identity": self.identity,
             "batches": self.step * self.config.accumulate,
             "seconds": self.seconds_before + time.perf_counter() - self.begun,
-            "model": {
-                name: whole(value.detach()) for name, value in self.system.state_dict().items()
-            },
-            "optimizer": optimizer,
-            "average": average,
-            "names": list(self.names or ()),
+            **self.trainer.state(),
             "ranks": gathered(mine),
         }
         if rank() == 0:
@@ -500,22 +457,55 @@ class _Run:
         records = read_metrics(self.out / "metrics.jsonl")
         evaluation = next((r["evaluation"] for r in reversed(records) if "evaluation" in r), {})
         logged = next((r for r in reversed(records) if "total" in r), {})
-        weights = self._whole_weights()
+        weights = self.trainer.finish()
         path = self.out / "model.safetensors"
-        losses = {name: logged[name] for name in ("total", *(self.names or ())) if name in logged}
-        losses, evaluation = gathered((losses, evaluation))[
-            0
-        ]  # rank 0's file was complete when it read it
-        training = {"steps": self.step, "seed": self.config.seed, "evaluation": evaluation}
+        names = ("total", *(self.trainer.names or ()))
+        losses = {name: logged[name] for name in names if name in logged}
+        # rank 0's file was complete when it read it
+        losses, evaluation = gathered((losses, evaluation))[0]
+        unreadable: dict[str, int] = {}
+        for of_rank in gathered(self._unreadable()):
+            for reason, times in of_rank.items():
+                unreadable[reason] = unreadable.get(reason, 0) + times
+        resumed = tuple(event["resumed_at"] for event in self.history if "resumed_at" in event)
         if rank() == 0:
-            save_state_dict(path, weights, self.system_config, {"training": training, **card})
+            training = self._told_in_card(evaluation, resumed, unreadable)
+            about = {"started_from": self.started_from} if self.started_from else {}
+            about = {"training": training, **about, **card}
+            save_state_dict(path, weights, self.trainer.system_config, about)
         return TrainingResult(
             steps=self.step,
             weights=path,
             losses=losses,
             evaluation=evaluation,
             seconds=round(self.seconds_before + time.perf_counter() - self.begun, 3),
+            resumed_at=resumed,
+            unreadable=unreadable,
         )
+
+    def _told_in_card(
+        self, evaluation: dict[str, Any], resumed: tuple[int, ...], unreadable: dict[str, int]
+    ) -> dict[str, Any]:
+        """What happened in the run. Of allowed changes the fields alone: values may be paths."""
+        training = {"steps": self.step, "seed": self.config.seed, "evaluation": evaluation}
+        allowed = {
+            str(event["resumed_at"]): [line.split(":")[0] for line in event["changes"]]
+            for event in self.history
+            if "changes" in event
+        }
+        training |= {"resumed_at": list(resumed)} if resumed else {}
+        training |= {"changes_allowed": allowed} if allowed else {}
+        training |= {"unreadable_pictures": len(unreadable)} if unreadable else {}
+        return training
+
+
+def _read_config(out: Path) -> dict[str, Any]:
+    """config.json of an earlier part of the run; empty where there is none that can be read."""
+    try:
+        read = json.loads((out / "config.json").read_text())
+    except (OSError, ValueError):  # it only adds history: the state decides what is resumed
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def _every(interval: int, step: int) -> bool:

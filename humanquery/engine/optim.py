@@ -1,7 +1,10 @@
-"""AdamW with a slower backbone, learning-rate schedules as functions of the step, and the average
-of the weights."""
+"""AdamW with a rate and a decay for each group of parameters, learning-rate schedules as functions
+of the step, and the average of the weights."""
 
+import fnmatch
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,15 +16,66 @@ from humanquery.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class ParamRule:
+    """How the parameters learn whose name matches `pattern` (`*` and `?` as in file names)."""
+
+    pattern: str
+    lr: float = 1.0
+    """factor on `OptimConfig.lr`; 0 leaves them at their first values"""
+    weight_decay: float = 1.0
+    """factor on `OptimConfig.weight_decay`"""
+
+    def __post_init__(self):
+        for name in ("lr", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(
+                    f"optim.groups: {self.pattern!r}: {name} is {getattr(self, name)}, expected a "
+                    f"factor of 0 or more"
+                )
+
+
+@dataclass(frozen=True)
+class SharedBy:
+    """Parameters that learn from some data sets alone (a head of two of five, say).
+
+    Their gradient is the sum over a step's micro-batches of weight times gradient; a data set that
+    is not named has weight 0. Parameters in no such group have weight 1 / (micro-batches of the
+    step) for every data set.
+    """
+
+    pattern: str
+    """of parameter names, `*` and `?` as in file names; the first group that matches counts"""
+    data_sets: tuple[str, ...]
+    weights: tuple[float, ...] = ()
+    """one per data set; empty: 1 / (micro-batches of the step) for each of them"""
+
+    def __post_init__(self):
+        if not self.data_sets or len(self.weights) not in (0, len(self.data_sets)):
+            raise ConfigError(
+                f"optim.shared: {self.pattern!r} has {len(self.data_sets)} data sets and "
+                f"{len(self.weights)} weights; expected at least one data set, and a weight for "
+                f"each or none at all"
+            )
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """Defaults are the paper's (HQNet, released configuration): no warm-up, no averaging, decay on
     every parameter."""
 
     lr: float = 1e-4
     weight_decay: float = 1e-4
+    groups: tuple[ParamRule, ...] = ()
+    """rates and decays by name; the first rule that matches a parameter counts"""
     backbone_multiplier: float = 0.1
-    """factor on `lr` of parameters whose name begins with `backbone.`; 0 freezes them at their
-    first values"""
+    """short for a last rule `ParamRule("backbone.*", lr=...)`; 0 freezes the backbone at its first
+    values"""
+    layer_decay: float = 1.0
+    """each layer of the backbone learns so many times as fast as the one above it (BEiT, Bao et
+    al. 2022, uses 0.65 to 0.9); 1: all alike. Layers as the system's `layer_depths` says, or
+    `timm_depths`"""
+    shared: tuple[SharedBy, ...] = ()
+    """parameters that learn from some data sets alone; for steps of (data set, batch) pairs"""
     only: tuple[str, ...] = ()
     """if given, only parameters whose name begins with one of these learn, e.g.
     ("tasks.mask.refinement",)"""
@@ -53,6 +107,10 @@ class OptimConfig:
             raise ConfigError(
                 f"optim.betas: got {self.betas}, expected two numbers, e.g. (0.9, 0.999)"
             )
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(
+                f"optim.layer_decay: got {self.layer_decay}, expected above 0 and at most 1 (off)"
+            )
         for name in ("lr", "weight_decay", "backbone_multiplier", "clip", "warmup_steps"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"optim.{name}: got {getattr(self, name)}, expected 0 or more")
@@ -69,6 +127,13 @@ def lr_factor(config: OptimConfig, step: int, steps: int) -> float:
         return warmup * 0.5 * (1 + math.cos(math.pi * begun))
     passed = sum(step >= (m * steps if m <= 1 else m) for m in config.milestones)
     return warmup * config.gamma**passed
+
+
+def depends_on_length(config: OptimConfig) -> bool:
+    """Whether the schedule of a run's first steps changes with the number of all its steps."""
+    if config.schedule == "step":
+        return any(milestone <= 1 for milestone in config.milestones)
+    return config.schedule == "cosine"
 
 
 def freeze_others(module: nn.Module, only: tuple[str, ...]) -> None:
@@ -88,24 +153,92 @@ def freeze_others(module: nn.Module, only: tuple[str, ...]) -> None:
             parameter.requires_grad_(False)
 
 
-def param_groups(module: nn.Module, config: OptimConfig) -> list[dict]:
-    """AdamW groups of the trainable parameters: backbone or not, decayed or not; `multiplier` is
-    kept in each group.
+def matching(names: Iterable[str], patterns: Iterable[str], field: str) -> dict[str, int]:
+    """Number of the first pattern that matches each name; names that none matches are left out.
 
-    No trainable parameter at all raises ConfigError.
+    A pattern that matches no name raises ConfigError, which calls it `field`: a rule that changes
+    nothing is a typing error.
     """
-    groups: dict[tuple[bool, bool], dict] = {}
+    names, found = list(names), {}
+    for number, pattern in enumerate(patterns):
+        fitting = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+        if not fitting:
+            raise ConfigError(
+                f"{field}: no parameter is called {pattern!r}; there are {names[0]}, {names[-1]} "
+                f"..."
+            )
+        for name in fitting:
+            found.setdefault(name, number)
+    return found
+
+
+_LAYER = re.compile(r"(?:^|\.)(?:blocks|layers|stages|layer)[._]?(\d+)(?=\.)")
+_STEM = re.compile(
+    r"(?:^|\.)(?:patch_embed|cls_token|pos_embed|reg_token|mask_token|stem|conv1|bn1|conv_stem)"
+)
+
+
+def timm_depths(names: Iterable[str]) -> dict[str, int]:
+    """Layer of every parameter of a network in the manner of timm, 0 nearest the picture.
+
+    Numbered blocks (`blocks.3`, `stages.1.blocks.0`, `layer2.0` ...) count up in their order from
+    1; embeddings and stems are 0; what is neither (norms after the last block, heads) stands above
+    all blocks.
+    """
+    names = list(names)
+    keys = {name: tuple(map(int, _LAYER.findall(name))) for name in names}
+    order = {key: depth for depth, key in enumerate(sorted({k for k in keys.values() if k}), 1)}
+    above = len(order) + 1
+    return {
+        name: order[key] if key else 0 if _STEM.search(name) else above
+        for name, key in keys.items()
+    }
+
+
+def layer_rates(module: nn.Module, decay: float) -> dict[str, tuple[int, float]]:
+    """Name of a backbone's parameter -> (layers above it, decay to that power).
+
+    `module.layer_depths(names) -> {name: depth}`, where there is one, names the layers, else
+    `timm_depths`. ConfigError for a backbone without layers.
+    """
+    names = [name for name, _ in module.named_parameters() if name.startswith("backbone.")]
+    depths = getattr(module, "layer_depths", timm_depths)(names)
+    if len(set(depths.values())) < 2:
+        raise ConfigError(
+            f"optim.layer_decay: the backbone of {type(module).__name__} has no layers to tell "
+            f"apart ({', '.join(names[:2]) or 'it has no parameters'} ...); set it to 1"
+        )
+    above = max(depths.values())
+    return {name: (above - depth, decay ** (above - depth)) for name, depth in depths.items()}
+
+
+def param_groups(module: nn.Module, config: OptimConfig) -> list[dict]:
+    """AdamW groups of the trainable parameters, one for each rate and decay; `multiplier`, the
+    factor on the rate, is kept in each group.
+
+    A rule that matches no parameter, and no trainable parameter at all, raise ConfigError.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    rule_of = matching(names, [rule.pattern for rule in config.groups], "optim.groups")
+    layers = layer_rates(module, config.layer_decay) if config.layer_decay < 1 else {}
+    groups: dict[tuple, dict] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         in_backbone = name.startswith("backbone.")
+        rule = ParamRule("backbone.*", config.backbone_multiplier if in_backbone else 1.0)
+        if name in rule_of:
+            rule = config.groups[rule_of[name]]
+        above, slower = layers.get(name, (0, 1.0))
         decayed = parameter.ndim >= 2 or not config.exempt_norms_and_biases
         group = {
             "params": [],
-            "multiplier": config.backbone_multiplier if in_backbone else 1.0,
-            "weight_decay": config.weight_decay if decayed else 0.0,
+            "multiplier": rule.lr * slower,
+            "weight_decay": config.weight_decay * rule.weight_decay if decayed else 0.0,
         }
-        groups.setdefault((in_backbone, decayed), group)["params"].append(parameter)
+        # the order of groups is the order of moments in saved states: it must not change
+        key = (rule_of.get(name, -1), in_backbone, above, decayed)
+        groups.setdefault(key, group)["params"].append(parameter)
     if not groups:
         raise ConfigError(
             f"{type(module).__name__} has no trainable parameter; is everything frozen?"
@@ -119,8 +252,8 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 
 
 def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> float:
-    """Sets every group's rate for the optimizer step number `step`; returns the rate of what is not
-    backbone."""
+    """Sets every group's rate for the optimizer step number `step`; returns the rate of parameters
+    that no rule slows down."""
     lr = config.lr * lr_factor(config, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["multiplier"]

@@ -1,11 +1,12 @@
 """All numbers of a training run that are not the model's."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from humanquery.core.config import to_plain
+from humanquery.core.config import from_plain, to_plain
 from humanquery.core.errors import ConfigError
-from humanquery.engine.optim import OptimConfig
+from humanquery.engine.optim import OptimConfig, depends_on_length
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,43 @@ FREE_TO_CHANGE = (
     "pictures_every checkpoint_minutes checkpoint_steps tensorboard"
 ).split()
 """fields of `EngineConfig` that a resumed run may have otherwise: they do not change what is being
-learned from what"""
+learned from what. `steps` is free only where the schedule does not depend on it"""
 
 
-def run_identity(config: EngineConfig, system_config: Any) -> dict[str, Any]:
-    """Plain data that must be equal for a run to be resumed: system and engine configs, less
-    `FREE_TO_CHANGE`."""
+def run_identity(config: EngineConfig, system_config: Any, **parts: Any) -> dict[str, Any]:
+    """Plain data that must be equal for a run to be resumed: the configs of system and engine, less
+    `FREE_TO_CHANGE`, and further `parts` (recipe, data, weights started from)."""
     engine = {name: value for name, value in to_plain(config).items() if name not in FREE_TO_CHANGE}
-    return {"system": to_plain(system_config), "engine": engine}
+    if depends_on_length(config.optim):
+        engine["steps"] = config.steps
+    return {"system": to_plain(system_config), "engine": engine, **parts}
+
+
+def comparable(old: dict[str, Any], new: dict[str, Any], system_config: Any) -> dict[str, Any]:
+    """An `old` identity with what younger versions of this library added to the configs, at its
+    default; parts that only `new` has are taken over, see `added_parts`."""
+    engine = _with_defaults(EngineConfig, old.get("engine", {}))
+    free = [name for name in FREE_TO_CHANGE if name != "steps"]
+    engine = {name: value for name, value in engine.items() if name not in free}
+    if "steps" not in old.get("engine", {}) or "steps" not in new["engine"]:
+        engine.pop("steps", None)
+        engine |= {"steps": new["engine"]["steps"]} if "steps" in new["engine"] else {}
+    system = old.get("system")
+    if dataclasses.is_dataclass(system_config):
+        system = _with_defaults(type(system_config), system)
+    return {**new, **old, "engine": engine, "system": system}
+
+
+def added_parts(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Parts of `new` that an `old` identity, of a run begun before there were such parts, lacks."""
+    return [name for name in new if name not in old]
+
+
+def _with_defaults(kind: type, plain: Any) -> Any:
+    try:
+        return to_plain(from_plain(kind, plain))
+    except ConfigError:  # of a version that had other fields: compared as it stands
+        return plain
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -99,4 +129,10 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
             path = f"{where}.{name}" if where else name
             lines += differences(old.get(name, "absent"), new.get(name, "absent"), path)
         return lines
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            line
+            for i, pair in enumerate(zip(old, new, strict=True))
+            for line in differences(*pair, f"{where}.{i}" if where else str(i))
+        ]
     return [] if old == new else [f"{where}: {old!r} -> {new!r}"]

@@ -68,7 +68,7 @@ def evaluate(
 def _predict(system: System, batch: Batch) -> tuple[list[Persons], float]:
     start = _now(batch)
     with torch.inference_mode():
-        persons = system.predict(batch)
+        persons = [picture.persons for picture in system.predict(batch)]
     return persons, _now(batch) - start
 
 

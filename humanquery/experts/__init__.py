@@ -1,6 +1,7 @@
-"""Whole networks that somebody else trained on people, as backbones that also answer questions
+"""Whole networks that were trained on people before, as backbones that also answer questions
 about people."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from humanquery import backbones
@@ -22,21 +23,20 @@ class StackedBackbone:
 
 AnyBackbone = SingleBackbone | StackedBackbone
 
-_MODULES = {
+MODULES: dict[type, Callable[..., Backbone]] = {
+    **backbones.MODULES,
     MoveNetBackbone: MoveNetFeatures,
     RtmdetBackbone: RtmdetFeatures,
     AttributesBackbone: AttributesFeatures,
+    StackedBackbone: lambda config: StackedFeatures([build(part) for part in config.parts]),
 }
+"""type of a config -> what builds its module"""
 
 
 def build(config: AnyBackbone) -> Backbone:
     """The module of any backbone config. Weights that cannot be had raise CheckpointError, unknown
     names ConfigError."""
-    if isinstance(config, StackedBackbone):
-        return StackedFeatures([build(part) for part in config.parts])
-    if type(config) in _MODULES:
-        return _MODULES[type(config)](config)
-    return backbones.build(config)
+    return MODULES[type(config)](config)
 
 
 __all__ = [

@@ -1,15 +1,15 @@
 """A backbone that learned apparent gender and age on known boxes, as the part of a stack that only
 answers questions."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from humanquery.backbones.parts import Backbone, fill, freeze, multiple, read_tensors
-from humanquery.backbones.sight import Sight
+from humanquery.backbones.parts import fill, freeze, read_tensors
 from humanquery.backbones.timm_features import TimmBackbone, TimmFeatures
+from humanquery.experts.answers import Answers, Expert
 from humanquery.nn.person_views import RegionAttributes, RegionConfig, read_people
 
 
@@ -25,12 +25,12 @@ class AttributesBackbone:
     regions: RegionConfig = field(default_factory=RegionConfig)
 
 
-class AttributesFeatures(Backbone):
+class AttributesFeatures(Expert):
     """Frozen, always in eval mode. Its maps have no channels: whoever stacks it hears what it says
     about boxes and nothing else. It does not look at a picture before somebody asks about boxes."""
 
     channels = (0, 0, 0, 0)
-    gives = ("gender", "age")
+    answers_about = ("gender", "age")
 
     def __init__(self, config: AttributesBackbone):
         super().__init__()
@@ -44,36 +44,28 @@ class AttributesFeatures(Backbone):
     def train(self, mode: bool = True) -> "AttributesFeatures":
         return super().train(False)
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
-        return self.see(images).features
-
-    def see(
-        self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None
-    ) -> Sight:
+    def answer(
+        self, images: Float[Tensor, "b 3 h w"], zoomed: Float[Tensor, "b 3 H W"] | None = None
+    ) -> Answers:
         height, width = images.shape[-2:]
         empty = [
             images.new_zeros(images.shape[0], 0, -(-height // s), -(-width // s))
             for s in self.strides
         ]
-        return Sight(empty, attributes=Looks(self.backbone, self.regions, images, finer))
+        return Answers(
+            empty, attributes=AttributeCrops(self.backbone, self.regions, images, zoomed)
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
-    """Normalised pictures, and what looks at people cut out of them."""
+class AttributeCrops:
+    """Normalised pictures, and the network that reads people cut out of them."""
 
     backbone: TimmFeatures
     regions: RegionAttributes
     images: Float[Tensor, "b 3 h w"]
-    finer: Float[Tensor, "b 3 H W"] | None = None
+    zoomed: Float[Tensor, "b 3 H W"] | None = None
     """people are cut out of these, if there are any"""
-
-    def of(self, picture: int) -> "Looks":
-        """The picture alone, as a batch of one."""
-        at = slice(picture, picture + 1)
-        return replace(
-            self, images=self.images[at], finer=None if self.finer is None else self.finer[at]
-        )
 
     @torch.no_grad()
     def in_boxes(
@@ -83,8 +75,8 @@ class Looks:
         padded canvas."""
         images, times = (
             (self.images, 1)
-            if self.finer is None
-            else (self.finer, multiple(self.images, self.finer))
+            if self.zoomed is None
+            else (self.zoomed, self.zoomed.shape[-1] // self.images.shape[-1])
         )
         reading = read_people(images, boxes * times, self.backbone, self.regions, mirrored=True)
         shape = boxes.shape[:2]

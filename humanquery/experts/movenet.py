@@ -1,4 +1,5 @@
-"""The backbone of MoveNet MultiPose: a MobileNetV2 1.5x that has seen many people."""
+"""MoveNet MultiPose (Google, TF Hub, 2021) as an expert: a MobileNetV2 1.5x that was trained on
+people, its pyramid and heads, and the decoding of joints in given boxes."""
 
 import math
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ from timm.layers import create_conv2d
 from timm.models.efficientnet import _gen_mobilenet_v2
 from torch import Tensor, nn
 
-from humanquery.backbones.parts import Backbone, fill, freeze, read_tensors
-from humanquery.backbones.sight import WINDOW, Sight
+from humanquery.backbones.parts import fill, freeze, read_tensors
 from humanquery.core.affine import Size
 from humanquery.core.errors import ConfigError
 from humanquery.core.transfer import constants
-from humanquery.losses.shapes import sample_points
+from humanquery.experts.answers import WINDOW, Answers, Expert
+from humanquery.nn.sampling import sample_points
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class MoveNetBackbone:
     convolution too"""
     width: float = 1.5
     heads: bool = False
-    """add what MoveNet's own pyramid and heads say about people (centres, boxes, joints) as further
+    """add the outputs of MoveNet's own pyramid and heads (centres, boxes, joints) as further
     channels"""
     pose_scales: tuple[float, ...] = (1.0,)
-    """sizes of the picture, 1.0 among them, at which joints are looked for; each person's are read
-    where the person is nearest to the size that MoveNet knows best. The channels are those of 1.0
-    """
+    """scales of the picture, 1.0 among them, at which joints are searched; each person's are read
+    where the person is nearest to the size at which MoveNet is most accurate. The channels are
+    those of 1.0"""
 
 
 HEADS = {
@@ -52,7 +53,7 @@ cells of the others"""
 PYRAMID = {5: 64, 4: 64, 3: 32, 2: 24}
 
 
-class MoveNetFeatures(Backbone):
+class MoveNetFeatures(Expert):
     """C2..C5 are the maps that MoveNet's own pyramid reads: block groups 1, 2, 3 and the head
     convolution (1280 channels); with `heads`, what the pyramid and the heads make of them too
     (`MoveNetPeople`).
@@ -74,7 +75,7 @@ class MoveNetFeatures(Backbone):
         widths = [group[-1].conv_pwl.out_channels for group in body.blocks[1:4]]
         self.channels = (*widths, 1280)
         self.people = MoveNetPeople(self.channels) if config.heads else None
-        self.gives = ("keypoints",) if config.heads else ()
+        self.answers_about = ("keypoints",) if config.heads else ()
         if 1.0 not in config.pose_scales or min(config.pose_scales) <= 0:
             raise ConfigError(
                 f"backbone.pose_scales: got {config.pose_scales}, expected positive sizes, 1.0 "
@@ -104,27 +105,25 @@ class MoveNetFeatures(Backbone):
             if n.startswith("backbone.") or self.people is not None
         ]
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
-        return self.see(images).features
-
-    def see(
-        self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None
-    ) -> Sight:
-        """With `heads`, joints can be read in any box; at `pose_scales` above 1 in the finer
+    def answer(
+        self, images: Float[Tensor, "b 3 h w"], zoomed: Float[Tensor, "b 3 H W"] | None = None
+    ) -> Answers:
+        """With `heads`, joints can be read in any box; at `pose_scales` above 1 in the zoomed
         pictures, if there are any."""
         features = self._maps(images)
         if self.people is None:
-            return Sight(features)
+            return Answers(features)
         told = self.people.told(features)
         maps = [
-            torch.cat(pair, 1) for pair in zip(features, self.people.channels_of(told), strict=True)
+            torch.cat(pair, 1)
+            for pair in zip(features, self.people.channels_of(heads), strict=True)
         ]
         if self.pose_scales == (1.0,):
-            return Sight(maps, poses=told.poses())
-        return Sight(
+            return Answers(maps, poses=told.poses())
+        return Answers(
             maps,
             poses=MoveNetPyramid(
-                [self._poses(images, finer, told, scale) for scale in self.pose_scales]
+                [self._poses(images, zoomed, told, scale) for scale in self.pose_scales]
             ),
         )
 
@@ -137,23 +136,23 @@ class MoveNetFeatures(Backbone):
         return [*features, self.head(x)]
 
     def _poses(
-        self, images: Tensor, finer: Tensor | None, told: "HeadMaps", scale: float
+        self, images: Tensor, zoomed: Tensor | None, told: "HeadMaps", scale: float
     ) -> tuple["MoveNetPoses", Float[Tensor, "2"]]:
         """Joints at one size of the picture, its sides rounded to multiples of 32; and the true
         scales (x, y)."""
-        poses = told.poses()
+        poses = heads.poses()
         if scale == 1.0:
             return poses, constants([1.0, 1.0], poses.joints)
         height, width = images.shape[-2:]
         tall, wide = _scaled(height, scale), _scaled(width, scale)
-        source, smaller = (images, scale < 1) if scale < 1 or finer is None else (finer, True)
+        source, smaller = (images, scale < 1) if scale < 1 or zoomed is None else (zoomed, True)
         resize = (
             anti_aliased
             if smaller
             else partial(F.interpolate, mode="bilinear", align_corners=False)
         )
         resized = resize(source, (tall, wide))
-        poses = self.people.told(self._maps(resized)).poses()
+        poses = self.people.head_maps(self._maps(resized)).poses()
         return poses, constants([wide, tall], poses.joints) / constants(
             [width, height], poses.joints
         )
@@ -188,7 +187,7 @@ def _scaled(side: int, scale: float) -> int:
 
 @dataclass(frozen=True, eq=False)
 class MoveNetPoses:
-    """MoveNet's own decoding of joints, for boxes that somebody else found: the likeliest centre
+    """MoveNet's own decoding of joints, for boxes of another detector: the likeliest centre
     near the middle of the box votes for every joint, and each vote moves to the best cell of the
     joint's map around it. Maps have stride 4."""
 
@@ -234,7 +233,7 @@ class MoveNetPoses:
 
     def around(
         self, joints: Float[Tensor, "b n 17 2"], sides: Float[Tensor, "b n 2"]
-    ) -> Float[Tensor, "b n 17 evidence"]:
+    ) -> Float[Tensor, "b n 17 f"]:
         """Square roots of the joint's own map in a window of cells, and in one as wide as a quarter
         of the person's longer side; then of every joint's map in the middle. Beyond the edge: 0."""
         b, n, k, _ = joints.shape
@@ -253,12 +252,8 @@ class MoveNetPoses:
         every = _sampled(heat, middle.flatten(1, 2)[:, None])
         return torch.cat([own, every[:, :, 0].transpose(1, 2).reshape(b, n, k, k)], -1)
 
-    def of(self, picture: int) -> "MoveNetPoses":
-        at = slice(picture, picture + 1)
-        return MoveNetPoses(self.centers[at], self.votes[at], self.joints[at], self.offsets[at])
-
     def _centers(self, boxes: Float[Tensor, "b q 4"]) -> Int[Tensor, "b q"]:
-        """Cell of the centre map that best speaks for each box: its value times a bell of a tenth
+        """Cell of the centre map that fits each box best: its value times a bell of a tenth
         of the box."""
         height, width = self.centers.shape[-2:]
         middle, sides = (
@@ -334,13 +329,10 @@ class MoveNetPyramid:
 
     def around(
         self, joints: Float[Tensor, "b n 17 2"], sides: Float[Tensor, "b n 2"]
-    ) -> Float[Tensor, "b n 17 evidence"]:
+    ) -> Float[Tensor, "b n 17 f"]:
         """See `MoveNetPoses.around`."""
         seen = [poses.around(joints * scale, sides * scale) for poses, scale in self.levels]
         return _chosen(seen, self._level(sides))
-
-    def of(self, picture: int) -> "MoveNetPyramid":
-        return MoveNetPyramid([(poses.of(picture), scale) for poses, scale in self.levels])
 
     def _level(self, sides: Float[Tensor, "b q 2"]) -> Int[Tensor, "b q"]:
         """The size of picture in which each person is nearest to `BEST`."""
@@ -358,7 +350,7 @@ def _chosen(levels: list[Tensor], level: Int[Tensor, "b q"]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class HeadMaps:
-    """What MoveNet's pyramid and heads say about one size of pictures."""
+    """Outputs of MoveNet's pyramid and heads for one size of pictures."""
 
     pyramid: dict[int, Tensor]
     """maps by the power of two of their stride"""
@@ -391,18 +383,18 @@ class MoveNetPeople(nn.Module):
         self.heads = nn.ModuleDict(
             {name: _head(PYRAMID[2], count) for name, count in HEADS.items()}
         )
-        told = sum(HEADS.values())
-        self.channels = (PYRAMID[2] + told, PYRAMID[2] + 4 * told, PYRAMID[3] + told, told)
+        n = sum(HEADS.values())
+        self.channels = (PYRAMID[2] + n, PYRAMID[2] + 4 * n, PYRAMID[3] + n, n)
 
-    def told(self, features: list[Float[Tensor, "b _c _h _w"]]) -> HeadMaps:
+    def head_maps(self, features: list[Float[Tensor, "b _c _h _w"]]) -> HeadMaps:
         maps = self._pyramid(features)
         return HeadMaps(maps, {name: head(maps[2]) for name, head in self.heads.items()})
 
     @staticmethod
-    def channels_of(said: HeadMaps) -> list[Float[Tensor, "b _c _h _w"]]:
-        maps, told = said.pyramid, dict(said.heads)
-        places = [told.pop(name).clamp(min=-8) for name in ("center", "kpt_heatmap")]
-        cells = torch.cat([*places, *(torch.asinh(lengths / 4) for lengths in told.values())], 1)
+    def channels_of(given: HeadMaps) -> list[Float[Tensor, "b _c _h _w"]]:
+        maps, lengths = given.pyramid, dict(given.heads)
+        places = [lengths.pop(name).clamp(min=-8) for name in ("center", "kpt_heatmap")]
+        cells = torch.cat([*places, *(torch.asinh(cells / 4) for cells in lengths.values())], 1)
         height, width = cells.shape[-2:]
         even = F.pad(cells, (0, width % 2, 0, height % 2), mode="replicate")
         return [

@@ -1,5 +1,5 @@
 """RTMDet-nano (Lyu et al., "RTMDet: An Empirical Study of Designing Real-Time Object Detectors",
-2022): a detector of people as a frozen backbone that also says where it sees them."""
+2022): a detector of people as a frozen backbone that also gives its boxes."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from humanquery.backbones.parts import Backbone, fill, freeze, read_tensors
-from humanquery.backbones.sight import DenseBoxes, Sight
+from humanquery.backbones.parts import fill, freeze, read_tensors
+from humanquery.experts.answers import Answers, DenseBoxes, Expert
 
 STEM, STAGES, BLOCKS = (8, 8, 16), (32, 64, 128, 256), (1, 2, 2, 1)
 NECK, TOWER = 64, 64
@@ -22,21 +22,21 @@ class RtmdetBackbone:
 
     weights: str = ""
     head: bool = True
-    """keep the head: its towers join the maps of strides 8, 16, 32, and `RtmdetFeatures.see` can
-    name people"""
+    """keep the head: its towers join the maps of strides 8, 16, 32, and `RtmdetFeatures.answer` has
+    boxes"""
 
 
-class RtmdetFeatures(Backbone):
+class RtmdetFeatures(Expert):
     """The map of stride 4 is the backbone's first stage; at strides 8, 16, 32 stand the neck's
     outputs and, with the head, behind them the towers of class and box (64 channels each).
 
     All parameters are frozen and no norm is left: the file holds norms folded into biases. The
     network works on sides that are multiples of 32: other pictures are padded right and bottom
-    by their mean colour, and maps and guesses are cut back to the cells that the picture
+    by their mean colour, and maps and boxes are cut back to the cells that the picture
     reaches.
     """
 
-    # RTMDet counts in 0..255 and BGR; `see` swaps the channels
+    # RTMDet was trained on BGR in 0..255; `_maps` swaps the channels
     mean = (123.675 / 255, 116.28 / 255, 103.53 / 255)
     std = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 
@@ -47,7 +47,7 @@ class RtmdetFeatures(Backbone):
         self.neck = Pafpn(STAGES[1:])
         self.bbox_head = SeparateHead(levels=3) if config.head else None
         self.channels = (STAGES[0], *[NECK + 2 * TOWER * config.head] * 3)
-        self.gives = ("person",) if config.head else ()
+        self.answers_about = ("person",) if config.head else ()
         if config.weights:
             wanted = {
                 n: t
@@ -57,20 +57,17 @@ class RtmdetFeatures(Backbone):
             fill(self, wanted, config.weights)
         freeze([self])
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
-        return self.see(images).features
-
-    def see(
-        self, images: Float[Tensor, "b 3 h w"], finer: Float[Tensor, "b 3 H W"] | None = None
-    ) -> Sight:
+    def answer(
+        self, images: Float[Tensor, "b 3 h w"], zoomed: Float[Tensor, "b 3 H W"] | None = None
+    ) -> Answers:
         """Maps, and boxes where the head was kept; they may reach over the pictures' edges."""
         first, levels = self._maps(images)
         if self.bbox_head is None:
-            return Sight(self._features(first, levels, [()] * len(levels), images))
+            return Answers(self._features(first, levels, [()] * len(levels), images))
         towers = self.bbox_head.towers(levels)
         logits, boxes = [], []
         for (logit, distances), stride in zip(
-            self.bbox_head.guesses(towers), self.strides[1:], strict=True
+            self.bbox_head.outputs(towers), self.strides[1:], strict=True
         ):
             logits.append(_reached(logit, images, stride).float().flatten(1))
             boxes.append(
@@ -78,7 +75,7 @@ class RtmdetFeatures(Backbone):
                     1, 2
                 )
             )
-        return Sight(
+        return Answers(
             self._features(first, levels, towers, images),
             DenseBoxes(torch.cat(logits, 1), torch.cat(boxes, 1)),
         )
@@ -143,7 +140,7 @@ class CSPNeXt(nn.Module):
 
 
 class Pafpn(nn.Module):
-    """Coarse to fine and back: every level hears of all others; `NECK` channels each."""
+    """Coarse to fine and back: every level gets features of all others; `NECK` channels each."""
 
     def __init__(self, widths: tuple[int, int, int]):
         super().__init__()
@@ -192,7 +189,7 @@ class SeparateHead(nn.Module):
         both = zip(self.cls_convs, self.reg_convs, levels, strict=True)
         return [(cls(level), reg(level)) for cls, reg, level in both]
 
-    def guesses(self, towers: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    def outputs(self, towers: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         """Per level the logits b×1×h×w and the distances b×4×h×w (left, top, right, bottom) in
         strides."""
         both = zip(self.rtm_cls, self.rtm_reg, towers, strict=True)
@@ -240,7 +237,7 @@ class Block(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Each channel weighed by a hard sigmoid of what the whole map says."""
+    """Each channel weighed by a hard sigmoid of a projection of its mean over the map."""
 
     def __init__(self, width: int):
         super().__init__()

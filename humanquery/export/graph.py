@@ -13,8 +13,8 @@ from humanquery.core.system import System
 
 SIDE_STEP = 32
 """both sides of a canvas batch are multiples of this"""
-INPUTS = ("images", "sizes", "score", "finer")
-"""the last one only for a system whose config asks for finer pictures (`InputConfig.finer`)"""
+INPUTS = ("images", "sizes", "score", "zoomed")
+"""the last one only for a system whose config asks for zoomed pictures (`LetterboxConfig.zoom`)"""
 
 
 class Graph(nn.Module):
@@ -35,7 +35,7 @@ class Graph(nn.Module):
         images: UInt8[Tensor, "b 3 h w"],
         sizes: Int[Tensor, "b 2"],
         score: Float[Tensor, ""],
-        finer: UInt8[Tensor, "b 3 H W"] | None = None,
+        zoomed: UInt8[Tensor, "b 3 H W"] | None = None,
     ) -> dict[str, Float[Tensor, "b k ..."] | Int[Tensor, "b _"]]:
         """`images`: RGB, at the top left of their canvas; `sizes`: (height, width) of each. What
         lies outside does not count."""
@@ -43,43 +43,16 @@ class Graph(nn.Module):
         line = torch.arange(images.shape[2], device=images.device)[None, :, None]
         column = torch.arange(images.shape[3], device=images.device)[None, None]
         padding = (line >= sizes[:, 0, None, None]) | (column >= sizes[:, 1, None, None])
-        closer = None if finer is None else finer.float() / 255
-        encoded = net.look(images.float() / 255, padding, sizes, closer)
+        closer = None if zoomed is None else zoomed.float() / 255
+        encoded = net.encode_images(images.float() / 255, padding, sizes, closer)
         prepared = net.prepare(encoded)
         outputs = net.read_queries(encoded, prepared, every_stage=False)
-        last = outputs.layers[-1]
-        chosen = best_queries(
-            last["person"].logit, score, min(net.config.num_persons, net.config.num_queries)
+        return net.found_people(
+            encoded, prepared, outputs, score, min(net.config.num_persons, net.config.num_queries)
         )
-        last = net.look_closer(last, encoded, chosen)
-        found: dict[str, Tensor] = {}
-        for name, task in net.tasks.items():
-            found |= task.tensors(last[name], chosen, encoded, prepared[name])
-        queries = outputs.queries[-1]
-        index = chosen[..., None].expand(-1, -1, queries.shape[-1])
-        return {
-            **found,
-            "embeddings": queries.gather(1, index).float(),
-            "queries": chosen,
-            "tokens": outputs.selected,
-        }
 
 
-def best_queries(
-    logits: Float[Tensor, "b q"], score: Float[Tensor, ""], most: int
-) -> Int[Tensor, "b k"]:
-    """Best first; k is how many of the fullest picture reach `score`, at least 1 and at most
-    `most`."""
-    best = logits.float().sigmoid().topk(most)
-    count = (
-        (best.values >= score).sum(1).amax(0).clamp(min=1).item()
-    )  # host sync: how many are looked at
-    torch._check(count >= 1)  # what a trace cannot know of a number that it reads from a tensor
-    torch._check(count <= most)
-    return best.indices[:, :count]
-
-
-def example(side: int = 4 * SIDE_STEP, finer: int = 1) -> tuple[Tensor, ...]:
+def example(side: int = 4 * SIDE_STEP, zoomed: int = 1) -> tuple[Tensor, ...]:
     """Two noisy pictures of different size on one canvas, of which everybody is wanted: the
     inputs of a `Graph`."""
     noise = torch.Generator().manual_seed(0)
@@ -88,8 +61,8 @@ def example(side: int = 4 * SIDE_STEP, finer: int = 1) -> tuple[Tensor, ...]:
     given = images, torch.tensor([[height, width - 10], [height - 20, width]]), torch.tensor(0.0)
     return (
         given
-        if finer == 1
-        else (*given, images.repeat_interleave(finer, 2).repeat_interleave(finer, 3))
+        if zoomed == 1
+        else (*given, images.repeat_interleave(zoomed, 2).repeat_interleave(zoomed, 3))
     )
 
 
@@ -131,13 +104,13 @@ def trace(system: System) -> ExportedProgram:
         "sizes": {0: batch},
         "score": None,
     }
-    times = system.config.input.finer
+    times = system.config.input.zoom
     if times > 1:
-        open_sizes["finer"] = {0: batch, 2: times * SIDE_STEP * tall, 3: times * SIDE_STEP * wide}
+        open_sizes["zoomed"] = {0: batch, 2: times * SIDE_STEP * tall, 3: times * SIDE_STEP * wide}
     with torch.no_grad():
         return torch.export.export(
             Graph(with_fixed_padding(system)),
-            example(finer=times),
+            example(zoomed=times),
             dynamic_shapes=open_sizes,
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,

@@ -1,7 +1,7 @@
 """Does an exported file say what the network says? Numbers against numbers on pictures, then AP
 against AP."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -11,16 +11,14 @@ from jaxtyping import UInt8
 from torch import nn
 
 from humanquery.core.errors import ExportError
+from humanquery.core.fields import FieldSpec
+from humanquery.core.persons import Persons
 from humanquery.core.target import Target
 from humanquery.evaluation.coco_ap import evaluate_predictions
 from humanquery.predict.exported_predictor import Canvases, ExportedPredictor
 from humanquery.predict.predictor import Predictor
+from humanquery.tasks.decode import CHOICES, HELPERS
 
-LIMIT = 1e-4
-"""largest difference of a number, as a share of its field's range"""
-LIMITS = {"gender": 1e-3, "age": 1e-3}
-"""of those that are read from a view whose place the graph works out (the head's): a hundredth of a
-pixel there moves all of its pixels"""
 AP_LIMIT = 1e-3
 """largest difference of an AP (0..1)"""
 TIED_SHARE = 0.2
@@ -29,9 +27,6 @@ NOISE, DRAWS = 1e-6, 6
 """share by which weights are changed to see whether a picture holds a tie, and how often that is
 tried"""
 BATCH = 2
-UNIT_RANGE = ("scores", "gender", "keypoint_confidence", "keypoint_scores")
-CANVAS_RANGE = ("boxes", "keypoints", "mask_windows")
-CHOICES = ("queries", "tokens")
 
 Outputs = dict[str, np.ndarray]
 """a graph's outputs for one picture"""
@@ -46,6 +41,8 @@ class Comparison:
     """pictures in which the two chose other memory tokens, or ranked them otherwise, or in which
     the network itself says something as far apart when its weights change by `NOISE`: two cells
     between which a joint is as likely, say"""
+    specs: Mapping[str, FieldSpec] = field(default_factory=dict)
+    """declarations of the outputs: range and tolerance of each (`FieldSpec`)"""
     apart: dict[str, float] = field(default_factory=dict)
     """largest absolute difference by output"""
     ranges: dict[str, float] = field(default_factory=dict)
@@ -53,6 +50,10 @@ class Comparison:
     """name to (of the network, of the file)"""
     miscounted: int = 0
     """pictures of which the file did not give as many people as reach the score it was asked for"""
+
+    def tolerance(self, name: str) -> float:
+        """Largest difference of an output that is allowed, as a share of its range."""
+        return self.specs.get(name, FieldSpec(name)).tolerance
 
     def relative(self) -> dict[str, float]:
         """Largest difference by output, as a share of the output's range; infinite where one is not
@@ -67,7 +68,7 @@ class Comparison:
         return {
             name: share
             for name, share in self.relative().items()
-            if not share <= LIMITS.get(name, LIMIT)
+            if not share <= self.tolerance(name)
         }
 
     def add(self, picture: "Comparison") -> None:
@@ -79,7 +80,7 @@ class Comparison:
     def problems(self) -> list[str]:
         """A sentence for each thing that is too far apart; none: the file may stay."""
         found = [
-            f"{name} differ by {share:.2g} of their range, at most {LIMITS.get(name, LIMIT):.0e} "
+            f"{name} differ by {share:.2g} of their range, at most {self.tolerance(name):.0e} "
             f"is allowed"
             for name, share in self.beyond().items()
         ]
@@ -125,7 +126,7 @@ def compare(
     """Both look at the same canvases, `BATCH` pictures at a time, and at as many people as the file
     can give. Then the file looks only at who has `score`, and must say the same of them. `network`
     is `export.graph.Graph` of the system."""
-    found = Comparison()
+    found = Comparison(specs={**Persons.specs(), **HELPERS, **exported.extra})
     for start in range(0, len(pictures), BATCH):
         seen = Canvases.of(pictures[start : start + BATCH], exported.facts)
         said, other = _said(network, seen), exported.run(seen, 0.0)
@@ -177,7 +178,7 @@ def _compare_picture(
     if not np.array_equal(one["tokens"], two["tokens"]):
         found.tied += 1
         return
-    picture = Comparison()
+    picture = Comparison(specs=found.specs)
     _compare_rows(picture, one, two, side)
     if picture.beyond() and any(_as_far(picture, one, again, side) for again in unsure()):
         found.tied += 1
@@ -190,7 +191,7 @@ def _as_far(file: Comparison, one: Outputs, again: Outputs, side: float) -> bool
     file is too far."""
     if not np.array_equal(one["tokens"], again["tokens"]):
         return True
-    other = Comparison()
+    other = Comparison(specs=file.specs)
     _compare_rows(other, one, again, side)
     return all(other.apart[name] >= file.apart[name] / 2 for name in file.beyond())
 
@@ -206,13 +207,8 @@ def _compare_rows(found: Comparison, one: Outputs, two: Outputs, side: float) ->
         a, b = one[name][mine], two[name][its]
         apart = float(np.abs(a - b).max(initial=0.0)) if a.shape == b.shape else np.inf
         found.apart[name] = _worst(found.apart.get(name, 0.0), apart)
-        reach = (
-            1.0
-            if name in UNIT_RANGE
-            else side
-            if name in CANVAS_RANGE
-            else float(np.abs(a).max(initial=0.0))
-        )
+        largest = float(np.abs(a).max(initial=0.0))
+        reach = found.specs.get(name, FieldSpec(name)).reach(side, largest)
         found.ranges[name] = max(found.ranges.get(name, 0.0), reach)
     for rows, shared, others in ((one, mine, two), (two, its, one)):
         alone = np.delete(rows["scores"], shared)

@@ -124,7 +124,8 @@ def facts_of(predictor: Predictor) -> Facts:
         short_side=config.input.short_side,
         long_side=config.input.long_side,
         side_step=SIDE_STEP,
-        finer=config.input.finer,
+        zoom=config.input.zoom,
+        outputs=tuple(spec.plain() for spec in predictor.outputs.values()),
     )
 
 

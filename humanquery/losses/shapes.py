@@ -2,11 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from humanquery.core.boxes import giou
-from humanquery.core.transfer import constants
+from humanquery.nn.sampling import sample_points
 
 
 def giou_loss(boxes: Float[Tensor, "n 4"], true: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
@@ -17,52 +17,6 @@ def giou_loss(boxes: Float[Tensor, "n 4"], true: Float[Tensor, "n 4"]) -> Float[
 def l1(found: Float[Tensor, "*#n"], true: Float[Tensor, "*#n"]) -> Float[Tensor, "*m"]:
     """Absolute difference, not reduced."""
     return (found - true).abs()
-
-
-def sample_points(
-    maps: Float[Tensor, "k h w"] | Bool[Tensor, "k h w"],
-    points: Float[Tensor, "n p 2"],
-    rows: Int[Tensor, " n"] | None = None,
-) -> Float[Tensor, "n p"]:
-    """Bilinear values at the points, (x, y) in 0..1, of the maps `rows` (default: each of its own);
-    zero outside.
-
-    By indexing: only what is asked for is read, whatever the type of the map, and the gradient has
-    a deterministic form on CUDA, which that of `grid_sample` has not.
-    """
-    k, height, width = maps.shape
-    rows = torch.arange(k, device=maps.device) if rows is None else rows
-    at = points * constants([width, height], points) - 0.5
-    low = at.floor()
-    part, low = at - low, low.long()
-    values = 0.0
-    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        x, y = low[..., 0] + right, low[..., 1] + down
-        share = (part[..., 0] if right else 1 - part[..., 0]) * (
-            part[..., 1] if down else 1 - part[..., 1]
-        )
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        seen = maps[rows[:, None], y.clamp(0, height - 1), x.clamp(0, width - 1)]
-        values = values + torch.where(inside, share, 0.0) * seen
-    return values
-
-
-@torch.no_grad()
-def uncertain_points(
-    logits: Float[Tensor, "k h w"],
-    num_points: int,
-    candidates: Float[Tensor, "n c 2"],
-    random: Float[Tensor, "n r 2"],
-    rows: Int[Tensor, " n"] | None = None,
-) -> Float[Tensor, "n p 2"]:
-    """Where to compare masks (PointRend): of the candidates the 75 % of `num_points` nearest to
-    logit 0, then `random`.
-
-    Both sets of points are drawn by the caller, uniform in 0..1; `rows` as in `sample_points`.
-    """
-    certainty = sample_points(logits, candidates, rows).abs()
-    chosen = certainty.topk(int(0.75 * num_points), dim=1, largest=False).indices
-    return torch.cat([candidates.gather(1, chosen[..., None].expand(-1, -1, 2)), random], 1)
 
 
 def dice(logits: Float[Tensor, "n p"], targets: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
@@ -93,3 +47,21 @@ def pairwise_bce_cost(
     """`mask_bce` of every query against every person at shared points, as two matrix products."""
     inside, outside = F.softplus(-logits), F.softplus(logits)
     return (inside @ targets.mT + outside @ (1 - targets).mT) / logits.shape[-1]
+
+
+@torch.no_grad()
+def uncertain_points(
+    logits: Float[Tensor, "k h w"],
+    num_points: int,
+    candidates: Float[Tensor, "n c 2"],
+    random: Float[Tensor, "n r 2"],
+    rows: Int[Tensor, " n"] | None = None,
+) -> Float[Tensor, "n p 2"]:
+    """Where to compare masks (PointRend): of the candidates the 75 % of `num_points` nearest to
+    logit 0, then `random`.
+
+    Both sets of points are drawn by the caller, uniform in 0..1; `rows` as in `sample_points`.
+    """
+    certainty = sample_points(logits, candidates, rows).abs()
+    chosen = certainty.topk(int(0.75 * num_points), dim=1, largest=False).indices
+    return torch.cat([candidates.gather(1, chosen[..., None].expand(-1, -1, 2)), random], 1)

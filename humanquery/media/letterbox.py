@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from humanquery.core.affine import Affine2D, Size, fit
-from humanquery.core.arrays import torch
-from humanquery.core.batch import Meta, Sample
+from humanquery.core.batch import ZOOM, Cutout, Meta, Sample
 from humanquery.core.boxes import areas, clip
 from humanquery.core.rows import Labelled
 from humanquery.core.target import Target
@@ -25,9 +25,9 @@ class LetterboxConfig:
     canvas: tuple[int, int] | None = None
     """(height, width) of a fixed canvas: the picture is scaled to fit, stands top left, the rest
     is grey"""
-    finer: int = 1
-    """how many times as large as the canvas the picture is given too, for whatever looks closer
-    at people; 1: not"""
+    zoom: int = 1
+    """the whole canvas is drawn once more at so many times its size (`Batch.zoomed`), for networks
+    that look closer at people; 1: not"""
 
 
 def letterbox(
@@ -65,13 +65,13 @@ def letterboxed(sample: Sample, config: LetterboxConfig, *, with_target: bool = 
         image, meta = letterbox(sample.image, config.short_side, config.long_side, **known)
     else:
         image, meta = letterbox_fixed(sample.image, config.canvas, **known)
-    closer = finer(sample.image, meta, config.finer)
+    views = {ZOOM: (zoomed(sample.image, meta, config.zoom),)} if config.zoom > 1 else {}
     if sample.target is None or not with_target:
-        return Sample(image, meta, finer=closer)
+        return Sample(image, meta, views=views)
     target = cut_to_canvas(
         warp_target(sample.target, meta.to_canvas, meta.canvas_size), meta.canvas_size
     )
-    return Sample(image, meta, target, closer)
+    return Sample(image, meta, target, views)
 
 
 def on_canvas(image: UInt8[np.ndarray, "h w 3"], config: LetterboxConfig) -> Sample:
@@ -79,18 +79,16 @@ def on_canvas(image: UInt8[np.ndarray, "h w 3"], config: LetterboxConfig) -> Sam
     return letterboxed(Sample(image, Meta(image.shape[:2], image.shape[:2])), config)
 
 
-def finer(
-    image: UInt8[np.ndarray, "h w 3"], meta: Meta, times: int
-) -> UInt8[np.ndarray, "H W 3"] | None:
-    """The canvas of `meta` at `times` its size, drawn from the picture itself; None for 1."""
-    if times == 1:
-        return None
+def zoomed(image: UInt8[np.ndarray, "h w 3"], meta: Meta, times: int) -> Cutout:
+    """The canvas of `meta` at `times` its size, drawn from the picture itself: its fine detail is
+    not lost on the way to the small canvas."""
     size = (meta.canvas_size[0] * times, meta.canvas_size[1] * times)
-    return (Affine2D.scaling(float(times)) @ meta.to_canvas).image(image, size, GREY)
+    to_view = Affine2D.scaling(float(times)) @ meta.to_canvas
+    return Cutout(to_view.image(image, size, GREY), to_view)
 
 
 def warp_target(target: Target, matrix: Affine2D, size: Size) -> Target:
-    """`Target.warp`, but masks nobody drew are not warped: they are empty on any canvas."""
+    """`Target.warp`, but masks that were not drawn are not warped: they are empty on any canvas."""
     if target.masks is None:
         return target.warp(matrix, size)
     drawn = target.masks.valid

@@ -1,23 +1,26 @@
 """Systems by their configuration."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from humanquery.core.config import from_plain, override
 from humanquery.core.system import System
-from humanquery.experts import AnyBackbone, AttributesBackbone, StackedBackbone
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.attributes.system import Attributes
 from humanquery.models.hqnet.config import HQNetConfig
 from humanquery.models.hqnet.hqnet import HQNet
+
+SYSTEMS: dict[type, type] = {HQNetConfig: HQNet, AttributesConfig: Attributes}
+"""type of a config -> the system that is built from it; a new system needs a line here and a place
+in `SystemConfig`"""
 
 SystemConfig = HQNetConfig | AttributesConfig
 
 
 def build(config: SystemConfig) -> System:
     """The system of a config, with fresh weights (the backbone's as its config says)."""
-    return Attributes(config) if isinstance(config, AttributesConfig) else HQNet(config)
+    return SYSTEMS[type(config)](config)
 
 
 def rebuild(plain: dict[str, Any], settings: Sequence[str] = ()) -> System:
@@ -29,15 +32,18 @@ def rebuild(plain: dict[str, Any], settings: Sequence[str] = ()) -> System:
     return build(without_sources(override(from_plain(SystemConfig, plain), list(settings))))
 
 
-def without_sources(config: SystemConfig) -> SystemConfig:
-    """The same system, whose backbone asks neither for a local file nor for downloaded weights."""
-    return replace(config, backbone=_without_source(config.backbone))
+SOURCES = {"weights": "", "pretrained": False}
+"""fields, of whatever config, that fetch weights from elsewhere, and what they are without"""
 
 
-def _without_source(backbone: AnyBackbone) -> AnyBackbone:
-    if isinstance(backbone, StackedBackbone):
-        return StackedBackbone(tuple(_without_source(part) for part in backbone.parts))
-    if isinstance(backbone, AttributesBackbone):
-        return replace(backbone, weights="", backbone=_without_source(backbone.backbone))
-    pretrained = {"pretrained": False} if hasattr(backbone, "pretrained") else {}
-    return replace(backbone, weights="", **pretrained)
+def without_sources(config: Any) -> Any:
+    """The same config, in which nothing (a backbone, a part of one) asks for a local file or for
+    downloaded weights."""
+    if isinstance(config, tuple):
+        return tuple(without_sources(part) for part in config)
+    if not dataclasses.is_dataclass(config):
+        return config
+    fields = {one.name: getattr(config, one.name) for one in dataclasses.fields(config) if one.init}
+    return dataclasses.replace(
+        config, **{n: SOURCES.get(n, without_sources(value)) for n, value in fields.items()}
+    )

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from humanquery.core.transfer import constants
+
 
 def inverse_sigmoid(unit: Float[Tensor, "*n"], eps: float = 1e-3) -> Float[Tensor, "*n"]:
     """Logit of a value in 0..1, cut at `eps` from both ends."""
@@ -43,3 +45,19 @@ def _waves(values: Tensor, features: int, temperature: float) -> Tensor:
     divisor = temperature ** (2 * torch.div(steps, 2, rounding_mode="floor") / features)
     angles = values[..., None] / divisor
     return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], -1).flatten(-2)
+
+
+def encoder_references(
+    shapes: tuple[tuple[int, int], ...], valid_ratios: Float[Tensor, "b levels 2"]
+) -> Float[Tensor, "b s levels 2"]:
+    """Every cell's own centre, 0..1 of the padded map of every level."""
+    centers = []
+    for level, (h, w) in enumerate(shapes):
+        y, x = torch.meshgrid(
+            torch.arange(h, device=valid_ratios.device) + 0.5,
+            torch.arange(w, device=valid_ratios.device) + 0.5,
+            indexing="ij",
+        )
+        cells = torch.stack([x.flatten(), y.flatten()], -1)[None]
+        centers.append(cells / (valid_ratios[:, None, level] * constants([w, h], valid_ratios)))
+    return torch.cat(centers, 1)[:, :, None] * valid_ratios[:, None]

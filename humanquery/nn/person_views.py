@@ -228,7 +228,7 @@ class HeadFinder(nn.Module):
 
 
 def head_squares(places: Float[Tensor, "n 3"], boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    """Squares xyxy in the boxes' px, of what `HeadFinder` says."""
+    """Squares xyxy in the boxes' px, from the output of `HeadFinder`."""
     sides = boxes[:, 2:] - boxes[:, :2]
     middle = boxes[:, :2] + places[:, :2] * sides
     half = places[:, 2:].exp() * sides.prod(-1, keepdim=True).sqrt() / 2
@@ -247,7 +247,7 @@ def read_people(
     """Everybody in the boxes of normalised pictures: all views through the backbone, their
     coarsest maps to the head.
 
-    `mirrored`: the mean of what is said of the views and of their mirror images, for twice the
+    `mirrored`: the mean over the views and their mirror images, for twice the
     time. `heads` may put other squares in the place of the found ones before they are cut out
     (training, where some are known).
     """
@@ -272,12 +272,12 @@ def read_people(
             _widened(used.detach(), regions.config.margin),
             (regions.config.head,) * 2,
         )
-    said = []
+    readings = []
     for i, (whole, upper) in enumerate(maps):
         third = None if head is None else backbone(head.flip(-1) if i else head)[-1]
-        said.append(regions(whole, upper, views.aspect, third))
+        readings.append(regions(whole, upper, views.aspect, third))
     mean = (
-        sum(getattr(s, name) for s in said) / len(said)
+        sum(getattr(s, name) for s in readings) / len(readings)
         for name in ("vectors", "gender_logit", "age_logits")
     )
     reading = RegionReading(*mean, squares)

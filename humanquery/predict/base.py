@@ -1,7 +1,7 @@
-"""Which file, which pictures, which tasks: what every predictor shares. Free of PyTorch."""
+"""Which file, which pictures, which outputs: what every predictor shares."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -12,12 +12,16 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from humanquery.core.errors import CheckpointError, ConfigError, ImageError, nearest
+from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
+from humanquery.core.system import Ask
 from humanquery.media.images import read_image
 
 Picture = str | Path | np.ndarray | Image.Image
-TASKS = ("mask", "keypoints", "gender", "age")
-ATTRIBUTES = ("gender", "age")
+TASK_NAMES = {"mask": "masks"}
+"""names of tasks that callers may use for the field that the task gives"""
+ALWAYS = ("box", "person", "boxes", "scores")
+"""what is given whether it is asked for or not"""
 DEFAULT = "hqnet-small"
 DEFAULT_SCORE = 0.3
 VARIANTS = {"hqnet-small-fast": ("hqnet-small", ("backbone.parts.1.pose_scales=[1.0]",))}
@@ -65,9 +69,13 @@ def settings_of(name_or_path: str | Path | None) -> tuple[str, ...]:
 
 
 class BasePredictor:
-    """What looks at pictures; `card` is what its weights file says about itself. Made by `load`."""
+    """What finds people in pictures; `card` is what its weights file says about itself. Made by
+    `load`."""
 
     card: dict[str, Any]
+    outputs: Mapping[str, FieldSpec]
+    """what it can give besides boxes and scores: names of `Persons` fields with their
+    declarations"""
 
     @property
     def default_score(self) -> float:
@@ -85,9 +93,10 @@ class BasePredictor:
         """The people of one picture: a path, an RGB array (h×w×3 uint8) or a PIL image, best score
         first.
 
-        `tasks` names what to read besides boxes: any of "mask", "keypoints", "gender", "age"
-        (default: all that the model has); `attributes=False` leaves gender and age out. A picture
-        that cannot be read raises ImageError.
+        `tasks` names what to read besides boxes, out of `outputs` (default: all that the model
+        has; "mask" stands for "masks"); `attributes=False` leaves out what is an impression of
+        somebody's looks (gender, age). An unknown name raises ConfigError, a picture that cannot be
+        read ImageError.
         """
         return next(self.predict_many([picture], score=score, tasks=tasks, attributes=attributes))
 
@@ -100,29 +109,37 @@ class BasePredictor:
         attributes: bool = True,
         batch_size: int = 4,
     ) -> Iterator[Persons]:
-        """The people of each picture, in order, looking at `batch_size` pictures at a time: on a
-        GPU as one batch, on the CPU one by one, and with PyTorch as many of them side by side as it
-        has threads."""
-        wanted = wanted_tasks(tasks, attributes)
-        score = self.default_score if score is None else score
+        """The people of each picture, in order, `batch_size` pictures at a time: on a GPU as one
+        batch, on the CPU one by one, and with PyTorch as many of them side by side as it has
+        threads."""
+        ask = self.ask(score, tasks, attributes)
         remaining = iter(pictures)
         while group := list(islice(remaining, batch_size)):
-            for picture, people in zip(group, self._look(group, score, wanted), strict=True):
+            for picture, people in zip(group, self._persons(group, ask), strict=True):
                 yield (
                     people.replace(path=str(picture)) if isinstance(picture, str | Path) else people
                 )
 
-    def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
+    def ask(
+        self,
+        score: float | None = None,
+        tasks: Iterable[str] | None = None,
+        attributes: bool = True,
+    ) -> Ask:
+        """The arguments of `predict` as an `Ask`; see there."""
+        names = list(self.outputs) if tasks is None else [TASK_NAMES.get(n, n) for n in tasks]
+        for name in names:
+            if name not in (*self.outputs, *ALWAYS):
+                raise ConfigError(f"unknown task {name!r}.{nearest(name, ('box', *self.outputs))}")
+        wanted = frozenset(
+            name
+            for name in names
+            if name in self.outputs and (attributes or not self.outputs[name].attribute)
+        )
+        return Ask(self.default_score if score is None else score, wanted)
+
+    def _persons(self, pictures: list[Picture], ask: Ask) -> list[Persons]:
         raise NotImplementedError
-
-
-def wanted_tasks(tasks: Iterable[str] | None, attributes: bool = True) -> tuple[str, ...]:
-    """Checked names of tasks; an unknown one raises ConfigError."""
-    chosen = TASKS if tasks is None else tuple(tasks)
-    for name in chosen:
-        if name not in (*TASKS, "box", "person"):
-            raise ConfigError(f"unknown task {name!r}.{nearest(name, ('box', *TASKS))}")
-    return tuple(name for name in chosen if attributes or name not in ATTRIBUTES)
 
 
 def as_array(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:

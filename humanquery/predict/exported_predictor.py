@@ -8,23 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+import torch
+from jaxtyping import Int, UInt8
 
-from humanquery.core.affine import Affine2D, Size
-from humanquery.core.arrays import HAS_TORCH, as_house
-from humanquery.core.batch import Meta
+from humanquery.core.batch import ZOOM, Meta
 from humanquery.core.errors import CheckpointError, ConfigError, HumanQueryError
+from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
+from humanquery.core.system import Ask
 from humanquery.media.letterbox import LetterboxConfig, on_canvas
 from humanquery.predict.base import BasePredictor, Picture, as_array
+from humanquery.tasks.decode import decode
 
 FORMAT = "humanquery-export"
-FORMAT_VERSION = 3
-"""1: masks of the whole canvas only; 2: also masks in windows; 3: the graph is told the score,
-and looks at nobody below it"""
+FORMAT_VERSION = 4
+"""1: masks of the whole canvas only; 2: also masks in windows; 3: the graph is given the score and
+computes nobody below it; 4: the file declares its outputs, and the larger pictures are `zoomed`"""
 FACTS = "humanquery.json"
 """name of the facts inside an exported file"""
+
+PART_OF = {
+    "keypoint_scores": "keypoints",
+    "keypoint_confidence": "keypoints",
+    "mask_logits": "masks",
+    "mask_windows": "masks",
+}
+"""the output that a graph's tensor belongs to, where it is not the output itself"""
 
 Run = Callable[["Canvases", float], dict[str, np.ndarray]]
 """pictures and the least score that is asked for, to the graph's outputs"""
@@ -38,17 +48,19 @@ class Canvases:
     sizes: Int[np.ndarray, "b 2"]
     """(height, width) of the valid part of each"""
     metas: list[Meta]
-    finer: UInt8[np.ndarray, "b 3 H W"] | None = None
-    """the same pictures at `Facts.finer` times the size; None for 1"""
+    zoomed: UInt8[np.ndarray, "b 3 H W"] | None = None
+    """the same pictures at `Facts.zoom` times the size; None for 1"""
 
     @staticmethod
     def of(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], facts: "Facts") -> "Canvases":
-        config = LetterboxConfig(facts.short_side, facts.long_side, finer=facts.finer)
+        config = LetterboxConfig(facts.short_side, facts.long_side, zoom=facts.zoom)
         samples = [on_canvas(picture, config) for picture in pictures]
         images = collate([sample.image for sample in samples], facts.side_step)
         closer = None
-        if facts.finer > 1:
-            closer = collate([sample.finer for sample in samples], facts.side_step * facts.finer)
+        if facts.zoom > 1:
+            closer = collate(
+                [sample.views[ZOOM][0].image for sample in samples], facts.side_step * facts.zoom
+            )
         metas = [sample.meta for sample in samples]
         return Canvases(
             images, np.array([meta.canvas_size for meta in metas], np.int64), metas, closer
@@ -57,7 +69,7 @@ class Canvases:
     def inputs(self, score: float) -> dict[str, np.ndarray]:
         """By the names of the graph's inputs."""
         given = {"images": self.images, "sizes": self.sizes, "score": np.array(score, np.float32)}
-        return given if self.finer is None else given | {"finer": self.finer}
+        return given if self.zoomed is None else given | {"zoomed": self.zoomed}
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,10 @@ class Facts:
     long_side: int
     side_step: int
     """both sides of a canvas batch are multiples of this, px"""
-    finer: int = 1
+    zoom: int = 1
     """how many times as large the pictures are given a second time"""
+    outputs: tuple[dict[str, Any], ...] = ()
+    """declarations of what the system can give (`FieldSpec.plain`)"""
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
 
@@ -136,6 +150,9 @@ class ExportedPredictor(BasePredictor):
         self.batches = batches
         self.card = facts.card
         self.skeleton = _skeleton(facts.skeleton)
+        self.outputs = {one["name"]: FieldSpec(**one) for one in facts.outputs}
+        self.extra = {n: s for n, s in self.outputs.items() if n not in Persons.specs()}
+        """declarations of the fields that `Persons` does not have of its own"""
 
     @property
     def system(self):
@@ -143,63 +160,26 @@ class ExportedPredictor(BasePredictor):
             "an exported file only looks at pictures; for this, give the weights it was made from"
         )
 
-    def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
+    def _persons(self, pictures: list[Picture], ask: Ask) -> list[Persons]:
         groups = [pictures] if self.batches else [[picture] for picture in pictures]
-        return [people for group in groups for people in self._batch(group, score, tasks)]
+        return [people for group in groups for people in self._batch(group, ask)]
 
-    def _batch(
-        self, pictures: list[Picture], score: float, tasks: tuple[str, ...]
-    ) -> list[Persons]:
-        seen = Canvases.of([as_array(picture) for picture in pictures], self.facts)
-        found = self.run(seen, score)
-        return [
-            self._persons(
-                {name: value[i] for name, value in found.items()},
-                meta,
-                seen.images.shape[2:],
-                score,
-                tasks,
-            )
-            for i, meta in enumerate(seen.metas)
-        ]
-
-    def _persons(
-        self,
-        found: dict[str, np.ndarray],
-        meta: Meta,
-        padded: Size,
-        score: float,
-        tasks: tuple[str, ...],
-    ) -> Persons:
-        """People of one picture from the graph's outputs for it."""
-        kept = found["scores"] >= score
-        found = {name: found[name][kept] for name in found if name not in ("queries", "tokens")}
-        to_picture = meta.to_canvas.inverse()
-        fields = {name: found[name] for name in ("scores", "embeddings")}
-        fields["boxes"] = _moved(
-            found["boxes"].reshape(-1, 2, 2), to_picture, meta.image_size
-        ).reshape(-1, 4)
-        if "keypoints" in tasks and "keypoints" in found:
-            fields["keypoints"] = _moved(found["keypoints"], to_picture, meta.image_size)
-            confidence = found.get("keypoint_confidence", found["scores"])
-            alike = np.repeat(confidence[:, None], len(self.skeleton), 1)
-            fields["keypoint_scores"] = found.get("keypoint_scores", alike)
-            if "keypoint_scores" in found:
-                fields["pose_scores"] = found["scores"] * _sureness(found["keypoint_scores"])
-        fields |= {
-            name: found[name] for name in ("gender", "age") if name in tasks and name in found
-        }
-        if "mask" in tasks and "mask_logits" in found:
-            if "mask_windows" in found:
-                masks, inside = window_masks(found["mask_logits"], found["mask_windows"], meta)
-            else:
-                masks, inside = picture_masks(found["mask_logits"], meta, padded)
-            fields |= {"masks": masks, "mask_scores": found["scores"] * inside}
-        return Persons(
-            image_size=meta.image_size,
+    def _batch(self, pictures: list[Picture], ask: Ask) -> list[Persons]:
+        canvases = Canvases.of([as_array(picture) for picture in pictures], self.facts)
+        found = self.run(canvases, ask.score)
+        return decode(
+            {name: torch.from_numpy(found[name]) for name in found if self._wanted(name, ask)},
+            canvases.metas,
+            tuple(canvases.images.shape[2:]),
             skeleton=self.skeleton,
-            **{name: as_house(np.ascontiguousarray(value)) for name, value in fields.items()},
+            ask=ask,
+            specs=self.extra,
         )
+
+    def _wanted(self, tensor: str, ask: Ask) -> bool:
+        """Whether a tensor of the graph is part of what was asked for."""
+        output = PART_OF.get(tensor, tensor)
+        return output not in self.outputs or ask.wants(output)
 
 
 def collate(canvases: list[UInt8[np.ndarray, "_ _ 3"]], step: int) -> UInt8[np.ndarray, "b 3 H W"]:
@@ -212,109 +192,6 @@ def collate(canvases: list[UInt8[np.ndarray, "_ _ 3"]], step: int) -> UInt8[np.n
     for image, canvas in zip(images, canvases, strict=True):
         image[:, : canvas.shape[0], : canvas.shape[1]] = canvas.transpose(2, 0, 1)
     return images
-
-
-def _sureness(joints: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
-    """Of a pose: the mean of its joints' scores, weighed by themselves, as
-    `KeypointsTask.decode`."""
-    return (joints**2).sum(1) / np.maximum(joints.sum(1), 1e-6)
-
-
-def _moved(
-    points: Float[np.ndarray, "n k 2"], to_picture: Affine2D, size: Size
-) -> Float[np.ndarray, "n k 2"]:
-    """Canvas px to picture px, kept inside."""
-    limits = np.array([size[1], size[0]], np.float32)
-    x, y = points[..., 0], points[..., 1]
-    moved = [
-        to_picture.a * x + to_picture.b * y + to_picture.c,
-        to_picture.d * x + to_picture.e * y + to_picture.f,
-    ]
-    return np.minimum(np.maximum(np.stack(moved, -1), 0), limits).astype(np.float32)
-
-
-def picture_masks(
-    logits: Float[np.ndarray, "n h w"], meta: Meta, padded: Size
-) -> tuple[Bool[np.ndarray, "n H W"], Float[np.ndarray, " n"]]:
-    """Masks at the picture's pixels from logits on the padded canvas, and the mean probability
-    inside each.
-
-    Bilinear, from the valid part of the canvas only, as `MaskTask.decode`.
-    """
-    (height, width), move = meta.image_size, meta.to_canvas
-    top, bottom, y = _taps(height, move.e, move.f, padded[0], logits.shape[1], meta.canvas_size[0])
-    left, right, x = _taps(width, move.a, move.c, padded[1], logits.shape[2], meta.canvas_size[1])
-    masks = np.zeros((len(logits), height, width), bool)
-    inside = np.zeros(len(logits), np.float32)
-    for i, cells in enumerate(logits):
-        full = _blended(cells, (top, bottom, y), (left, right, x))
-        masks[i], inside[i] = full > 0, _mean_inside(full)
-    return masks, inside
-
-
-def window_masks(
-    logits: Float[np.ndarray, "n g g"], windows: Float[np.ndarray, "n 4"], meta: Meta
-) -> tuple[Bool[np.ndarray, "n H W"], Float[np.ndarray, " n"]]:
-    """`picture_masks` from logits on grids over windows (xyxy px of the canvas); nothing is
-    inside beyond a window."""
-    (height, width), move = meta.image_size, meta.to_canvas
-    masks = np.zeros((len(logits), height, width), bool)
-    inside = np.zeros(len(logits), np.float32)
-    for i, (cells, (x1, y1, x2, y2)) in enumerate(zip(logits, windows.tolist(), strict=True)):
-        lines, down = _window_taps(
-            height, move.e, move.f, (y1, y2), len(cells), meta.canvas_size[0]
-        )
-        columns, across = _window_taps(
-            width, move.a, move.c, (x1, x2), len(cells), meta.canvas_size[1]
-        )
-        full = _blended(cells, down, across)
-        masks[i, lines, columns], inside[i] = full > 0, _mean_inside(full)
-    return masks, inside
-
-
-Taps = tuple[Int[np.ndarray, "_"], Int[np.ndarray, "_"], Float[np.ndarray, "_"]]
-"""for each pixel of one axis of the picture: the two cells around its centre, and the share of
-the second"""
-
-
-def _blended(cells: Float[np.ndarray, "h w"], down: Taps, across: Taps) -> Float[np.ndarray, "_ _"]:
-    (top, bottom, y), (left, right, x) = down, across
-    lines = cells[:, left] * (1 - x) + cells[:, right] * x
-    return lines[top] * (1 - y[:, None]) + lines[bottom] * y[:, None]
-
-
-def _mean_inside(full: Float[np.ndarray, "_ _"]) -> float:
-    """Mean probability where it is over a half; 0 where nothing is."""
-    positive = full[full > 0]
-    return float((1 / (1 + np.exp(-positive))).sum() / (len(positive) + 1e-6))
-
-
-def _taps(pixels: int, scale: float, shift: float, padded: int, cells: int, canvas: int) -> Taps:
-    """Of all pixels of the picture on a map of the padded canvas."""
-    stride = padded / cells
-    place = (np.arange(pixels, dtype=np.float32) + 0.5) * scale + shift
-    # half a cell from the edge of the valid part nothing of the padding is blended in
-    place = np.minimum(place / stride, max(canvas / stride - 0.5, 0.5)) - 0.5
-    return _two_cells(place, cells)
-
-
-def _window_taps(
-    pixels: int, scale: float, shift: float, window: tuple[float, float], cells: int, canvas: int
-) -> tuple[slice, Taps]:
-    """Which pixels of the picture have their centre in the window and on the canvas, and where
-    on the window's grid."""
-    low, high = window
-    centers = (np.arange(pixels) + 0.5) * scale + shift
-    inside = np.flatnonzero((centers >= max(low, 0.0)) & (centers < min(high, canvas)))
-    here = slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0)
-    return here, _two_cells((centers[here] - low) / max(high - low, 1e-6) * cells - 0.5, cells)
-
-
-def _two_cells(place: Float[np.ndarray, "_"], cells: int) -> Taps:
-    """Places as indices of cells, 0.0 the first one's centre."""
-    place = place.clip(0, cells - 1).astype(np.float32)
-    low = np.floor(place).astype(np.int64)
-    return low, np.minimum(low + 1, cells - 1), place - low
 
 
 def open_exported(path: Path | str, device: str = "auto", threads: int = 0) -> ExportedPredictor:
@@ -379,12 +256,6 @@ def _providers(device: str, onnxruntime: Any) -> list[str]:
 
 
 def _open_torch(path: Path, device: str, threads: int) -> Opened:
-    if not HAS_TORCH:
-        raise CheckpointError(
-            f"{path}: needs PyTorch, which is not installed; .onnx files do without"
-        )
-    import torch
-
     _only_on_cpu(path, device)
     facts = {FACTS: ""}
     try:

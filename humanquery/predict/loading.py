@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from humanquery.core.arrays import HAS_TORCH, torch
+import torch
+
 from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.predict.base import EXPORTED, BasePredictor, find_weights, settings_of
 
@@ -57,11 +58,6 @@ def trained(name_or_path: str | Path | None = None) -> tuple[Any, dict[str, Any]
             f"{path}: an exported file only looks at pictures; give the weights that it was made "
             f"from"
         )
-    if not HAS_TORCH:
-        raise CheckpointError(
-            f"{path}: weights need PyTorch, which is not installed; pip install torch, or give an "
-            f"exported .onnx file"
-        )
     from humanquery.engine.checkpoint import load_state, read_weights
     from humanquery.models import rebuild
     from humanquery.models.attributes.system import Attributes
@@ -80,6 +76,8 @@ def trained(name_or_path: str | Path | None = None) -> tuple[Any, dict[str, Any]
 
 def look_once(backbone: Any) -> None:
     """Calls all parts of a backbone, those too that are asked about people only."""
-    sight = backbone.see(torch.zeros(1, 3, 128, 128))
-    if sight.attributes is not None:
-        sight.attributes.in_boxes(torch.tensor([[[32.0, 32.0, 96.0, 96.0]]]))
+    from humanquery.experts.answers import answer
+
+    answers = answer(backbone, torch.zeros(1, 3, 128, 128))
+    if answers.attributes is not None:
+        answers.attributes.in_boxes(torch.tensor([[[32.0, 32.0, 96.0, 96.0]]]))

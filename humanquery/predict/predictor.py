@@ -1,7 +1,7 @@
 """A model that is ready to look at pictures."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +10,15 @@ import torch
 from humanquery.core.batch import Batch
 from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
-from humanquery.core.system import System
-from humanquery.media.letterbox import LetterboxConfig, on_canvas
+from humanquery.core.system import Ask, System
+from humanquery.media.letterbox import on_canvas
 from humanquery.predict.base import BasePredictor, Picture, as_array
 from humanquery.predict.cuda_graphs import Graphed
+from humanquery.predict.threads import HeapTrimmer, SideBySide
 
 LAYOUT = torch.channels_last
+SIDE_STEP = 32
+"""both sides of a canvas batch are multiples of this, the coarsest stride of all backbones"""
 
 
 class Predictor(BasePredictor):
@@ -40,51 +43,38 @@ class Predictor(BasePredictor):
                 f"{type(system).__name__}"
             )
         self.system = system.to(where).to(memory_format=LAYOUT).eval()
+        self.outputs = system.outputs
         self.card = card or {}
         self.batches = where.type != "cpu"
-        if graphs:
+        self._side_by_side, self._heap = SideBySide(), HeapTrimmer()
+        self._turn = threading.Lock() if graphs else contextlib.nullcontext()
+        if graphs:  # a graph's results are its own memory: one caller at a time
             self.system.first_look = Graphed(self.system.first_look)
 
-    def _look(self, pictures: list[Picture], score: float, tasks: tuple[str, ...]) -> list[Persons]:
+    def _persons(self, pictures: list[Picture], ask: Ask) -> list[Persons]:
         if self.batches:
-            return self._batch(pictures, score, tasks)
-        return side_by_side(lambda picture: self._batch([picture], score, tasks)[0], pictures)
+            with self._turn:
+                found = self._batch(pictures, ask)
+        else:
+            found = self._side_by_side.map(lambda p: self._batch([p], ask)[0], pictures)
+        self._heap.done(len(pictures))
+        return found
 
     @torch.inference_mode()
-    def _batch(
-        self, pictures: list[Picture], score: float, tasks: tuple[str, ...]
-    ) -> list[Persons]:
-        limits = self.system.config.input
-        letterbox = LetterboxConfig(limits.short_side, limits.long_side, finer=limits.finer)
-        samples = [on_canvas(as_array(p), letterbox) for p in pictures]
+    def _batch(self, pictures: list[Picture], ask: Ask) -> list[Persons]:
+        samples = [on_canvas(as_array(p), self.system.input) for p in pictures]
         device = next(self.system.parameters()).device
-        batch = Batch.collate(samples, divisor=32).to(device)
-        finer = None if batch.finer is None else batch.finer.contiguous(memory_format=LAYOUT)
-        batch = replace(batch, images=batch.images.contiguous(memory_format=LAYOUT), finer=finer)
-        return [people.to("cpu") for people in self.system.predict(batch, score=score, tasks=tasks)]
+        batch = Batch.collate(samples, divisor=SIDE_STEP).to(device)
+        return [found.persons.to("cpu") for found in self.system.predict(_laid_out(batch), ask)]
 
 
-def side_by_side(look: Callable[[Any], Any], pictures: list) -> list:
-    """`look` at every picture on the CPU, in order, several at once if torch has several threads,
-    which they share.
-
-    A batch would be slower: its feature maps leave the caches, and a second thread helps one
-    network less than a second picture does (docs/performance.md). A thread of somebody else's that
-    first asks torch while this runs gets a worker's share of the threads.
-    """
-    threads = torch.get_num_threads()
-    workers = min(len(pictures), threads)
-    if workers < 2:
-        return [look(picture) for picture in pictures]
-    try:
-        with ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
-        ) as pool:
-            return list(pool.map(look, pictures))
-    finally:
-        torch.set_num_threads(
-            threads
-        )  # threads that come later start with what was set last anywhere
+def _laid_out(batch: Batch) -> Batch:
+    """The batch with its pictures channels-last, as the weights are."""
+    views = {
+        name: replace(view, images=view.images.contiguous(memory_format=LAYOUT))
+        for name, view in batch.views.items()
+    }
+    return replace(batch, images=batch.images.contiguous(memory_format=LAYOUT), views=views)
 
 
 def _device(name: str) -> torch.device:

@@ -22,7 +22,7 @@ from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import rebuild
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.attributes.system import Attributes
-from humanquery.recipes.recipe import DataConfig, Recipe, ValPart
+from humanquery.recipes.recipe import DataConfig, Recipe, RegionsEvaluation, ValPart
 from humanquery.recipes.small import VIEWS, data_root
 
 
@@ -64,7 +64,7 @@ def attributes_small() -> Recipe:
             ),
             val=CocoSourceConfig(f"{root}/people/val.json", fields=("gender", "age")),
             augment=photos,
-            letterbox=LetterboxConfig(832, 832),  # people as HQNet sees them, in its finer pictures
+            letterbox=LetterboxConfig(832, 832),  # as HQNet's zoomed view shows them
             also_val=(
                 ValPart("peta", PetaConfig(f"{root}/peta", "val"), LetterboxConfig(128, 192)),
                 ValPart("faces", FacesConfig(f"{root}/faces", "val"), LetterboxConfig(128, 128)),
@@ -94,6 +94,7 @@ def attributes_small() -> Recipe:
         "train, faces/ train",
         data_licence="impressions of gender and age and peta/: research only; faces/: "
         "non-commercial research",
+        evaluations=(RegionsEvaluation(),),
     )
 
 
@@ -102,12 +103,7 @@ def evaluate_regions(
 ) -> RegionReport:
     """Scores of a system on the true boxes of `data.val` (the part `people`) and of every
     further part."""
-    parts = (ValPart("people", data.val, data.letterbox), *data.also_val)
-    device = next(system.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        return RegionReport(
-            {p.name: score_source(system, p.source, p.letterbox, batch_size) for p in parts}
-        )
+    return RegionsEvaluation(batch_size).run(system, data, bf16=bf16)
 
 
 def load_attributes(weights: str | Path | None) -> Attributes:
@@ -131,14 +127,14 @@ def load_attributes(weights: str | Path | None) -> Attributes:
 def score_source(
     system: nn.Module, source: SourceConfig, letterbox: LetterboxConfig, batch_size: int = 8
 ) -> RegionScores:
-    """What the system says about everybody in the true boxes of a source. Pictures on a canvas
-    as `letterbox` says."""
+    """Scores of the system's predictions in the true boxes of a source. Pictures on a canvas as
+    `letterbox` configures."""
     device = next(system.parameters()).device
     loader = EvalLoader(open_source(source), letterbox, batch_size, divisor=32)
 
     def pairs():
         for batch, truths in loader:
-            found = system.predict(_with_boxes(batch, truths).to(device))
+            found = [one.persons for one in system.predict(_with_boxes(batch, truths).to(device))]
             yield from zip(truths, (people.to("cpu") for people in found), strict=True)
 
     return score_regions(pairs())

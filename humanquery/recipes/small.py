@@ -18,7 +18,6 @@ from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet.config import (
     DenoisingConfig,
     HQNetConfig,
-    InputConfig,
     TasksConfig,
     TransformerConfig,
 )
@@ -89,7 +88,7 @@ def hqnet_tiny_scenes() -> Recipe:
             tasks=TasksConfig(
                 # A small trunk follows the loudest losses: with weight 1 the class score learns
                 # last. In a short training many queries find each person; its cost keeps the same
-                # one of them matched, so that the rest learn to be nobody.
+                # one of them matched, so that the rest learn to be background.
                 person=PersonConfig(loss=5.0, cost=10.0),
                 box=BoxConfig(l1=10.0, giou=4.0),
                 keypoints=KeypointsConfig(
@@ -105,7 +104,7 @@ def hqnet_tiny_scenes() -> Recipe:
             denoising=DenoisingConfig(pairs=40),
             num_queries=12,
             num_persons=12,
-            input=InputConfig(size, size),
+            input=LetterboxConfig(size, size),
         ),
         data=DataConfig(
             train=MixConfig.of(scenes),
@@ -181,7 +180,7 @@ def hqnet_small() -> Recipe:
                     hidden=256,
                     in_boxes=True,
                     refinement=RefinementConfig(
-                        2, 512, 0.0, in_boxes=True, scores=True, evidence=True
+                        2, 512, 0.0, in_boxes=True, scores=True, local_features=True
                     ),
                     heatmap=None,
                 ),
@@ -195,7 +194,7 @@ def hqnet_small() -> Recipe:
             priors=("person", "keypoints", "gender", "age"),
             num_queries=40,
             num_persons=40,
-            input=InputConfig(416, 416, finer=2),
+            input=LetterboxConfig(416, 416, zoom=2),
         ),
         data=DataConfig(
             train=MixConfig(
@@ -208,7 +207,7 @@ def hqnet_small() -> Recipe:
             ),
             val=CocoSourceConfig(f"{people}/val.json"),
             augment=AugmentConfig(canvas=(320, 320), canvas_scale=(0.7, 1.5)),
-            letterbox=LetterboxConfig(416, 416, finer=2),
+            letterbox=LetterboxConfig(416, 416, zoom=2),
         ),
         engine=EngineConfig(
             steps=3000,

@@ -4,17 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.losses.people import age_loss, expected_age
 from humanquery.tasks.base import (
-    NO_PRIOR,
     Draws,
     Encoded,
     Matches,
-    Prior,
-    Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -54,11 +52,17 @@ class AgeTask(Task):
     known (`losses.people`)."""
 
     name = "age"
+    config_type = AgeConfig
+    result = "age"
+    loss_names = ("age",)
 
     def __init__(self, config: AgeConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        shape, zeros = (sizes.dim, config.num_ages, config.hidden_layers), "age" in sizes.priors
+        shape, zeros = (
+            (sizes.dim, config.num_ages, config.hidden_layers),
+            self.name in sizes.referenced,
+        )
         self.heads = copies(lambda: attribute_head(*shape, zeros=zeros), sizes.stages)
         years = torch.arange(
             config.first_age, config.first_age + config.num_ages, dtype=torch.float32
@@ -69,20 +73,10 @@ class AgeTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> AgePrediction:
-        logits = self.heads[stage](queries)
-        return AgePrediction(logits if prior.age is None else logits + prior.age)
-
-    def corrected(
-        self, prediction: AgePrediction, said: Float[Tensor, "b k ages"], chosen: Int[Tensor, "b k"]
-    ) -> AgePrediction:
-        """With a prior that came later, for some queries."""
-        return AgePrediction(
-            prediction.logits.float().scatter_add(1, chosen[..., None].expand_as(said), said)
-        )
+        return AgePrediction(reference.corrected(self.name, self.heads[stage](queries)))
 
     def losses(
         self, prediction: AgePrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
@@ -96,15 +90,6 @@ class AgeTask(Task):
             logits, low, high, self.ages, mean=c.mean, variance=c.variance, ce=c.cross_entropy
         )
         return {"age": c.loss * mean_over_known(loss, true.valid)}
-
-    def decode(
-        self, prediction: AgePrediction, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        return {
-            "age": expected_age(
-                prediction.logits[reading.picture, reading.queries].float(), self.ages
-            )
-        }
 
     def tensors(
         self, prediction: AgePrediction, chosen: Tensor, encoded: Encoded, prepared: Any

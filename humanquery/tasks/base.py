@@ -1,16 +1,15 @@
-"""What every task is: head, matching cost, losses and decoding of one thing that a query says
-about a person."""
+"""The interface of tasks: head, matching cost, losses and decoding of one property of people."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from humanquery.backbones.sight import Sight
-from humanquery.core.affine import Affine2D, Size
+from humanquery.core.affine import Size
+from humanquery.core.fields import FieldSpec
 from humanquery.core.ranks import sum_over_ranks
 from humanquery.core.skeleton import Skeleton
 from humanquery.core.transfer import constants
@@ -19,11 +18,16 @@ from humanquery.tasks.truth import Matches, Truth, Truths
 
 PROPOSALS = -1  # the stage before the first decoder layer
 
+JointFeatures = Callable[
+    [Float[Tensor, "b n k 2"], Float[Tensor, "b n 2"]], Float[Tensor, "b n k f"]
+]
+"""joints (px of the padded canvas) of n people per picture and the sides of their boxes (px) to f =
+`TaskSizes.joint_features` numbers for each joint"""
+
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What the network knows about the pictures before it knows about people; shared by all
-    tasks."""
+    """The encoded pictures, before any query; shared by all tasks."""
 
     fine: Float[Tensor, "b c h w"]
     """neck output of stride 4, kept for masks"""
@@ -36,8 +40,10 @@ class Encoded:
     canvas_sizes: list[Size] | Int[Tensor, "b 2"]
     """(height, width) of the valid part of each picture; a tensor in an exported graph"""
     padded_size: Size
-    sight: Sight | None = None
-    """what a backbone that was trained on people says about them; without its feature maps"""
+    joint_features: JointFeatures | None = None
+    """what is measured around given joints, for the joint decoder; None where nothing is"""
+    answers: Any = None
+    """of the system that encoded: whatever its own parts ask of later; tasks do not read it"""
 
     def sides(self) -> Float[Tensor, "b 2"]:
         """(width, height) of the valid canvases."""
@@ -49,19 +55,6 @@ class Encoded:
         """Memory of the finest level as a map."""
         h, w = self.shapes[0]
         return self.memory[:, : h * w].transpose(1, 2).unflatten(2, (h, w))
-
-
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """How the kept queries of one picture become `Persons`: the way back to the picture's
-    pixels."""
-
-    picture: int
-    queries: Int[Tensor, " n"]
-    scores: Float[Tensor, " n"]
-    canvas_size: Size
-    image_size: Size
-    to_canvas: Affine2D
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,35 +72,56 @@ class Draws:
 
 
 @dataclass(frozen=True, eq=False)
-class Prior:
-    """What the backbone already says about the person in each query's first reference box; None
-    where it says nothing.
+class Reference:
+    """What a stage starts from. Every head predicts a correction to it: a delta to the box, offsets
+    to the joints (to the box's centre where there are none), logits that are added. In the paper
+    the box alone is one (DETR's iterative refinement, Zhu et al. 2021, of every task)."""
 
-    A task with a prior adds what the query says to it, and its heads start by saying nothing.
-    """
-
-    person: Float[Tensor, "b q"] | None = None
-    """logit"""
+    box_logit: Float[Tensor, "b q 4"]
+    """inverse sigmoid of the stage's input box, cxcywh in 0..1 of the valid canvas"""
     joints_unit: Float[Tensor, "b q k 2"] | None = None
     joint_scores: Float[Tensor, "b q k"] | None = None
-    gender: Float[Tensor, "b q"] | None = None
-    """logit of label 1"""
-    age: Float[Tensor, "b q ages"] | None = None
-    """logits of whole years from 0"""
+    """how sure the reference joints are, 0..1"""
+    logits: Mapping[str, Float[Tensor, "b q ..."]] = field(default_factory=dict)
+    """task -> logits in the form of its prediction"""
+
+    def corrected(self, task: str, logits: Float[Tensor, "b q *n"]) -> Float[Tensor, "b q *n"]:
+        """Logits of a head, added to the task's reference logits if there are any."""
+        return logits + self.logits[task] if task in self.logits else logits
 
 
-NO_PRIOR = Prior()
+def add_logits(
+    prediction: Any, chosen: Int[Tensor, "b k"], logits: Float[Tensor, "b k ..."]
+) -> Any:
+    """A prediction, whose only field is a tensor of logits b q ..., with more added to some of its
+    queries: reference logits that are known only once it is known who is kept."""
+    (name,) = (one.name for one in fields(prediction))
+    index = chosen.reshape(*chosen.shape, *[1] * (logits.dim() - 2)).expand_as(logits)
+    return replace(
+        prediction, **{name: getattr(prediction, name).float().scatter_add(1, index, logits)}
+    )
 
 
 class Task(nn.Module):
-    """One thing a query says about a person. `heads` holds an independent copy per decoder layer
-    and one for proposals.
+    """One property of people, read from their queries. `heads` holds an independent copy per
+    decoder layer and one for proposals.
 
-    `prepare` runs once per forward; its result comes back in every `read`, `finish` and `decode`
-    as `prepared`.
+    `prepare` runs once per forward; its result comes back in every `read`, `finish` and `tensors`
+    as `prepared`. A task that is not built in is used by importing its file and naming its class
+    in `TasksConfig.extra`; what it brings to people is declared here and nowhere else.
     """
 
     name: str
+    config_type: type
+    """dataclass of its numbers"""
+    result: str = ""
+    """the field of people by which callers ask for it; empty: it is always computed"""
+    needs: tuple[str, ...] = ()
+    """tasks that are read when this one is asked for"""
+    fields: tuple[FieldSpec, ...] = ()
+    """declarations of its fields of people, where `Persons` does not have them"""
+    loss_names: tuple[str, ...] = ()
+    """of `losses`"""
     denoises = False
     """whether denoising queries are trained on this task"""
 
@@ -118,12 +132,11 @@ class Task(nn.Module):
         self,
         stage: int,
         queries: Float[Tensor, "b q c"],
-        reference_logit: Float[Tensor, "b q 4"],
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> Any:
-        """Prediction of one stage: decoder layer 0.. or `PROPOSALS`. `reference_logit` is the
-        stage's input box."""
+        """Prediction of one stage: decoder layer 0.. or `PROPOSALS`, as a correction to
+        `reference`."""
         raise NotImplementedError
 
     def costs(
@@ -162,21 +175,17 @@ class Task(nn.Module):
         """Losses that follow the last layer's matching only."""
         return {}
 
-    def decode(
-        self, prediction: Any, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        """Fields of `Persons` for the kept queries of one picture."""
-        raise NotImplementedError
+    def final_loss_names(self) -> tuple[str, ...]:
+        """Of `finish`."""
+        return ()
 
     def tensors(
         self, prediction: Any, chosen: Int[Tensor, "b k"], encoded: Encoded, prepared: Any
     ) -> dict[str, Float[Tensor, "b k ..."]]:
-        """What `decode` says, for the same number of queries in every picture and in canvas px:
-        the outputs of an exported graph, by name. Traced, so free of sizes that depend on
-        values."""
-        raise NotImplementedError(
-            f"task {self.name!r} cannot be exported: {type(self).__name__} has no `tensors`"
-        )
+        """What is given about the chosen queries, by name of the field, in canvas px. The outputs
+        of an exported graph, and what `tasks.decode.decode` makes people of everywhere. Traced, so
+        free of sizes that depend on values."""
+        raise NotImplementedError(f"{type(self).__name__} has no `tensors`: it gives nothing")
 
 
 def at_queries(
@@ -195,13 +204,13 @@ def count_over_ranks(count: Tensor | int | float, like: Tensor) -> Float[Tensor,
 
 
 def mean_over_known(loss: Float[Tensor, " m"], known: Bool[Tensor, " m"]) -> Float[Tensor, ""]:
-    """Of the people of all ranks who have the label; the others' losses are computed, so that
-    nobody need be selected (which would wait for the device), and not used."""
+    """Of the people of all ranks who have the label; the others' losses are computed and not used,
+    since selecting rows would wait for the device."""
     return torch.where(known, loss, 0.0).sum() / count_over_ranks(known.sum(), loss)
 
 
 def zero_loss(*predictions: Tensor) -> Float[Tensor, ""]:
-    """A zero that keeps the graph, for a sum over nobody. Divide it by `count_over_ranks(0,
+    """A zero that keeps the graph, for a sum over no people. Divide it by `count_over_ranks(0,
     ...)` where other ranks count."""
     return sum(p.float().sum() * 0 for p in predictions)
 
@@ -239,8 +248,11 @@ class TaskSizes:
     levels: int
     points: int
     skeleton: Skeleton
-    priors: tuple[str, ...] = ()
-    """tasks for which the backbone gives a `Prior`"""
+    referenced: tuple[str, ...] = ()
+    """tasks that get a `Reference` besides the box; their heads start at 0, so that an untrained
+    model gives the reference itself"""
+    joint_features: int = 0
+    """width of `Encoded.joint_features`; 0: there are none"""
 
     @property
     def stages(self) -> int:

@@ -7,16 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from humanquery.core.boxes import clip, cxcywh_to_xyxy, giou, unit_to_canvas
+from humanquery.core.boxes import cxcywh_to_xyxy, giou
 from humanquery.losses.shapes import giou_loss, l1
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
-    NO_PRIOR,
     Draws,
     Encoded,
     Matches,
-    Prior,
-    Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -47,6 +45,8 @@ class BoxTask(Task):
     """box = sigmoid(delta + logit of the reference box)."""
 
     name = "box"
+    config_type = BoxConfig
+    loss_names = ("box_l1", "box_giou")
     denoises = True
 
     def __init__(self, config: BoxConfig, sizes: TaskSizes):
@@ -61,11 +61,10 @@ class BoxTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> BoxPrediction:
-        return BoxPrediction((self.heads[stage](queries) + reference_logit).float().sigmoid())
+        return BoxPrediction((self.heads[stage](queries) + reference.box_logit).float().sigmoid())
 
     def costs(self, prediction: BoxPrediction, truths: Truths, draws: Draws, tag: str) -> Tensor:
         found, true = prediction.boxes_unit[truths.pictures], truths.boxes_unit[:, None]
@@ -97,15 +96,6 @@ class BoxTask(Task):
             "box_l1": self.config.l1 * l1(found, true).sum() / count,
             "box_giou": self.config.giou * overlap.sum() / count,
         }
-
-    def decode(
-        self, prediction: BoxPrediction, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        boxes = unit_to_canvas(
-            prediction.boxes_unit[reading.picture, reading.queries], reading.canvas_size
-        )
-        boxes = reading.to_canvas.inverse().boxes(clip(boxes, reading.canvas_size))
-        return {"boxes": clip(boxes, reading.image_size)}
 
     def tensors(
         self, prediction: BoxPrediction, chosen: Tensor, encoded: Encoded, prepared: Any

@@ -3,17 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.losses.scores import binary
 from humanquery.tasks.base import (
-    NO_PRIOR,
     Draws,
     Encoded,
     Matches,
-    Prior,
-    Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -45,11 +43,14 @@ class GenderTask(Task):
     attributes have no cost)."""
 
     name = "gender"
+    config_type = GenderConfig
+    result = "gender"
+    loss_names = ("gender",)
 
     def __init__(self, config: GenderConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        zeros = "gender" in sizes.priors
+        zeros = self.name in sizes.referenced
         self.heads = copies(
             lambda: attribute_head(sizes.dim, 1, config.hidden_layers, zeros=zeros), sizes.stages
         )
@@ -58,18 +59,12 @@ class GenderTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> GenderPrediction:
-        logit = self.heads[stage](queries).squeeze(-1)
-        return GenderPrediction(logit if prior.gender is None else logit + prior.gender)
-
-    def corrected(
-        self, prediction: GenderPrediction, said: Float[Tensor, "b k"], chosen: Int[Tensor, "b k"]
-    ) -> GenderPrediction:
-        """With a prior that came later, for some queries."""
-        return GenderPrediction(prediction.logit.float().scatter_add(1, chosen, said))
+        return GenderPrediction(
+            reference.corrected(self.name, self.heads[stage](queries).squeeze(-1))
+        )
 
     def losses(
         self, prediction: GenderPrediction, matches: Matches, truths: Truths, draws: Draws, tag: str
@@ -79,11 +74,6 @@ class GenderTask(Task):
             return {"gender": zero_loss(prediction.logit) / count_over_ranks(0, prediction.logit)}
         loss = binary(matches.predicted(prediction.logit), true.value)
         return {"gender": self.config.loss * mean_over_known(loss, true.valid)}
-
-    def decode(
-        self, prediction: GenderPrediction, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        return {"gender": prediction.logit[reading.picture, reading.queries].sigmoid()}
 
     def tensors(
         self, prediction: GenderPrediction, chosen: Tensor, encoded: Encoded, prepared: Any

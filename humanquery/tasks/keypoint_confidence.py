@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from humanquery.losses.scores import focal, focal_cost
 from humanquery.tasks.base import (
-    NO_PRIOR,
     Draws,
     Encoded,
     Matches,
-    Prior,
-    Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -44,6 +42,8 @@ class KeypointConfidenceTask(Task):
     no part."""
 
     name = "keypoint_confidence"
+    config_type = KeypointConfidenceConfig
+    loss_names = ("keypoint_class",)
 
     def __init__(self, config: KeypointConfidenceConfig, sizes: TaskSizes):
         super().__init__()
@@ -54,9 +54,8 @@ class KeypointConfidenceTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> KeypointConfidencePrediction:
         return KeypointConfidencePrediction(self.heads[stage](queries).squeeze(-1))
 
@@ -91,15 +90,6 @@ class KeypointConfidenceTask(Task):
         return {
             "keypoint_class": self.config.loss * loss.sum() / count_over_ranks(shows.sum(), logit)
         }
-
-    def decode(
-        self,
-        prediction: KeypointConfidencePrediction,
-        reading: Reading,
-        encoded: Encoded,
-        prepared: Any,
-    ) -> dict[str, Tensor]:
-        return {"keypoint_confidence": prediction.logit[reading.picture, reading.queries].sigmoid()}
 
     def tensors(
         self,

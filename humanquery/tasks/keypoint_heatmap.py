@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from humanquery.core.transfer import constants
 from humanquery.losses.people import heatmap_loss, heatmap_targets
+from humanquery.nn.encodings import encoder_references
 from humanquery.nn.transformer import EncoderLayer, LayerConfig
 from humanquery.tasks.base import Encoded, TaskSizes, Truths, count_over_ranks, zero_loss
 
@@ -74,19 +74,3 @@ class KeypointHeatmap(nn.Module):
             (targets == 1).sum(), logits
         )
         return {"keypoint_heatmap": self.config.loss * loss}
-
-
-def encoder_references(
-    shapes: tuple[tuple[int, int], ...], valid_ratios: Float[Tensor, "b levels 2"]
-) -> Float[Tensor, "b s levels 2"]:
-    """Every cell's own centre, 0..1 of the padded map of every level."""
-    centers = []
-    for level, (h, w) in enumerate(shapes):
-        y, x = torch.meshgrid(
-            torch.arange(h, device=valid_ratios.device) + 0.5,
-            torch.arange(w, device=valid_ratios.device) + 0.5,
-            indexing="ij",
-        )
-        cells = torch.stack([x.flatten(), y.flatten()], -1)[None]
-        centers.append(cells / (valid_ratios[:, None, level] * constants([w, h], valid_ratios)))
-    return torch.cat(centers, 1)[:, :, None] * valid_ratios[:, None]

@@ -1,4 +1,4 @@
-"""The joint decoder (PETR): one query per joint looks again into the memory, for all kept
+"""The joint decoder (PETR): one query per joint attends to the memory again, for all kept
 persons of a picture at once."""
 
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from humanquery.backbones.sight import evidence_width
+from humanquery.core.errors import ConfigError
 from humanquery.nn.encodings import inverse_sigmoid
 from humanquery.nn.transformer import MLP, DecoderLayer, LayerConfig
 from humanquery.tasks.base import Encoded, TaskSizes
@@ -22,12 +22,13 @@ class RefinementConfig:
     dropout: float = 0.1
     in_boxes: bool = False
     """moves are counted in sides of the reference box instead of logits of the canvas, sampling
-    reaches as far as the box is large, and every joint hears its person's query"""
+    reaches as far as the box is large, and every joint's query starts with its person's"""
     scores: bool = False
     """every joint also gets a score: how near it is expected to be (its part of OKS), 0 for
     joints that cannot be seen"""
-    evidence: bool = False
-    """every joint also sees the backbone's own joint maps around it; needs the prior "keypoints" """
+    local_features: bool = False
+    """every joint also gets features of its surroundings that the system measures
+    (`Encoded.joint_features`); refused where it has none"""
 
 
 class KeypointRefinement(nn.Module):
@@ -38,14 +39,18 @@ class KeypointRefinement(nn.Module):
         layer = LayerConfig(
             sizes.dim, sizes.heads, sizes.levels, sizes.points, config.feedforward, config.dropout
         )
-        self.in_boxes, self.evidence = config.in_boxes, None
+        self.in_boxes, self.local_features = config.in_boxes, None
         if config.in_boxes:
             self.person = nn.Linear(sizes.dim, sizes.dim)
         self.scores = nn.Linear(sizes.dim, 1) if config.scores else None
-        if config.evidence:
-            self.evidence = nn.ModuleList(
-                nn.Linear(evidence_width(len(sizes.skeleton)), sizes.dim)
-                for _ in range(config.layers)
+        if config.local_features:
+            if not sizes.joint_features:
+                raise ConfigError(
+                    "tasks.keypoints.refinement.local_features: got true, but the model measures "
+                    'nothing around joints; name "keypoints" in model.priors or set it to false'
+                )
+            self.local_features = nn.ModuleList(
+                nn.Linear(sizes.joint_features, sizes.dim) for _ in range(config.layers)
             )
         self.layers = nn.ModuleList(DecoderLayer(layer) for _ in range(config.layers))
         self.joint_queries = nn.Embedding(len(sizes.skeleton), 2 * sizes.dim)
@@ -74,9 +79,9 @@ class KeypointRefinement(nn.Module):
         """Joints of n persons per picture (0..1 of the valid canvas) after every layer, and the
         states that moved them.
 
-        `sides_unit` of the persons' boxes, and their `queries`, are heard only as
-        `RefinementConfig` says. Persons never see each other; the memory's values are projected
-        once per picture.
+        `sides_unit` of the persons' boxes, and their `queries`, are used only as
+        `RefinementConfig` says. Persons do not attend to each other; the memory's values are
+        projected once per picture.
         """
         b, n, k, _ = joints_unit.shape
         position, content = self.joint_queries.weight.chunk(2, -1)
@@ -86,9 +91,9 @@ class KeypointRefinement(nn.Module):
             states = states + self.person(queries).reshape(b * n, 1, -1)
         points, all_points, all_states = joints_unit.detach(), [], []
         for i, (layer, head) in enumerate(zip(self.layers, self.heads, strict=True)):
-            if self.evidence is not None:
-                seen = _evidence(points, sides_unit, encoded)
-                states = states + self.evidence[i](seen.to(states)).reshape(b * n, k, -1)
+            if self.local_features is not None:
+                around = _joint_features(points, sides_unit, encoded)
+                states = states + self.local_features[i](around.to(states)).reshape(b * n, k, -1)
             states = layer.attend_self(states, position)
             value = layer.cross_attention.project(encoded.memory, encoded.padding)
             states = layer.attend_memory(
@@ -123,8 +128,10 @@ class KeypointRefinement(nn.Module):
 
 
 @torch.no_grad()
-def _evidence(
+def _joint_features(
     points: Float[Tensor, "b n k 2"], sides_unit: Float[Tensor, "b n 2"], encoded: Encoded
 ) -> Tensor:
+    # without a gradient: the maps behind these features are frozen, and moving a point by the
+    # slope of a sampled map would teach the layer before to please this one
     canvas = encoded.sides()[:, None]
-    return encoded.sight.poses.around(points * canvas[:, :, None], sides_unit * canvas)
+    return encoded.joint_features(points * canvas[:, :, None], sides_unit * canvas)

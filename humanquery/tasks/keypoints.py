@@ -1,6 +1,6 @@
 """Where the joints are."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -9,18 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humanquery.core.oks import joint_similarity, oks
-from humanquery.core.transfer import constants
 from humanquery.losses.people import oks_loss
 from humanquery.losses.shapes import l1
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import (
-    NO_PRIOR,
     PROPOSALS,
     Draws,
     Encoded,
     Matches,
-    Prior,
-    Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -46,8 +43,8 @@ class KeypointsConfig:
     refine_l1: float = 60.0
     refine_oks: float = 2.0
     oks_form: Literal["log", "linear"] = "log"
-    """of the losses: -log OKS as released, or 1 - OKS, in which people whom nobody could get right
-    do not drown the rest"""
+    """of the losses: -log OKS as released, or 1 - OKS, which is bounded: people whose joints
+    cannot be found do not dominate the rest"""
     score: float = 1.0
     """weight of the loss of the joints' scores, where `RefinementConfig.scores` asks for them"""
     hidden: int = 512
@@ -68,15 +65,19 @@ class KeypointsPrediction:
     """of the reference boxes"""
     queries: Float[Tensor, "b q c"]
     scores: Float[Tensor, "b q k"] | None = None
-    """how sure the prior is of each joint, 0..1"""
+    """of the reference joints, 0..1; None where there are none"""
 
 
 class KeypointsTask(Task):
     """joint = sigmoid(offset + logit of the reference box's centre), or see
-    `KeypointsConfig.in_boxes`; with a prior, its joint + offset × sides of the reference box. Then
-    the joint decoder on the kept persons."""
+    `KeypointsConfig.in_boxes`; with reference joints, reference joint + offset × sides of the
+    reference box. Then the joint decoder on the kept persons."""
 
     name = "keypoints"
+    config_type = KeypointsConfig
+    result = "keypoints"
+    needs = ("keypoint_confidence",)
+    loss_names = ("keypoint_l1", "keypoint_oks")
 
     def __init__(self, config: KeypointsConfig, sizes: TaskSizes):
         super().__init__()
@@ -96,18 +97,18 @@ class KeypointsTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> KeypointsPrediction:
         offsets = self.heads[stage](queries).unflatten(-1, (self.num_joints, 2))
-        center, sides = reference_logit.float().sigmoid().split(2, -1)
-        if prior.joints_unit is not None or self.config.in_boxes:
-            start = center[..., None, :] if prior.joints_unit is None else prior.joints_unit
+        center, sides = reference.box_logit.float().sigmoid().split(2, -1)
+        start = reference.joints_unit
+        if start is not None or self.config.in_boxes:
+            start = center[..., None, :] if start is None else start
             joints = start + offsets.float() * sides[..., None, :]
         else:
-            joints = (offsets + reference_logit[..., None, :2]).float().sigmoid()
-        return KeypointsPrediction(joints, stage, sides, queries, prior.joint_scores)
+            joints = (offsets + reference.box_logit[..., None, :2]).float().sigmoid()
+        return KeypointsPrediction(joints, stage, sides, queries, reference.joint_scores)
 
     def costs(
         self, prediction: KeypointsPrediction, truths: Truths, draws: Draws, tag: str
@@ -160,6 +161,14 @@ class KeypointsTask(Task):
             "oks": oks_weight * mean_over_known(unlike, counts.any(-1)),
         }
 
+    def final_loss_names(self) -> tuple[str, ...]:
+        names = ["keypoint_heatmap"] if self.heatmap is not None else []
+        if self.refinement is not None:
+            for layer in range(len(self.refinement.layers)):
+                names += [f"refine{layer}_keypoint_l1", f"refine{layer}_keypoint_oks"]
+            names += ["keypoint_score"] if self.refinement.scores is not None else []
+        return tuple(names)
+
     def finish(
         self,
         prediction: KeypointsPrediction,
@@ -211,8 +220,8 @@ class KeypointsTask(Task):
         return losses
 
     def _score_loss(self, logits: Tensor, found: Tensor, shown: Matches, truths: Truths) -> Tensor:
-        """Cross-entropy with the joints' present parts of OKS; 0 is expected of joints that nobody
-        could label."""
+        """Cross-entropy with the joints' present parts of OKS; the target is 0 for joints that are
+        not labelled."""
         count = count_over_ranks(len(shown), logits)
         if not len(shown):
             return zero_loss(logits) / count
@@ -226,33 +235,6 @@ class KeypointsTask(Task):
             logits.float(), expected.float(), reduction="none"
         )
         return self.config.score * each.mean(1).sum() / count
-
-    def decode(
-        self, prediction: KeypointsPrediction, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        joints = prediction.joints_unit[reading.picture, reading.queries]
-        scores = (
-            None
-            if prediction.scores is None
-            else prediction.scores[reading.picture, reading.queries]
-        )
-        if self.refinement is not None and len(joints):
-            one = one_picture(encoded, reading.picture)
-            sides = prediction.sides_unit[reading.picture, reading.queries]
-            persons = prediction.queries[reading.picture, reading.queries]
-            points, states = self.refinement(joints[None], one, sides[None], persons[None])
-            joints = points[-1][0]
-            if self.refinement.scores is not None:
-                scores = self.refinement.scores(states[-1][0]).squeeze(-1).float().sigmoid()
-        height, width = reading.canvas_size
-        limits = constants([width, height], joints)
-        joints = reading.to_canvas.inverse().points((joints * limits).clamp(min=0).minimum(limits))
-        limits = constants([reading.image_size[1], reading.image_size[0]], joints)
-        fields = {"keypoints": joints.clamp(min=0).minimum(limits)}
-        if scores is not None:
-            sure = scores.square().sum(1) / scores.sum(1).clamp(min=1e-6)
-            fields |= {"keypoint_scores": scores, "pose_scores": reading.scores * sure}
-        return fields
 
     def tensors(
         self, prediction: KeypointsPrediction, chosen: Tensor, encoded: Encoded, prepared: Any
@@ -271,18 +253,3 @@ class KeypointsTask(Task):
         limits = encoded.sides()[:, None, None]
         found = {"keypoints": (joints * limits).clamp(min=0).minimum(limits)}
         return found if scores is None else {**found, "keypoint_scores": scores}
-
-
-def one_picture(encoded: Encoded, picture: int) -> Encoded:
-    """The same encoded with only one of its pictures."""
-    at = slice(picture, picture + 1)
-    return replace(
-        encoded,
-        fine=encoded.fine[at],
-        memory=encoded.memory[at],
-        position=encoded.position[at],
-        padding=encoded.padding[at],
-        valid_ratios=encoded.valid_ratios[at],
-        canvas_sizes=encoded.canvas_sizes[at],
-        sight=None if encoded.sight is None else encoded.sight.of(picture),
-    )

@@ -1,37 +1,31 @@
 """Which pixels are the person: a dot product of the query's mask embedding with a pixel map of
 stride 4."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from humanquery.core.affine import Affine2D, Size
+from humanquery.core.affine import Size
 from humanquery.core.errors import ConfigError
-from humanquery.core.transfer import constants, to_device
+from humanquery.core.transfer import constants
 from humanquery.losses.shapes import (
     dice,
     mask_bce,
     pairwise_bce_cost,
     pairwise_dice_cost,
-    sample_points,
     uncertain_points,
 )
+from humanquery.nn.sampling import sample_points
 from humanquery.nn.transformer import MLP
-from humanquery.ops import native
-from humanquery.ops.native.masks import painted
 from humanquery.tasks.base import (
-    NO_PRIOR,
     PROPOSALS,
     Draws,
     Encoded,
     Matches,
-    Prior,
-    Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -86,16 +80,6 @@ class MaskPrediction:
     boxes: Float[Tensor, "b q 4"] | None = None
     """cxcywh in 0..1 of the padded canvas, outside of which logits fall off"""
 
-    def of(self, picture: int) -> "MaskPrediction":
-        """One picture, as a batch of one."""
-        here = slice(picture, picture + 1)
-        pixel_map = PixelMap(
-            self.pixel_map.cells[here], self.pixel_map.padded_size, self.pixel_map.valid[here]
-        )
-        return MaskPrediction(
-            self.embeddings[here], pixel_map, None if self.boxes is None else self.boxes[here]
-        )
-
     def logits(self, chosen: Int[Tensor, "b k"]) -> Float[Tensor, "b k h w"]:
         """Mask logits of some queries of each picture, stride 4 of the padded canvas."""
         cells = self.pixel_map.cells
@@ -116,6 +100,9 @@ class MaskTask(Task):
     memory."""
 
     name = "mask"
+    config_type = MaskConfig
+    result = "masks"
+    loss_names = ("mask_bce", "mask_dice")
 
     def __init__(self, config: MaskConfig, sizes: TaskSizes):
         super().__init__()
@@ -148,9 +135,8 @@ class MaskTask(Task):
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: PixelMap,
-        prior: Prior = NO_PRIOR,
     ) -> MaskPrediction:
         embeddings = self.heads[stage](queries)
         if stage == PROPOSALS and self.config.release_quirks:
@@ -158,7 +144,8 @@ class MaskTask(Task):
         boxes = None
         if self.config.in_boxes:
             boxes = (
-                reference_logit.detach().float().sigmoid() * prepared.valid.repeat(1, 2)[:, None]
+                reference.box_logit.detach().float().sigmoid()
+                * prepared.valid.repeat(1, 2)[:, None]
             )
         return MaskPrediction(embeddings, prepared, boxes)
 
@@ -229,6 +216,9 @@ class MaskTask(Task):
             / count,
         }
 
+    def final_loss_names(self) -> tuple[str, ...]:
+        return ("refined_mask_bce", "refined_mask_dice") if self.refinement is not None else ()
+
     def finish(
         self,
         prediction: MaskPrediction,
@@ -278,36 +268,6 @@ class MaskTask(Task):
         rest = draws.uniform(f"{tag}/random", (n, p - int(0.75 * p), 2), logits)
         return uncertain_points(logits, p, candidates, rest, rows)
 
-    def decode(
-        self, prediction: MaskPrediction, reading: Reading, encoded: Encoded, prepared: PixelMap
-    ) -> dict[str, Tensor]:
-        """Logits interpolated straight at the picture's pixels, from the valid part of the
-        canvas only; per person only where a positive cell is near, since elsewhere nothing can
-        be positive. Refined masks are read from their windows."""
-        here, chosen = prediction.of(reading.picture), reading.queries[None]
-        device = chosen.device
-        if self.refinement is None:
-            masks, logits = (
-                _no_masks(chosen.shape[1], reading.image_size, device),
-                here.logits(chosen)[0],
-            )
-            inside = _paint(logits, *_places_on_map(logits, reading, encoded.padded_size), masks)
-            return {"masks": masks, "mask_scores": reading.scores * inside}
-        fine = replace(encoded, fine=encoded.fine[reading.picture : reading.picture + 1])
-        found = self.refined(here, chosen, fine)
-        logits, windows = (part[0].cpu() for part in found)  # host sync: for all people at once
-        masks, inside = (
-            _no_masks(len(logits), reading.image_size, logits.device),
-            logits.new_zeros(len(logits)),
-        )
-        patches = _window_patches(windows, logits.shape[-1], reading, encoded.padded_size)
-        for i, (lines, columns, down, right) in enumerate(patches):
-            if len(down) and len(right):
-                inside[i] = _paint(
-                    logits[i : i + 1], down, right, masks[i : i + 1, lines, columns]
-                )[0]
-        return {"masks": masks.to(device), "mask_scores": reading.scores * inside.to(device)}
-
     def tensors(
         self, prediction: MaskPrediction, chosen: Tensor, encoded: Encoded, prepared: PixelMap
     ) -> dict[str, Tensor]:
@@ -353,59 +313,6 @@ def _fall_on_cells(
     return -FALL * (_beyond(boxes, y, 1)[..., :, None] + _beyond(boxes, x, 0)[..., None, :])
 
 
-Patch = tuple[slice, slice, Float[Tensor, " lines"], Float[Tensor, " columns"]]
-"""lines and columns of the picture, and where their centres lie on a map, as indices of its
-cells (the first's centre is 0.0)"""
-
-
-def _places_on_map(
-    logits: Float[Tensor, "n h w"], reading: Reading, padded_size: Size
-) -> tuple[Float[Tensor, " lines"], Float[Tensor, " columns"]]:
-    """Of the whole picture on the stride-4 map."""
-    stride = padded_size[0] / logits.shape[1], padded_size[1] / logits.shape[2]
-    return _sampling_places(reading.to_canvas, reading.image_size, reading.canvas_size, stride)
-
-
-def _window_patches(
-    windows: Float[Tensor, "n 4"], grid: int, reading: Reading, padded_size: Size
-) -> Iterator[Patch]:
-    """Per person the patch of the picture whose pixels' centres lie in the person's window (xyxy
-    in 0..1 of the padded canvas) and on the valid canvas, with their places on the window's
-    grid. A rotated canvas raises ValueError."""
-    c = reading.to_canvas
-    _check_upright(c)
-    for window in windows.tolist():
-        axes = []
-        for scale, offset, length, valid, padded, low, high in (
-            (
-                c.e,
-                c.f,
-                reading.image_size[0],
-                reading.canvas_size[0],
-                padded_size[0],
-                window[1],
-                window[3],
-            ),
-            (
-                c.a,
-                c.c,
-                reading.image_size[1],
-                reading.canvas_size[1],
-                padded_size[1],
-                window[0],
-                window[2],
-            ),
-        ):
-            low, high = low * padded, high * padded
-            centers = scale * (np.arange(length) + 0.5) + offset
-            inside = np.flatnonzero((centers >= max(low, 0.0)) & (centers < min(high, valid)))
-            here = slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0)
-            at = (centers[here] - low) / max(high - low, 1e-6) * grid - 0.5
-            axes.append((here, torch.from_numpy(at.clip(0, grid - 1)).float()))
-        (lines, down), (columns, right) = axes
-        yield lines, columns, down, right
-
-
 def _drawn_at(
     truths: Truths, points: Float[Tensor, "m p 2"], size: Size, rows: Int[Tensor, " m"]
 ) -> Float[Tensor, "m p"]:
@@ -413,98 +320,3 @@ def _drawn_at(
     height, width = truths.target.image_size
     scale = constants([size[1] / width, size[0] / height], points)
     return sample_points(truths.target.masks.value, points * scale, rows)
-
-
-def _sampling_places(
-    to_canvas: Affine2D, image_size: Size, canvas_size: Size, stride: tuple[float, float]
-) -> tuple[Float[Tensor, " h"], Float[Tensor, " w"]]:
-    """Where the centres of a picture's lines and columns lie on the stride-4 map, as indices of
-    cells (the first cell's centre is 0.0), kept inside the valid canvas. A rotated canvas raises
-    ValueError: its lines are no lines of the map."""
-    _check_upright(to_canvas)
-    places = []
-    for scale, offset, length, valid, cell in (
-        (to_canvas.e, to_canvas.f, image_size[0], canvas_size[0], stride[0]),
-        (to_canvas.a, to_canvas.c, image_size[1], canvas_size[1], stride[1]),
-    ):
-        at = (scale * (torch.arange(length, dtype=torch.float64) + 0.5) + offset) / cell - 0.5
-        # at the last valid cell's centre nothing of the padding is blended in
-        places.append(at.clamp(min=0, max=max(valid / cell - 1, 0)).float())
-    return places[0], places[1]
-
-
-def _check_upright(to_canvas: Affine2D) -> None:
-    if to_canvas.b or to_canvas.d:
-        raise ValueError(
-            f"masks are read from upright canvases only, not through {to_canvas}; use a letterbox"
-        )
-
-
-def _near(positive: Bool[Tensor, "n cells"], places: Float[Tensor, " p"]) -> Int[Tensor, "n 2"]:
-    """Per row the range of `places` (end not included) less than one cell away from a positive
-    cell or between two; empty where none is positive."""
-    cells = torch.arange(positive.shape[1], device=positive.device)
-    first = torch.where(positive, cells, positive.shape[1] + 1).amin(1)
-    last = torch.where(positive, cells, -2).amax(1)
-    near = (places > first[:, None] - 1) & (places < last[:, None] + 1)
-    position = torch.arange(len(places), device=positive.device)
-    start = torch.where(near, position, len(places)).amin(1)
-    end = torch.where(near, position + 1, 0).amax(1)
-    return torch.stack([start, end], 1)
-
-
-def _no_masks(count: int, size: Size, device: torch.device) -> Bool[Tensor, "n h w"]:
-    if (
-        device.type == "cpu"
-    ):  # numpy asks the system for zeroed memory, of which only the pages of people are ever touched
-        return torch.from_numpy(np.zeros((count, *size), bool))
-    return torch.zeros(count, *size, dtype=torch.bool, device=device)
-
-
-def _paint(
-    logits: Float[Tensor, "n cells_high cells_wide"],
-    down: Float[Tensor, " h"],
-    right: Float[Tensor, " w"],
-    masks: Bool[Tensor, "n h w"],
-) -> Float[Tensor, " n"]:
-    """`ops.native.masks.painted` where it runs, else the same in torch."""
-    native_runs = logits.device.type == "cpu" and not native.missing()
-    return (painted if native_runs else _painted)(logits, down, right, masks)
-
-
-def _painted(
-    logits: Float[Tensor, "n cells_high cells_wide"],
-    down: Float[Tensor, " h"],
-    right: Float[Tensor, " w"],
-    masks: Bool[Tensor, "n h w"],
-) -> Float[Tensor, " n"]:
-    """`ops.native.masks.painted` in torch."""
-    positive, device = logits > 0, logits.device
-    there = to_device(down, device), to_device(right, device)
-    lines, columns = _near(positive.any(2), there[0]), _near(positive.any(1), there[1])
-    windows = torch.cat(
-        [lines, columns], 1
-    ).tolist()  # host sync: the sizes of what is interpolated
-    inside = logits.new_zeros(len(logits))
-    for i, (top, bottom, left, end) in enumerate(windows):
-        if top < bottom and left < end:
-            first, last = int(down[top]), int(down[bottom - 1])
-            values = _interpolated(
-                logits[i, first : last + 2], there[0][top:bottom] - first, there[1][left:end]
-            )
-            found = values > 0
-            masks[i, top:bottom, left:end] = found
-            inside[i] = torch.where(found, values.sigmoid(), 0.0).sum() / (found.sum() + 1e-6)
-    return inside
-
-
-def _interpolated(
-    cells: Float[Tensor, "h w"], down: Float[Tensor, " lines"], right: Float[Tensor, " columns"]
-) -> Float[Tensor, "lines columns"]:
-    """Bilinear, first along the lines of the map, then between them."""
-    left, above = right.long(), down.long()
-    cells = torch.lerp(
-        cells[:, left], cells[:, (left + 1).clamp(max=cells.shape[1] - 1)], right - left
-    )
-    below = (above + 1).clamp(max=len(cells) - 1)
-    return torch.lerp(cells[above], cells[below], (down - above)[:, None])

@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from humanquery.losses.scores import focal, focal_cost
 from humanquery.tasks.base import (
-    NO_PRIOR,
     Draws,
     Encoded,
     Matches,
-    Prior,
-    Reading,
+    Reference,
     Task,
     TaskSizes,
     Truths,
@@ -43,29 +41,27 @@ class PersonTask(Task):
     """Focal classification person / background. Queries in ignore regions are neither."""
 
     name = "person"
+    config_type = PersonConfig
+    loss_names = ("class",)
     denoises = True
 
     def __init__(self, config: PersonConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        start = zero_init if "person" in sizes.priors else prior_bias
+        # a correction starts at 0; without a reference the logit itself starts at a small probability
+        start = zero_init if self.name in sizes.referenced else prior_bias
         self.heads = copies(lambda: start(nn.Linear(sizes.dim, 1)), sizes.stages)
 
     def read(
         self,
         stage: int,
         queries: Tensor,
-        reference_logit: Tensor,
+        reference: Reference,
         prepared: Any,
-        prior: Prior = NO_PRIOR,
     ) -> PersonPrediction:
-        return PersonPrediction(self.logits(stage, queries, prior.person))
-
-    def logits(
-        self, stage: int, queries: Float[Tensor, "b q c"], prior: Float[Tensor, "b q"] | None = None
-    ) -> Float[Tensor, "b q"]:
-        logit = self.heads[stage](queries).squeeze(-1)
-        return logit if prior is None else logit + prior
+        return PersonPrediction(
+            reference.corrected(self.name, self.heads[stage](queries).squeeze(-1))
+        )
 
     def costs(self, prediction: PersonPrediction, truths: Truths, draws: Draws, tag: str) -> Tensor:
         return self.config.cost * focal_cost(prediction.logit)[truths.pictures]
@@ -89,11 +85,6 @@ class PersonTask(Task):
         if matches.ignored is not None:
             loss = torch.where(matches.ignored, 0.0, loss)
         return {"class": self.config.loss * loss.sum() / count}
-
-    def decode(
-        self, prediction: PersonPrediction, reading: Reading, encoded: Encoded, prepared: Any
-    ) -> dict[str, Tensor]:
-        return {"scores": reading.scores}
 
     def tensors(
         self, prediction: PersonPrediction, chosen: Tensor, encoded: Encoded, prepared: Any

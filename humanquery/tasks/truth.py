@@ -80,9 +80,9 @@ class Truths:
         each = torch.tensor(counts)
         starts = each.cumsum(0) - each
         pictures = torch.arange(len(truths)).repeat_interleave(each)
+        names = dict.fromkeys(name for one in targets for name, _, _ in one.filled())
         named = {
-            name: torch.tensor([getattr(t, name) is not None for t in targets])
-            for name, _ in Target.row_fields()
+            name: torch.tensor([one.get(name) is not None for one in targets]) for name in names
         }
         crowded = any(len(truth.regions) for truth in truths)
         return Truths(
@@ -110,7 +110,7 @@ class Truths:
 
     def matched(self, name: str, matches: "Matches") -> Labelled | None:
         """A field's values and flags for the matched people; None where nobody annotates it."""
-        label = getattr(self.target, name)
+        label = self.target.get(name)
         return None if label is None else label[self.rows(matches)]
 
     def matches_of(self, people: Bool[Tensor, " n"], matches: "Matches") -> "Matches":
@@ -142,7 +142,7 @@ def _sent(target: Target, device: torch.device | str) -> Target:
             return Labelled(to_device(value.value, device), to_device(value.valid, device))
         return to_device(value, device)
 
-    return replace(target, **{name: move(value) for name, _, value in target.filled()})
+    return target._with({name: move(value) for name, _, value in target.filled()})
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from humanquery.commands.second_look import SecondLookConfig, cut_people, learn,
 from humanquery.core.errors import ConfigError
 from humanquery.data.readers.coco import CocoSourceConfig
 from humanquery.engine.checkpoint import read_weights, save_weights
-from humanquery.models.hqnet.config import InputConfig
+from humanquery.engine.optim import OptimConfig
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict.predictor import Predictor
 from humanquery.tasks.mask import MaskConfig
@@ -30,7 +31,7 @@ def model(refinement: MaskRefinementConfig | None = SMALL) -> HQNet:
     backbone = TimmBackbone(
         "test_resnet", options={"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
     )
-    return HQNet(replace(config, backbone=backbone, input=InputConfig(96, 96))).eval()
+    return HQNet(replace(config, backbone=backbone, input=LetterboxConfig(96, 96))).eval()
 
 
 def photos(folder, box=(20, 10, 40, 70)) -> Path:
@@ -103,7 +104,11 @@ def test_nobody_drawn_or_found_gives_nothing(tmp_path):
     assert cut_people(model(), replace(sample, target=sample.target.replace(masks=None))) is None
 
 
-def test_it_learns_and_ends_with_averaged_weights():
+def quick(**fields) -> OptimConfig:
+    return replace(SecondLookConfig().optim, **fields)
+
+
+def test_it_learns_and_ends_with_averaged_weights(tmp_path):
     torch.manual_seed(0)
     refinement = MaskRefinement(SMALL, 4)
     left = torch.zeros(8, 8)
@@ -116,7 +121,8 @@ def test_it_learns_and_ends_with_averaged_weights():
         "masks": (true * 255).flatten(1).byte(),
     }
     assert _iou(refinement, people) == 0
-    learn(refinement, people, SecondLookConfig(epochs=60, batch_size=20, lr=1e-2, ema=0.9))
+    config = SecondLookConfig(epochs=60, batch_size=20, optim=quick(lr=1e-2, ema=0.9))
+    learn(refinement, people, tmp_path, config)
     assert _iou(refinement, people) > 0.9
 
 

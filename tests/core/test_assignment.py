@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from humanquery.core.assignment import assign, assign_all
+from humanquery.core.errors import NonFiniteError
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5), (1, 1)])
@@ -28,7 +29,7 @@ def test_nobody_to_assign_gives_no_pairs(shape):
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
 def test_a_broken_cost_says_so(broken):
     with pytest.raises(
-        ValueError, match="matching cost holds NaN or infinity: a prediction or a target"
+        NonFiniteError, match="matching cost holds NaN or infinity: a prediction or a target"
     ):
         assign(torch.tensor([[1.0, broken]]))
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from humanquery.core.batch import Batch, Meta, Sample
+from humanquery.core.affine import Affine2D
+from humanquery.core.batch import ZOOM, Batch, Cutout, Meta, Sample
 from humanquery.core.target import empty_target
 
 
@@ -52,29 +53,52 @@ def test_what_cannot_be_a_batch_says_why():
         Batch.collate([_sample(3, 5), _sample(3, 5, with_target=True)])
 
 
-def _with_finer(height: int, width: int, tall: int, wide: int) -> Sample:
+def _zoomed(height: int, width: int, tall: int, wide: int) -> Sample:
     plain = _sample(height, width)
-    return Sample(plain.image, plain.meta, finer=np.full((tall, wide, 3), 51, np.uint8))
+    cutout = Cutout(np.full((tall, wide, 3), 51, np.uint8), Affine2D.scaling(tall / height))
+    return Sample(plain.image, plain.meta, views={ZOOM: (cutout,)})
 
 
-def test_finer_pictures_are_padded_to_the_same_multiple():
-    batch = Batch.collate([_with_finer(4, 6, 12, 18), _with_finer(5, 3, 15, 9)], divisor=4)
-    assert batch.images.shape == (2, 3, 8, 8) and batch.finer.shape == (2, 3, 24, 24)
-    assert float(batch.finer[0, :, :12, :18].min()) == pytest.approx(0.2)
-    assert batch.finer[0, :, 12:].sum() == 0 and batch.finer[1, :, :, 9:].sum() == 0
-    assert batch.to("cpu").finer is not None
-    assert Batch.collate([_sample(4, 6)]).finer is None
+def test_zoomed_views_are_padded_to_the_same_multiple():
+    batch = Batch.collate([_zoomed(4, 6, 12, 18), _zoomed(5, 3, 15, 9)], divisor=4)
+    zoomed = batch.zoomed()
+    assert batch.images.shape == (2, 3, 8, 8) and zoomed.shape == (2, 3, 24, 24)
+    assert float(zoomed[0, :, :12, :18].min()) == pytest.approx(0.2)
+    assert zoomed[0, :, 12:].sum() == 0 and zoomed[1, :, :, 9:].sum() == 0
+    assert batch.to("cpu").zoomed() is not None
+    assert Batch.collate([_sample(4, 6)]).zoomed() is None
 
 
 @pytest.mark.parametrize(
     "samples",
     [
-        [_with_finer(4, 6, 8, 12), _sample(4, 6)],
-        [_with_finer(4, 6, 8, 12), _with_finer(4, 6, 12, 18)],
-        [_with_finer(4, 6, 9, 12)],
+        [_zoomed(4, 6, 8, 12), _sample(4, 6)],
+        [_zoomed(4, 6, 8, 12), _zoomed(4, 6, 12, 18)],
+        [_zoomed(4, 6, 9, 12)],
     ],
     ids=["not all", "two multiples", "no multiple"],
 )
-def test_finer_pictures_that_do_not_fit_their_canvases_say_so(samples):
-    with pytest.raises(ValueError, match="expected the same whole multiple of the canvas for all"):
+def test_zoomed_views_that_do_not_fit_their_canvases_say_so(samples):
+    with pytest.raises(
+        ValueError, match="expected one each, the same whole multiple of the canvas"
+    ):
         Batch.collate(samples)
+
+
+def test_crops_keep_their_owners_and_the_way_back_to_the_picture():
+    """Two people of the second of two pictures, cut out as a top-down system does."""
+    picture = np.arange(40 * 60 * 3, dtype=np.uint32).reshape(40, 60, 3).astype(np.uint8)
+    boxes = torch.tensor([[10.0, 5.0, 30.0, 35.0], [35.0, 10.0, 55.0, 30.0]])
+    cutouts = []
+    for person, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        to_crop = Affine2D(a=16 / (x2 - x1), c=-16 * x1 / (x2 - x1)) @ Affine2D(
+            e=24 / (y2 - y1), f=-24 * y1 / (y2 - y1)
+        )
+        cutouts.append(Cutout(to_crop.image(picture, (24, 16)), to_crop, person))
+    second = Sample(picture, Meta((40, 60), (40, 60)), views={"crops": tuple(cutouts)})
+    crops = Batch.collate([_sample(8, 8), second], divisor=8).to("cpu").views["crops"]
+    assert crops.images.shape == (2, 3, 24, 16)
+    assert crops.owners.tolist() == [[1, 0], [1, 1]] and len(crops) == 2
+    corners = torch.tensor([[0.0, 0.0], [16.0, 24.0]])
+    for matrix, box in zip(crops.to_view, boxes, strict=True):
+        torch.testing.assert_close(matrix.inverse().points(corners).flatten(), box)

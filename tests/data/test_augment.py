@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from humanquery.core.affine import Affine2D, fit
-from humanquery.core.batch import Meta, Sample
+from humanquery.core.batch import ZOOM, Meta, Sample
 from humanquery.core.config import from_plain, to_plain
 from humanquery.core.rows import Labelled
 from humanquery.core.skeleton import COCO17
@@ -296,10 +296,12 @@ def test_a_letterbox_may_give_the_canvas_at_a_multiple_too_drawn_from_the_pictur
     stripes[:, ::2] = 255
     sample = Sample(stripes, Meta((80, 120), (80, 120)))
     plain = letterboxed(sample, LetterboxConfig(40, 60))
-    assert plain.finer is None and plain.image.shape == (40, 60, 3) and plain.image.std() < 5
-    both = letterboxed(sample, LetterboxConfig(40, 60, finer=2))
-    assert np.array_equal(both.image, plain.image) and np.array_equal(both.finer, stripes)
-    odd = letterboxed(
-        Sample(stripes[:77, :113], Meta((77, 113), (77, 113))), LetterboxConfig(31, 50, finer=3)
+    assert not plain.views and plain.image.shape == (40, 60, 3) and plain.image.std() < 5
+    both = letterboxed(sample, LetterboxConfig(40, 60, zoom=2))
+    assert np.array_equal(both.image, plain.image) and np.array_equal(
+        both.views[ZOOM][0].image, stripes
     )
-    assert odd.finer.shape[:2] == tuple(3 * side for side in odd.image.shape[:2])
+    odd = letterboxed(
+        Sample(stripes[:77, :113], Meta((77, 113), (77, 113))), LetterboxConfig(31, 50, zoom=3)
+    )
+    assert odd.views[ZOOM][0].image.shape[:2] == tuple(3 * side for side in odd.image.shape[:2])

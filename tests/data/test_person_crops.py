@@ -74,6 +74,21 @@ def test_every_large_labelled_person_is_one_sample_and_stands_first(tmp_path):
         source[2]
 
 
+def test_decoded_pictures_are_kept_up_to_a_number_of_bytes_and_the_oldest_goes_first(tmp_path):
+    config = photos(tmp_path)
+    small, none = config.build(), replace(config, cache_mb=0).build()
+    picture = small[0].image.nbytes
+    assert none[0].image is not none[0].image and not none._decoded
+    large = replace(config, cache_mb=1.5 * picture / 1_000_000).build()
+    first = large[0].image
+    assert large[0].image is first
+    large[1]
+    assert list(large._decoded) == [1] and large._decoded_bytes == picture
+    assert large[0].image is not first
+    with pytest.raises(ConfigError, match="RegionsConfig.cache_mb: got -1, expected 0"):
+        replace(config, cache_mb=-1)
+
+
 def test_large_pictures_are_kept_small_with_their_boxes(tmp_path):
     source = replace(photos(tmp_path), longest_picture=32, smallest=10.0).build()
     sample = source[0]

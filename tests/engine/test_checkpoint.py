@@ -1,4 +1,6 @@
+import fcntl
 import json
+import os
 import pickle
 
 import pytest
@@ -10,6 +12,7 @@ from humanquery.core.config import from_plain
 from humanquery.core.errors import CheckpointError
 from humanquery.engine.checkpoint import atomic, load_state, read_weights, save_weights
 from humanquery.engine.state import latest, read_latest, read_state, save_state, state_files
+from humanquery.nn.inference import fold_norms
 from tests.engine.toy import Toy, ToyConfig
 
 
@@ -26,6 +29,29 @@ def test_a_system_comes_back_from_its_file_alone(tmp_path):
     for name, value in toy.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["toy.safetensors"]
+
+
+def test_a_file_is_flushed_to_disk_through_a_handle_that_may_write(tmp_path, monkeypatch):
+    """Windows refuses to flush through any other."""
+    flushed, real = [], os.fsync
+
+    def fsync(handle: int) -> None:
+        flushed.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save_weights(tmp_path / "toy.safetensors", Toy())
+    of_file, *of_folder = flushed
+    assert of_file == os.O_RDWR and of_folder == [os.O_RDONLY]
+
+
+def test_a_system_made_ready_for_prediction_is_not_saved_as_one_that_could_be_loaded(tmp_path):
+    toy = Toy().eval()
+    toy.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval()
+    assert fold_norms(toy.backbone, lambda: toy.backbone(torch.rand(1, 3, 8, 8))) == 1
+    with pytest.raises(CheckpointError, match="batch norms folded .* save the system as it was"):
+        save_weights(tmp_path / "toy.safetensors", toy)
+    assert not list(tmp_path.iterdir())
 
 
 def test_half_size_files_widen_again_and_keep_what_fp16_cannot_hold(tmp_path):

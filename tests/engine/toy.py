@@ -133,6 +133,8 @@ def toy_config(**fields) -> EngineConfig:
     )
 
 
+STEADY = OptimConfig(lr=1e-2, ema=0.9, schedule="constant", warmup_steps=3)
+"""a schedule that does not depend on the number of steps, so that a run can be made longer"""
 LONG = {"steps": 60, "accumulate": 2, "checkpoint_steps": 3, "log_every": 2}
 LONG_TOY = ToyConfig(dropout=0.3, norm=True)
 
@@ -161,7 +163,12 @@ def main() -> None:
             evaluate=lambda system: {"one": 1},
         )
         sharded = toy_config(
-            steps=4, log_every=1, parallel="fsdp", fsdp_units=("layers.*",), accumulate=2
+            optim=STEADY,
+            steps=4,
+            log_every=1,
+            parallel="fsdp",
+            fsdp_units=("layers.*",),
+            accumulate=2,
         )
         halfway = toy_config(**(vars(sharded) | {"steps": 2}))
         train(Toy(), loader, halfway, given.out / "fsdp")

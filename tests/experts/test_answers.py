@@ -15,6 +15,7 @@ from humanquery.experts import (
     StackedBackbone,
     build,
 )
+from humanquery.experts.answers import answer
 from humanquery.experts.movenet import (
     MoveNetPoses,
     MoveNetPyramid,
@@ -90,9 +91,6 @@ def test_around_a_joint_its_own_map_is_seen_finely_and_widely_and_every_map_in_t
         0.9, abs=1e-4
     )  # steps of two cells
     assert every[0, 0, 4, 4].item() == pytest.approx(0.9) and every[0, 0, 3].abs().sum().item() == 0
-    assert torch.equal(
-        maps.of(0).around(joints, torch.ones(1, 2, 2)), maps.around(joints, torch.ones(1, 2, 2))
-    )
 
 
 def test_in_a_trace_places_are_sampled_the_same_by_indexing(monkeypatch):
@@ -136,7 +134,7 @@ def test_every_person_is_read_in_the_size_of_picture_that_suits_it():
         and scores.shape == (1, 4, 17)
     )
     sides = boxes[..., 2:] - boxes[..., :2]
-    seen = pyramid.of(0).around(joints, sides)
+    seen = pyramid.around(joints, sides)
     for i, (poses_, (scale, _)) in enumerate(pyramid.levels[:2]):
         alone = poses_.around(joints[:, i : i + 1] * scale, sides[:, i : i + 1] * scale)
         assert torch.equal(seen[:, i : i + 1], alone)
@@ -145,32 +143,32 @@ def test_every_person_is_read_in_the_size_of_picture_that_suits_it():
 def test_more_sizes_of_the_picture_change_joints_and_no_maps():
     torch.manual_seed(0)
     images = torch.rand(1, 3, 64, 96)
-    sights = []
+    all_answers = []
     for scales in ((1.0,), (1.0, 0.5), (2.0, 1.0)):
         torch.manual_seed(1)
-        sights.append(
-            build(MoveNetBackbone(width=0.35, heads=True, pose_scales=scales)).eval().see(images)
+        all_answers.append(
+            build(MoveNetBackbone(width=0.35, heads=True, pose_scales=scales)).eval().answer(images)
         )
-    for maps in zip(*(sight.features for sight in sights), strict=True):
+    for maps in zip(*(answers.features for answers in all_answers), strict=True):
         assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])
     boxes = torch.tensor([[[5.0, 5.0, 20.0, 30.0], [0.0, 0.0, 90.0, 60.0]]])
-    plain, smaller, larger = (sight.poses.in_boxes(boxes)[0] for sight in sights)
+    plain, smaller, larger = (answers.poses.in_boxes(boxes)[0] for answers in all_answers)
     assert torch.equal(plain, smaller)  # nobody is larger than suits the picture itself
     assert not torch.equal(plain, larger)
 
 
-def test_sizes_above_1_are_looked_at_in_the_finer_pictures():
-    finer = torch.rand(1, 3, 128, 192)
-    images = torch.nn.functional.avg_pool2d(finer, 2)
+def test_sizes_above_1_are_looked_at_in_the_zoomed_pictures():
+    zoomed = torch.rand(1, 3, 128, 192)
+    images = torch.nn.functional.avg_pool2d(zoomed, 2)
     torch.manual_seed(1)
     backbone = build(MoveNetBackbone(width=0.35, heads=True, pose_scales=(0.5, 1.0, 2.0))).eval()
-    plain, closer = backbone.see(images), backbone.see(images, finer)
+    plain, closer = backbone.answer(images), backbone.answer(images, zoomed)
     assert all(torch.equal(a, b) for a, b in zip(plain.features, closer.features, strict=True))
     levels = list(zip(plain.poses.levels, closer.poses.levels, strict=True))
     same = [torch.equal(a.joints, b.joints) for (a, _), (b, _) in levels]
     assert same == [True, True, False]
     torch.testing.assert_close(
-        closer.poses.levels[2][0].joints, backbone.see(finer).poses.levels[1][0].joints
+        closer.poses.levels[2][0].joints, backbone.answer(zoomed).poses.levels[1][0].joints
     )
 
 
@@ -206,27 +204,28 @@ def test_a_stack_gives_everybodys_maps_and_answers():
     torch.manual_seed(0)
     stack = build(StackedBackbone(PARTS)).eval()
     images = torch.rand(1, 3, 64, 96)
-    sight = stack.see(
+    answers = stack.answer(
         (images - torch.tensor(stack.mean).view(3, 1, 1)) / torch.tensor(stack.std).view(3, 1, 1)
     )
-    assert stack.gives == ("person", "keypoints")
-    assert [f.shape[1] for f in sight.features] == list(stack.channels)
-    assert sight.boxes is not None and sight.poses is not None and sight.attributes is None
+    assert stack.answers_about == ("person", "keypoints")
+    assert [f.shape[1] for f in answers.features] == list(stack.channels)
+    assert answers.boxes is not None and answers.poses is not None and answers.attributes is None
     start = [0, 0, 0, 0]
     for part in stack.parts:
         normed = (images - torch.tensor(part.mean).view(3, 1, 1)) / torch.tensor(part.std).view(
             3, 1, 1
         )
         for i, own in enumerate(part(normed)):
-            here = sight.features[i][:, start[i] : start[i] + own.shape[1]]
+            here = answers.features[i][:, start[i] : start[i] + own.shape[1]]
             torch.testing.assert_close(here, own, atol=1e-4, rtol=1e-3)
             start[i] += own.shape[1]
 
 
 def test_a_plain_backbone_only_gives_features():
     backbone = build(TimmBackbone("resnet10t")).eval()
-    sight = backbone.see(torch.rand(1, 3, 64, 64))
-    assert backbone.gives == () and sight.boxes is None and len(sight.features) == 4
+    answers = answer(backbone, torch.rand(1, 3, 64, 64))
+    assert answers.boxes is answers.poses is answers.attributes is None
+    assert len(answers.features) == 4
 
 
 def attributes() -> AttributesBackbone:
@@ -236,30 +235,29 @@ def attributes() -> AttributesBackbone:
 def test_an_attribute_backbone_answers_for_boxes_and_gives_no_maps():
     torch.manual_seed(0)
     part = build(attributes())
-    sight = part.see(torch.rand(2, 3, 64, 96))
-    assert part.gives == ("gender", "age") and [tuple(f.shape) for f in sight.features] == [
+    answers = part.answer(torch.rand(2, 3, 64, 96))
+    assert part.answers_about == ("gender", "age")
+    assert [tuple(f.shape) for f in answers.features] == [
         (2, 0, 64 // stride, 96 // stride) for stride in part.strides
     ]
     boxes = torch.tensor([[[0.0, 0.0, 40.0, 60.0], [50.0, 5.0, 90.0, 50.0]]] * 2)
-    gender, age = sight.attributes.in_boxes(boxes)
+    gender, age = answers.attributes.in_boxes(boxes)
     assert gender.shape == (2, 2) and age.shape == (2, 2, 85)
-    alone = part.see(torch.rand(2, 3, 64, 96)).attributes.in_boxes(boxes[:, :0])
+    alone = part.answer(torch.rand(2, 3, 64, 96)).attributes.in_boxes(boxes[:, :0])
     assert alone[0].shape == (2, 0) and alone[1].shape == (2, 0, 85)
 
 
-def test_people_are_cut_out_of_the_finer_pictures():
+def test_people_are_cut_out_of_the_zoomed_pictures():
     torch.manual_seed(0)
     part = build(attributes()).eval()
-    images, finer = torch.rand(2, 3, 64, 96), torch.rand(2, 3, 192, 288)
+    images, zoomed = torch.rand(2, 3, 64, 96), torch.rand(2, 3, 192, 288)
     boxes = torch.tensor([[[0.0, 0.0, 40.0, 60.0], [50.0, 5.0, 90.0, 50.0]]] * 2)
-    closer = part.see(images, finer).attributes.in_boxes(boxes)
-    for one, other in zip(closer, part.see(finer).attributes.in_boxes(boxes * 3), strict=True):
+    closer = part.answer(images, zoomed).attributes.in_boxes(boxes)
+    for one, other in zip(closer, part.answer(zoomed).attributes.in_boxes(boxes * 3), strict=True):
         assert torch.equal(one, other)
-    alone = part.see(images, finer).attributes.of(1).in_boxes(boxes[1:])
-    torch.testing.assert_close(alone[0], closer[0][1:])
     stacked = build(StackedBackbone((TimmBackbone("resnet10t"), attributes()))).eval()
     far, near = (
-        stacked.see(images, given).attributes.in_boxes(boxes)[0] for given in (None, finer)
+        stacked.answer(images, given).attributes.in_boxes(boxes)[0] for given in (None, zoomed)
     )
     assert not torch.allclose(far, near)
 
@@ -285,5 +283,5 @@ def test_an_attribute_backbone_reads_the_file_of_an_attribute_model(tmp_path):
 def test_a_stack_asks_the_attribute_part_and_keeps_the_others_maps():
     torch.manual_seed(0)
     stack = build(StackedBackbone((TimmBackbone("resnet10t", pretrained=False), attributes())))
-    assert stack.gives == ("gender", "age") and stack.channels == stack.parts[0].channels
-    assert stack.see(torch.rand(1, 3, 64, 64)).attributes is not None
+    assert stack.answers_about == ("gender", "age") and stack.channels == stack.parts[0].channels
+    assert stack.answer(torch.rand(1, 3, 64, 64)).attributes is not None

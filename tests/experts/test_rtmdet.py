@@ -41,19 +41,19 @@ def photo(side: int, fill: int = 114) -> np.ndarray:
 @pytest.mark.parametrize("size", [(64, 96), (33, 70), (32, 32), (1, 1)])
 def test_maps_and_guesses_have_the_told_sides_also_at_odd_sizes(empty, size):
     images = torch.rand(2, 3, *size)
-    sight = empty.see(images)
+    answers = empty.answer(images)
     sides = [tuple(-(-s // stride) for s in size) for stride in (4, 8, 16, 32)]
     assert empty.channels == (32, 192, 192, 192)
-    assert [tuple(f.shape[1:]) for f in sight.features] == [
+    assert [tuple(f.shape[1:]) for f in answers.features] == [
         (c, *side) for c, side in zip(empty.channels, sides, strict=True)
     ]
     cells = sum(h * w for h, w in sides[1:])
-    assert tuple(sight.boxes.logits.shape) == (2, cells) and tuple(sight.boxes.boxes.shape) == (
+    assert tuple(answers.boxes.logits.shape) == (2, cells) and tuple(answers.boxes.boxes.shape) == (
         2,
         cells,
         4,
     )
-    for told, seen in zip(empty(images), sight.features, strict=True):
+    for told, seen in zip(empty(images), answers.features, strict=True):
         assert torch.equal(told, seen)
 
 
@@ -71,7 +71,7 @@ def test_guesses_of_equal_distances_are_boxes_about_each_cells_upper_left_corner
     for level, conv in enumerate(backbone.bbox_head.rtm_reg):
         conv.weight.zero_()
         conv.bias.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]) * (level + 1))
-    boxes = backbone.see(torch.rand(1, 3, 32, 64)).boxes.boxes[0]
+    boxes = backbone.answer(torch.rand(1, 3, 32, 64)).boxes.boxes[0]
     assert boxes[0].tolist() == [-8, -16, 24, 32]
     assert boxes[9].tolist() == [
         8 - 8,
@@ -102,7 +102,7 @@ def test_without_its_head_only_the_neck_is_kept_and_nobody_is_named():
         == list(backbone.channels)
         == [32, 64, 64, 64]
     )
-    assert backbone.gives == () and backbone.see(torch.rand(1, 3, 32, 32)).boxes is None
+    assert backbone.answers_about == () and backbone.answer(torch.rand(1, 3, 32, 32)).boxes is None
 
 
 def test_the_config_survives_plain_data():
@@ -143,13 +143,13 @@ def test_it_says_what_the_onnx_file_says():
     told = torch.cat([torch.from_numpy(level).reshape(-1, 5) for level in levels])
     corners = torch.cat([_corners(side, 320 // side) for side in (40, 20, 10)])
     boxes = torch.cat([corners - told[:, 1:3], corners + told[:, 3:]], 1)
-    sight = backbone.see(images).boxes
-    assert (sight.logits[0] - told[:, 0]).norm() < 0.03 * told[:, 0].norm()
+    answers = backbone.answer(images).boxes
+    assert (answers.logits[0] - told[:, 0]).norm() < 0.03 * told[:, 0].norm()
     people = told[:, 0] > -1
     assert people.sum() > 3
-    torch.testing.assert_close(sight.logits[0][people], told[people, 0], atol=0.02, rtol=0)
-    torch.testing.assert_close(sight.boxes[0][people], boxes[people], atol=2, rtol=0)
-    assert (sight.boxes[0][people] - boxes[people]).abs().mean() < 0.1
+    torch.testing.assert_close(answers.logits[0][people], told[people, 0], atol=0.02, rtol=0)
+    torch.testing.assert_close(answers.boxes[0][people], boxes[people], atol=2, rtol=0)
+    assert (answers.boxes[0][people] - boxes[people]).abs().mean() < 0.1
 
 
 def _corners(side: int, stride: int) -> torch.Tensor:
@@ -162,10 +162,10 @@ def _corners(side: int, stride: int) -> torch.Tensor:
 def test_the_colour_of_the_padding_changes_little():
     """The network learned with grey 114 around pictures; batches have the mean colour there."""
     backbone = build(RtmdetBackbone(str(FILE))).eval()
-    grey = backbone.see(normalised(backbone, photo(320, fill=114))).boxes
+    grey = backbone.answer(normalised(backbone, photo(320, fill=114))).boxes
     images = normalised(backbone, photo(320, fill=0))
     images[normalised(backbone, photo(320, fill=1)) != images] = 0
-    mean = backbone.see(images).boxes
+    mean = backbone.answer(images).boxes
     best = int(grey.logits.argmax())
     assert abs(float(grey.logits[0, best].sigmoid() - mean.logits[0, best].sigmoid())) < 0.02
     assert float(iou(grey.boxes[0, [best]], mean.boxes[0, [best]])) > 0.97

@@ -11,7 +11,7 @@ import torch
 
 from humanquery.backbones import TimmBackbone
 from humanquery.engine.checkpoint import save_weights
-from humanquery.models.hqnet.config import InputConfig
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import Predictor, load
 from tests.models.small import small_config
@@ -29,7 +29,7 @@ def weights(tmp_path_factory) -> Path:
     torch.manual_seed(
         0
     )  # with some first weights places outside of the picture, which all tie, come before most people
-    system = HQNet(replace(small_config(), backbone=backbone, input=InputConfig(64, 96)))
+    system = HQNet(replace(small_config(), backbone=backbone, input=LetterboxConfig(64, 96)))
     noise = torch.Generator().manual_seed(0)
     with (
         torch.no_grad()

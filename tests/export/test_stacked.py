@@ -16,7 +16,7 @@ from humanquery.engine.checkpoint import save_weights
 from humanquery.experts import AttributesBackbone, MoveNetBackbone, RtmdetBackbone, StackedBackbone
 from humanquery.export.graph import Graph
 from humanquery.export.verify import LIMIT, LIMITS
-from humanquery.models.hqnet.config import InputConfig
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.nn.person_views import RegionConfig
 from humanquery.predict import load
@@ -44,7 +44,7 @@ PARTS = (
 JOINTS = KeypointsConfig(
     hidden=32,
     in_boxes=True,
-    refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, scores=True, evidence=True),
+    refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, scores=True, local_features=True),
     heatmap=None,
 )
 MASKS = MaskConfig(
@@ -63,7 +63,7 @@ def stacked_weights(tmp_path_factory) -> Path:
         priors=("person", "keypoints", "gender", "age"),
         num_queries=6,
         num_persons=4,
-        input=InputConfig(96, 128, finer=2),
+        input=LetterboxConfig(96, 128, zoom=2),
     )
     torch.manual_seed(0)
     system = HQNet(config)
@@ -109,17 +109,17 @@ def test_a_stack_of_backbones_says_the_same_from_its_file_whatever_the_canvas_an
 ):
     noise = torch.Generator().manual_seed(count)
     images = torch.randint(0, 256, (count, 3, height, width), generator=noise).to(torch.uint8)
-    finer = torch.randint(0, 256, (count, 3, 2 * height, 2 * width), generator=noise).to(
+    zoomed = torch.randint(0, 256, (count, 3, 2 * height, 2 * width), generator=noise).to(
         torch.uint8
     )
     sizes = torch.tensor([[height, width - 10], [height - 20, width]][:count])
     with torch.inference_mode():
         graph = Graph(load(stacked_weights, "cpu").system)
-        scores = graph(images, sizes, torch.tensor(0.0), finer)["scores"]
+        scores = graph(images, sizes, torch.tensor(0.0), zoomed)["scores"]
         score = 0.0 if people == 4 else float(scores[:, people - 1 : people + 1].mean(1).max())
-        network = graph(images, sizes, torch.tensor(score), finer)
+        network = graph(images, sizes, torch.tensor(score), zoomed)
     assert network["scores"].shape == (count, people)
-    file = exported.run(Canvases(images.numpy(), sizes.numpy(), [], finer.numpy()), score)
+    file = exported.run(Canvases(images.numpy(), sizes.numpy(), [], zoomed.numpy()), score)
     assert (
         network.keys() == file.keys()
         and {"keypoint_scores", "gender", "age", "mask_windows"} <= file.keys()

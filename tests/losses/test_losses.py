@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from humanquery.losses import people, scores, shapes
+from humanquery.nn.sampling import sample_points
 from tests.models import oracle
 from tests.paths import needs_oracle
 
@@ -49,7 +50,7 @@ def test_giou_loss_equals_torchvisions():
 def test_points_read_cell_centres_and_zero_outside():
     maps = torch.arange(6.0).reshape(1, 2, 3)
     points = torch.tensor([[[0.5 / 3, 0.25], [2.5 / 3, 0.75], [2.0, 2.0]]])
-    torch.testing.assert_close(shapes.sample_points(maps, points), torch.tensor([[0.0, 5.0, 0.0]]))
+    torch.testing.assert_close(sample_points(maps, points), torch.tensor([[0.0, 5.0, 0.0]]))
 
 
 def test_uncertain_points_are_the_candidates_nearest_to_the_boundary():

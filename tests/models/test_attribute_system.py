@@ -210,7 +210,7 @@ def test_predictions_stand_in_picture_pixels_and_in_range():
     half = Affine2D.scaling(0.5)
     batch = batch_of([people((None, None), (None, None))], to_canvas=half)
     batch = replace(batch, metas=[Meta((128, 96), SIZE, half)])
-    found = model().eval().predict(batch)[0]
+    found = model().eval().predict(batch)[0].persons
     assert found.image_size == (128, 96) and torch.allclose(found.boxes, batch.targets[0].boxes * 2)
     assert ((found.gender >= 0) & (found.gender <= 1)).all() and (
         (found.age >= 0) & (found.age <= 84)
@@ -244,5 +244,5 @@ def test_a_weights_file_alone_rebuilds_it(tmp_path):
     load_state(again, read.state)
     batch = batch_of([people((None, None))])
     assert torch.allclose(
-        again.eval().predict(batch)[0].age, system.predict(batch)[0].age, atol=0.05
+        again.eval().predict(batch)[0].persons.age, system.predict(batch)[0].persons.age, atol=0.05
     )

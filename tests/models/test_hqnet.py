@@ -10,14 +10,16 @@ from humanquery.core.affine import Affine2D
 from humanquery.core.batch import Batch, Meta
 from humanquery.core.boxes import canvas_to_unit
 from humanquery.core.config import from_plain, to_plain
+from humanquery.core.errors import ConfigError, NonFiniteError
 from humanquery.core.rows import Labelled
-from humanquery.core.system import System
+from humanquery.core.skeleton import Skeleton
+from humanquery.core.system import Ask, System
 from humanquery.core.target import Target
 from humanquery.models.hqnet import criterion
 from humanquery.models.hqnet.attend import sampling_points
 from humanquery.models.hqnet.config import HQNetConfig
-from humanquery.tasks.base import Draws, Matches, Reading, Truth, Truths
-from humanquery.tasks.mask import MaskPrediction, PixelMap
+from humanquery.tasks.base import Draws, Matches, Truth, Truths
+from humanquery.tasks.paint_masks import paint_masks
 from tests.models.small import SIZE, batch, crowd, nobody, person, small_config, small_model
 
 
@@ -53,13 +55,47 @@ def test_forward_without_truth_says_what_to_call_instead():
 
 
 @pytest.mark.parametrize(
+    ("matching", "message"),
+    [
+        (("person", "boks"), "model.matching: 'boks' is no task .* Did you mean 'box'"),
+        (("person", "gender"), "'gender' is no task with a matching cost"),
+        (("person", "box", "person"), "person named more than once"),
+        ((), r"model.matching: got \[\], expected person or box among them"),
+        (("mask",), "expected person or box among them"),
+    ],
+)
+def test_matching_by_unknown_repeated_or_no_costs_is_refused_before_training(matching, message):
+    with pytest.raises(ConfigError, match=message):
+        small_model(replace(small_config(), matching=matching))
+
+
+def test_a_diverged_prediction_is_told_with_its_stage_and_picture():
+    model, pictures = small_model().eval(), batch([crowd(), crowd(), nobody()])
+    broken = pictures.images.clone()
+    broken[1] = float("nan")
+    with pytest.raises(NonFiniteError, match="matching at proposals: costs of pictures 1 of") as e:
+        model(replace(pictures, images=broken), draws())
+    assert e.value.stage == "proposals" and e.value.pictures == (1,)
+
+
+def test_joints_of_another_layout_are_refused_although_their_number_fits():
+    given = crowd()
+    other = replace(given, skeleton=Skeleton.named("h36m17"))
+    with pytest.raises(ConfigError, match="skeleton 'h36m17' .17 joints., the model's of 'coco17'"):
+        small_model()(batch([given, other]), draws())
+    joints = {"keypoints": None, "visibility": None}
+    assert small_model()(batch([given, other.replace(**joints)]), draws())
+
+
+@pytest.mark.parametrize(
     "left_out", [()] + [c for n in (1, 2, 5) for c in itertools.combinations(OPTIONAL, n)]
 )
 def test_any_subset_of_tasks_can_be_built_trained_and_used(left_out):
     model = small_model(small_config(**dict.fromkeys(left_out)))
     losses = model(batch([crowd(), nobody()]), draws())
+    assert set(losses) == set(model.loss_names)
     sum(losses.values()).backward()
-    people = model.eval().predict(batch([crowd()]))[0]
+    people = model.eval().predict(batch([crowd()]))[0].persons
     assert len(people) == 8
     for task, fields in {
         "keypoints": "keypoints",
@@ -71,7 +107,7 @@ def test_any_subset_of_tasks_can_be_built_trained_and_used(left_out):
 
 
 def test_people_come_best_first_and_inside_the_picture():
-    people = small_model().eval().predict(batch([crowd()]))[0]
+    people = small_model().eval().predict(batch([crowd()]))[0].persons
     assert (people.scores.diff() <= 0).all()
     assert (
         (people.boxes >= 0).all()
@@ -86,13 +122,14 @@ def test_people_come_best_first_and_inside_the_picture():
 
 def test_score_and_tasks_limit_what_is_decoded():
     model, pictures = small_model().eval(), batch([crowd()])
-    everybody = model.predict(pictures)[0]
+    everybody = model.predict(pictures)[0].persons
     middle = float(everybody.scores[4])
-    some = model.predict(pictures, score=middle, tasks=("mask",))[0]
+    some = model.predict(pictures, Ask(middle, frozenset(["masks"])))[0].persons
     torch.testing.assert_close(some.boxes, everybody.boxes[everybody.scores >= middle])
     assert some.masks is not None and some.keypoints is None and some.gender is None
-    assert len(model.predict(pictures, score=1.0)[0]) == 0
-    assert len(model.predict(pictures, max_persons=3)[0]) == 3
+    assert len(model.predict(pictures, Ask(1.0))[0].persons) == 0
+    assert len(model.predict(pictures, Ask(max_persons=3))[0].persons) == 3
+    assert len(model.predict(pictures, Ask(max_persons=0))[0].persons) == 0
 
 
 @pytest.mark.parametrize(
@@ -111,7 +148,7 @@ def test_the_other_pictures_of_a_batch_change_nothing(field):
                 both_pictures.padding[i : i + 1],
                 both_pictures.metas[i : i + 1],
             )
-            one, both = model.predict(alone)[0], model.predict(both_pictures)[i]
+            one, both = model.predict(alone)[0].persons, model.predict(both_pictures)[i].persons
             torch.testing.assert_close(
                 getattr(one, field), getattr(both, field), atol=2e-5, rtol=1e-4
             )
@@ -120,24 +157,16 @@ def test_the_other_pictures_of_a_batch_change_nothing(field):
 def test_padding_never_stretches_masks():
     """A map that says 'person' left of canvas x = 20: on the picture, twice as large as the canvas,
     left of x = 40."""
-    model = small_model().eval()
-    padded = batch([person((48, 40), (4.0, 4.0, 30.0, 40.0))], padded=(96, 120))
-    encoded = model.encode(padded)
-    cells = torch.where(torch.arange(30) < 5, 1.0, -1.0).expand(1, 1, 24, 30)
-    prediction = MaskPrediction(torch.ones(1, 1, 1), PixelMap(cells, (96, 120), torch.ones(1, 2)))
-    reading = Reading(
-        0, torch.tensor([0]), torch.ones(1), (48, 40), (96, 80), Affine2D.scaling(0.5)
-    )
-    masks = model.tasks["mask"].decode(prediction, reading, encoded, prediction.pixel_map)["masks"]
-    expected = (torch.arange(80) < 40).expand(1, 96, 80)
-    assert torch.equal(masks, expected)
+    cells = torch.where(torch.arange(30) < 5, 1.0, -1.0).expand(1, 24, 30)
+    masks, _ = paint_masks(cells, Meta((96, 80), (48, 40), Affine2D.scaling(0.5)), (96, 120))
+    assert torch.equal(masks, (torch.arange(80) < 40).expand(1, 96, 80))
 
 
 def test_people_return_through_the_inverse_of_the_canvas_matrix():
     model, pictures = small_model().eval(), batch([crowd()])
     twice = Meta((2 * SIZE[0], 2 * SIZE[1]), SIZE, Affine2D.scaling(0.5))
-    small = model.predict(pictures)[0]
-    large = model.predict(Batch(pictures.images, pictures.padding, [twice]))[0]
+    small = model.predict(pictures)[0].persons
+    large = model.predict(Batch(pictures.images, pictures.padding, [twice]))[0].persons
     torch.testing.assert_close(large.boxes, small.boxes * 2)
     torch.testing.assert_close(large.keypoints, small.keypoints * 2)
     assert large.masks.shape[1:] == (128, 160)
@@ -145,7 +174,7 @@ def test_people_return_through_the_inverse_of_the_canvas_matrix():
 
 
 def test_a_picture_smaller_than_the_queries_is_no_problem():
-    people = small_model().eval().predict(batch([person((9, 7), (1.0, 1.0, 6.0, 8.0))]))[0]
+    people = small_model().eval().predict(batch([person((9, 7), (1.0, 1.0, 6.0, 8.0))]))[0].persons
     assert len(people) > 0 and torch.isfinite(people.boxes).all()
 
 
@@ -352,7 +381,7 @@ def test_a_prediction_that_is_not_finite_stops_the_matching():
     model = small_model()
     with torch.no_grad():
         model.content.weight.fill_(float("nan"))
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(NonFiniteError, match="matching at layer0: costs of pictures 0 of"):
         model(batch([crowd()]), draws())
 
 

@@ -139,7 +139,7 @@ def test_top_tokens_takes_all_where_a_picture_has_fewer_tokens_than_queries():
 def test_predicted_people_equal_the_official_rows():
     reference = oracle.arrays("eval_tiny_A.npz")
     model, batch = oracle.tiny_model(), oracle.input_a()
-    people = model.predict(batch)[0]
+    people = model.predict(batch)[0].persons
     rows = reference["img0_det_rows"]
     np.testing.assert_allclose(people.boxes.numpy(), rows[:, :4], atol=1e-4 * 320)
     np.testing.assert_allclose(people.scores.numpy(), rows[:, 4], atol=1e-4)

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 from torchvision.ops import nms
 
-from humanquery.backbones.sight import DenseBoxes, Sight, evidence_width
 from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.core.errors import ConfigError
+from humanquery.core.system import Ask
+from humanquery.experts.answers import Answers, DenseBoxes, Expert, joint_features_width
 from humanquery.models.hqnet.hqnet import HQNet
-from humanquery.models.hqnet.trunk import distinct_tokens
+from humanquery.models.hqnet.priors import distinct_tokens
 from humanquery.tasks.age import AgeConfig
 from humanquery.tasks.gender import GenderConfig
 from humanquery.tasks.keypoint_refinement import RefinementConfig
@@ -30,51 +31,45 @@ class Poses:
 
     def around(self, joints, sides):
         return (joints + sides[:, :, None]).mean(-1, keepdim=True).expand(
-            -1, -1, -1, evidence_width(17)
+            -1, -1, -1, joint_features_width(17)
         ) / 100
 
-    def of(self, picture):
-        return self
 
-
-class Looks:
+class Attributes:
     def in_boxes(self, boxes):
         years = -(torch.arange(85.0) - 30).square().expand(*boxes.shape[:2], 85)
         return torch.full(boxes.shape[:2], 2.0), years
 
-    def of(self, picture):
-        return self
 
-
-class Knowing(OfficialResNet):
+class Knowing(Expert, OfficialResNet):
     """Sees one person, in one cell, with every joint in the middle of the asked box, a woman of
     about 30."""
 
-    gives = ("person", "keypoints", "gender", "age")
+    answers_about = ("person", "keypoints", "gender", "age")
 
     def __init__(self):
         super().__init__(4, (1, 1, 1, 1))
 
-    def see(self, images, finer=None):
-        features = self(images)
+    def answer(self, images, zoomed=None):
+        features = OfficialResNet.forward(self, images)
         cells = sum(f.shape[-2] * f.shape[-1] for f in features[1:])
         logits = torch.full((len(images), cells), -6.0)
         logits[:, [3, 4]] = torch.tensor([3.0, 2.5])
         boxes = BOX.expand(len(images), cells, 4) * 0.1
         boxes = boxes.index_fill(1, torch.tensor([3]), 0) + 0
         boxes[:, 3], boxes[:, 4] = BOX, BOX + 1
-        return Sight(features, DenseBoxes(logits, boxes), Poses(), Looks())
+        return Answers(features, DenseBoxes(logits, boxes), Poses(), Attributes())
 
 
 def config(**changes):
     keypoints = KeypointsConfig(
         hidden=32,
         in_boxes=True,
-        refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, evidence=True),
+        refinement=RefinementConfig(1, 32, 0.0, in_boxes=True, local_features=True),
         heatmap=None,
     )
     return replace(
-        small_config(keypoints=keypoints), priors=Knowing.gives, denoising=None, **changes
+        small_config(keypoints=keypoints), priors=Knowing.answers_about, denoising=None, **changes
     )
 
 
@@ -89,7 +84,7 @@ def batch():
 
 
 def test_an_untrained_model_already_says_what_its_backbone_says(batch):
-    first = model().predict(batch)[0]
+    first = model().predict(batch)[0].persons
     best = first[:1]
     torch.testing.assert_close(best.boxes, BOX[None], atol=1e-3, rtol=0)
     assert best.scores.item() == pytest.approx(torch.tensor(3.0).sigmoid().item(), abs=1e-4)
@@ -102,7 +97,7 @@ def test_an_untrained_model_already_says_what_its_backbone_says(batch):
 
 
 def test_the_second_box_on_the_same_person_starts_as_nobody(batch):
-    people = model().predict(batch)[0]
+    people = model().predict(batch)[0].persons
     assert people.scores[0] > 0.9 and (people.scores[1:] < 0.2).all()
 
 
@@ -111,7 +106,7 @@ def test_priors_can_be_learned_away(batch):
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.02)
     truth = batch_of([person((64, 64), (4.0, 4.0, 40.0, 52.0), gender=None)] * 2)
     before = sum(net(truth).values()).item()
-    for _ in range(10):
+    for _ in range(5):
         optimizer.zero_grad()
         sum(net(truth).values()).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -122,7 +117,9 @@ def test_priors_can_be_learned_away(batch):
 def test_the_other_pictures_of_a_batch_change_nothing(batch):
     net = model()
     alone = net.predict(batch_of([person((64, 64), tuple(BOX.tolist()))]))[0]
-    torch.testing.assert_close(net.predict(batch)[1].boxes, alone.boxes, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        net.predict(batch)[1].persons.boxes, alone.boxes, atol=1e-3, rtol=1e-4
+    )
 
 
 def test_denoising_goes_together_with_priors(batch):
@@ -130,7 +127,7 @@ def test_denoising_goes_together_with_priors(batch):
     assert "denoising.layer0.class" in losses and all(value.isfinite() for value in losses.values())
 
 
-def test_a_prior_that_the_backbone_cannot_give_is_named():
+def test_a_prior_that_the_backbone_does_not_answer_is_named():
     with pytest.raises(
         ConfigError, match="model.priors names person.*features only.*StackedBackbone"
     ):
@@ -158,11 +155,11 @@ def test_fewer_tokens_than_queries_are_all_taken():
     assert chosen.tolist() == [[1, 2, 0]] and doubled.tolist() == [[False, True, True]]
 
 
-def test_joints_cannot_look_again_where_nobody_looked_before():
+def test_joint_features_that_no_expert_measures_are_refused():
     without = replace(config(), priors=("person", "gender", "age"))
     with pytest.raises(
         ConfigError,
-        match='evidence: got true without a prior on joints; name "keypoints" in model.priors',
+        match='local_features: got true, but .* name "keypoints" in model.priors',
     ):
         HQNet(without, backbone=Knowing())
 
@@ -174,15 +171,15 @@ class Asked(Knowing):
         super().__init__()
         self.asked: list[int] = []
 
-    def see(self, images, finer=None):
-        sight, asked = super().see(images, finer), self.asked
+    def answer(self, images, zoomed=None):
+        answers, asked = super().answer(images, zoomed), self.asked
 
-        class Counting(Looks):
+        class Counting(Attributes):
             def in_boxes(self, boxes):
                 asked.append(boxes.shape[0] * boxes.shape[1])
                 return super().in_boxes(boxes)
 
-        return replace(sight, attributes=Counting())
+        return replace(answers, attributes=Counting())
 
 
 def asked_of(run, **tasks) -> list[int]:
@@ -194,10 +191,10 @@ def asked_of(run, **tasks) -> list[int]:
 
 
 def test_gender_and_age_are_asked_of_the_kept_people_only(batch):
-    assert asked_of(lambda net: net.eval().predict(batch, score=0.9)) == [2]  # one in each picture
-    assert asked_of(lambda net: net.eval().predict(batch, score=0.0, max_persons=3)) == [6]
-    assert asked_of(lambda net: net.eval().predict(batch, score=0.9, tasks=("mask",))) == []
-    assert asked_of(lambda net: net.eval().predict(batch, score=1.0)) == []
+    assert asked_of(lambda net: net.eval().predict(batch, Ask(0.9))) == [2]  # one in each picture
+    assert asked_of(lambda net: net.eval().predict(batch, Ask(0.0, max_persons=3))) == [6]
+    assert asked_of(lambda net: net.eval().predict(batch, Ask(0.9, frozenset(["masks"])))) == []
+    assert asked_of(lambda net: net.eval().predict(batch, Ask(1.0))) == []
 
 
 def test_training_asks_of_every_query_and_of_none_where_both_losses_are_0(batch):

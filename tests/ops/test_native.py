@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,7 +125,11 @@ def test_a_missing_or_failing_compiler_is_told(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("broken", ["no compiler", "no folder"])
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("broken", ["no compiler", "no folder", "no home"])
 def test_without_compiler_or_cache_folder_the_answer_is_the_same_and_asking_for_native_fails(
     tmp_path, monkeypatch, broken
 ):
@@ -133,6 +138,11 @@ def test_without_compiler_or_cache_folder_the_answer_is_the_same_and_asking_for_
     monkeypatch.setenv("XDG_CACHE_HOME", str(home if broken == "no folder" else tmp_path))
     if broken == "no compiler":
         monkeypatch.setenv("CC", "no-such-compiler")
+    if broken == "no home":  # a user id that has no name and no folder, as in many containers
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", _no_home)
+        with pytest.raises(OSError, match="no home folder .* set XDG_CACHE_HOME"):
+            build.cache_folder()
     native.missing.cache_clear()
     native.library.cache_clear()
     try:

@@ -6,14 +6,16 @@ import torch
 from torch import nn
 
 from humanquery.core.batch import Batch
+from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17
-from humanquery.models.hqnet.config import InputConfig
+from humanquery.core.system import Ask, Picture
+from humanquery.media.letterbox import LetterboxConfig
 
 
 @dataclass(frozen=True)
 class FakeConfig:
-    input: InputConfig = field(default_factory=lambda: InputConfig(64, 96))
+    input: LetterboxConfig = field(default_factory=lambda: LetterboxConfig(64, 96))
 
 
 class FakeSystem(nn.Module):
@@ -28,14 +30,26 @@ class FakeSystem(nn.Module):
     def forward(self, batch: Batch) -> dict:
         return {"nothing": self.weight.sum()}
 
-    def predict(self, batch: Batch, *, score: float = 0.0, tasks=None) -> list[Persons]:
+    skeleton = COCO17
+    loss_names = ("nothing",)
+
+    @property
+    def input(self) -> LetterboxConfig:
+        return self.config.input
+
+    @property
+    def outputs(self) -> dict[str, FieldSpec]:
+        return {n: Persons.specs()[n] for n in ("masks", "keypoints", "gender", "age")}
+
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
         self.seen.append(tuple(batch.images.shape))
-        return [people(meta.image_size, tasks).above(score) for meta in batch.metas]
+        found = [people(meta.image_size, ask.outputs) for meta in batch.metas]
+        return [Picture(persons.above(ask.score)) for persons in found]
 
 
 def people(size: tuple[int, int], tasks=None) -> Persons:
     """Two people in the left and right half of a picture of `size`."""
-    tasks = ("mask", "keypoints", "gender", "age") if tasks is None else tasks
+    tasks = ("masks", "keypoints", "gender", "age") if tasks is None else tasks
     height, width = size
     boxes = torch.tensor([[0.0, 0.0, width / 2, height], [width / 2, 0.0, width, height]])
     masks = torch.zeros(2, height, width, dtype=torch.bool)
@@ -43,7 +57,7 @@ def people(size: tuple[int, int], tasks=None) -> Persons:
     masks[1, :, width // 2 :] = True
     spread = torch.linspace(0.1, 0.9, 17)[None, :, None]
     fields = {"embeddings": torch.eye(2)}
-    if "mask" in tasks:
+    if "masks" in tasks:
         fields["masks"] = masks
     if "keypoints" in tasks:
         fields["keypoints"] = boxes[:, None, :2] + spread * (

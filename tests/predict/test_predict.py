@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from humanquery.engine.checkpoint import save_weights
 from humanquery.media.images import write_image
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import Predictor, load
-from humanquery.predict.base import find_weights, wanted_tasks
+from humanquery.predict.base import find_weights
 from humanquery.predict.loading import trained
 from humanquery.predict.predict_folder import find_pictures, output_names, predict_sources
-from humanquery.predict.predictor import side_by_side
+from humanquery.predict.threads import HeapTrimmer, SideBySide, openmp_limit
 from tests.predict.fake import FakeSystem
 
 
@@ -64,8 +65,8 @@ def test_attributes_can_be_switched_off_and_tasks_chosen(predictor):
     assert plain.gender is None and plain.age is None and plain.masks is not None
     only = predictor.predict(picture(), tasks=["age"])
     assert only.masks is None and only.keypoints is None and only.age is not None
-    with pytest.raises(ConfigError, match="Did you mean 'mask'"):
-        wanted_tasks(["masks"])
+    with pytest.raises(ConfigError, match="Did you mean 'masks'"):
+        predictor.ask(tasks=["nask"])
 
 
 SIZES = [(30, 40), (50, 20), (10, 90)]
@@ -84,43 +85,76 @@ def test_elsewhere_pictures_go_in_batches(predictor):
     assert [shape[0] for shape in predictor.system.seen] == [2, 1]
 
 
-@pytest.mark.parametrize(
-    ("threads", "pictures", "each"), [(1, 3, 1), (2, 4, 1), (5, 2, 2), (3, 1, 3)]
-)
-def test_torchs_threads_are_shared_by_pictures_side_by_side(threads, pictures, each):
-    before, together = (
-        torch.get_num_threads(),
-        threading.Barrier(min(threads, pictures), timeout=30),
-    )
+needs_openmp = pytest.mark.skipif(openmp_limit() is None, reason="torch's OpenMP is not found")
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's number of threads, and puts it back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@needs_openmp
+@pytest.mark.parametrize(("number", "pictures", "each"), [(1, 3, 1), (2, 4, 1), (5, 2, 2)])
+def test_torchs_threads_are_shared_by_pictures_side_by_side(threads, number, pictures, each):
+    threads(number)
+    together = threading.Barrier(min(number, pictures), timeout=30)
     seen = []
 
     def look(i: int) -> int:
-        if pictures % min(threads, pictures) == 0:
-            together.wait()  # nobody passes alone
+        together.wait()  # nobody passes alone
         seen.append(torch.get_num_threads())
         return i
 
-    try:
-        torch.set_num_threads(threads)
-        assert side_by_side(look, list(range(pictures))) == list(range(pictures))
-        assert seen == [each] * pictures and torch.get_num_threads() == threads
-        fresh = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-        fresh.start()
-        fresh.join()
-        assert seen[-1] == threads
-    finally:
-        torch.set_num_threads(before)
+    assert SideBySide().map(look, list(range(pictures))) == list(range(pictures))
+    assert seen == [each] * pictures
 
 
-def test_a_picture_that_fails_beside_others_says_so():
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        with pytest.raises(ZeroDivisionError):
-            side_by_side(lambda i: 1 // i, [1, 0, 2])
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+@needs_openmp
+def test_concurrent_prediction_changes_nobodys_threads(threads):
+    """Three clients of five threads, again and again: all keep five, and so do later threads."""
+    threads(5)
+    pool, after = SideBySide(), []
+
+    def client() -> None:
+        for _ in range(5):
+            pool.map(lambda i: torch.rand(64, 64).sum(), [0, 1])
+        after.append(torch.get_num_threads())
+
+    for clients in (3, 1):  # the last one comes when all is done
+        running = [threading.Thread(target=client) for _ in range(clients)]
+        for one in running:
+            one.start()
+        for one in running:
+            one.join()
+    assert after == [5] * 4 and torch.get_num_threads() == 5
+
+
+def test_eight_threads_on_one_model_give_what_one_gives(predictor):
+    pictures = [picture(30 + 5 * i, 40) for i in range(8)]
+    alone = [predictor.predict(p).to_json() for p in pictures]
+    with ThreadPoolExecutor(8) as clients:
+        for _ in range(3):
+            together = list(clients.map(lambda p: predictor.predict(p).to_json(), pictures))
+            assert together == alone
+    assert [p.to_json() for p in predictor.predict_many(pictures)] == alone
+
+
+def test_a_picture_that_fails_beside_others_says_so(threads):
+    threads(2)
+    with pytest.raises(ZeroDivisionError):
+        SideBySide().map(lambda i: 1 // i, [1, 0, 2])
+    assert torch.get_num_threads() == 2
+
+
+def test_the_heap_is_trimmed_every_so_many_pictures():
+    trimmer, calls = HeapTrimmer(every=4), []
+    trimmer._trim = calls.append
+    for pictures in (3, 1, 2, 1, 5):
+        trimmer.done(pictures)
+    assert calls == [0, 0]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (400, 2)])
@@ -146,9 +180,9 @@ def test_a_device_that_is_not_there_is_named():
 
 def test_a_weights_file_rebuilds_its_model(tmp_path):
     from humanquery.backbones import TimmBackbone
+    from humanquery.media.letterbox import LetterboxConfig
     from humanquery.models.hqnet.config import (
         HQNetConfig,
-        InputConfig,
         TasksConfig,
         TransformerConfig,
     )
@@ -162,7 +196,7 @@ def test_a_weights_file_rebuilds_its_model(tmp_path):
         denoising=None,
         num_queries=10,
         num_persons=5,
-        input=InputConfig(64, 64),
+        input=LetterboxConfig(64, 64),
     )
     model = HQNet(config).eval()
     save_weights(tmp_path / "m.safetensors", model, {"score_threshold": 0.0})

@@ -1,6 +1,7 @@
 """Recipes: every one can be built from plain data and changed; the tiny one trains, saves and
 predicts."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -76,7 +77,11 @@ def test_training_can_start_from_the_tensors_of_a_file_that_fit(tmp_path, capsys
     )
     result = train("hqnet_tiny_scenes", [*QUICK, "engine.steps=0"], tmp_path / "run", weights=start)
     trained, told = read_weights(result.weights).state, read_weights(result.weights).card
-    assert told["started_from"] == {"weights": "start.safetensors", "training": {"steps": 7}}
+    assert told["started_from"] == {
+        "weights": "start.safetensors",
+        "sha256": hashlib.sha256(start.read_bytes()).hexdigest(),
+        "training": {"steps": 7},
+    }
     assert torch.equal(trained["selection.output.weight"], given["selection.output.weight"])
     assert trained["content.weight"].std() > 0.5
     said = capsys.readouterr().out

@@ -2,7 +2,7 @@ import torch
 
 from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.nn.encodings import inverse_sigmoid
-from humanquery.tasks.base import Draws, Matches, Truth, Truths
+from humanquery.tasks.base import Draws, Matches, Reference, Truth, Truths
 from humanquery.tasks.keypoint_refinement import RefinementConfig
 from humanquery.tasks.keypoints import KeypointsConfig
 from tests.models.small import batch, crowd, person, small_config, small_model
@@ -20,7 +20,7 @@ def test_an_untrained_head_puts_every_joint_into_the_middle_of_the_reference_box
     for in_boxes in (False, True):
         found = (
             task(in_boxes=in_boxes)
-            .read(0, torch.randn(1, 2, 32), inverse_sigmoid(BOXES), None)
+            .read(0, torch.randn(1, 2, 32), Reference(inverse_sigmoid(BOXES)), None)
             .joints_unit
         )
         torch.testing.assert_close(
@@ -32,7 +32,9 @@ def test_offsets_in_boxes_are_in_sides_of_the_box_so_one_pose_fits_every_size():
     keypoints = task(in_boxes=True)
     with torch.no_grad():
         keypoints.heads[0][-1].bias.fill_(0.5)
-    found = keypoints.read(0, torch.randn(1, 2, 32), inverse_sigmoid(BOXES), None).joints_unit
+    found = keypoints.read(
+        0, torch.randn(1, 2, 32), Reference(inverse_sigmoid(BOXES)), None
+    ).joints_unit
     corners = cxcywh_to_xyxy(BOXES)[..., None, 2:].expand(-1, -1, 17, -1)
     torch.testing.assert_close(found, corners, atol=1e-4, rtol=0)
 
@@ -66,7 +68,7 @@ def test_joint_scores_learn_the_joints_part_of_oks_and_that_unlabelled_joints_ar
         loss = keypoints._score_loss(logit.float(), found, Matches(one, one, one), truths).item()
         assert least <= loss < least + 2
     assert model(batch([crowd()]), Draws())["keypoint_score"] > 0
-    scores = model.eval().predict(batch([crowd()]))[0].keypoint_scores
+    scores = model.eval().predict(batch([crowd()]))[0].persons.keypoint_scores
     assert scores.std() > 0 and scores.min() >= 0 and scores.max() <= 1
 
 
@@ -87,7 +89,7 @@ def test_poses_rank_by_how_near_their_visible_joints_are_expected():
     model = small_model(
         small_config(keypoints=KeypointsConfig(hidden=32, refinement=refinement, heatmap=None))
     ).eval()
-    people = model.predict(batch([crowd()]))[0]
+    people = model.predict(batch([crowd()]))[0].persons
     sure = (people.keypoint_scores**2).sum(1) / people.keypoint_scores.sum(1)
     torch.testing.assert_close(people.pose_scores, people.scores * sure)
     assert people.to_coco(1)[0]["pose_score"] == float(people.pose_scores[0])

@@ -1,6 +1,6 @@
 import torch
 
-from humanquery.tasks.base import Draws, Matches, Truth, Truths
+from humanquery.tasks.base import Draws, Matches, Reference, Truth, Truths
 from humanquery.tasks.mask import MaskConfig, MaskPrediction, PixelMap, _fall, _fall_on_cells
 from tests.models.small import batch, crowd, person, small_config, small_model
 
@@ -42,7 +42,7 @@ def test_a_mask_stays_near_its_box_whatever_the_map_says():
 def test_boxes_count_on_the_padded_canvas():
     task = small_model(small_config(mask=MaskConfig(num_points=64, in_boxes=True))).tasks["mask"]
     prepared = PixelMap(torch.ones(1, 32, 8, 8), (32, 32), torch.tensor([[0.5, 1.0]]))
-    prediction = task.read(0, torch.zeros(1, 1, 32), torch.logit(BOX)[None], prepared)
+    prediction = task.read(0, torch.zeros(1, 1, 32), Reference(torch.logit(BOX)[None]), prepared)
     torch.testing.assert_close(prediction.boxes, torch.tensor([[[0.25, 0.5, 0.2, 0.2]]]))
 
 
@@ -74,4 +74,4 @@ def test_a_model_with_masks_in_boxes_trains_and_predicts():
     losses = model(batch([crowd()]), Draws())
     sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
-    assert model.eval().predict(batch([crowd()]))[0].masks is not None
+    assert model.eval().predict(batch([crowd()]))[0].persons.masks is not None

@@ -5,10 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from humanquery.core.affine import Affine2D
+from humanquery.core.batch import Meta
 from humanquery.ops import native
-from humanquery.tasks.base import Reading
-from humanquery.tasks.mask import MaskPrediction, PixelMap
-from tests.models.small import batch, person, small_model
+from humanquery.tasks.paint_masks import paint_masks
 
 pytestmark = pytest.mark.usefixtures("kernels")
 CANVAS, PADDED, IMAGE = (88, 110), (96, 120), (143, 201)
@@ -23,25 +22,11 @@ def kernels(request, monkeypatch):
         pytest.skip(native.missing())
 
 
-@pytest.fixture(scope="module")
-def model():
-    return small_model().eval()
-
-
-@pytest.fixture(scope="module")
-def encoded(model):
-    return model.encode(batch([person(CANVAS, (4.0, 4.0, 30.0, 40.0))], padded=PADDED))
-
-
-def decode(model, encoded, logits, to_canvas=None):
-    """Decoded fields where every query's embedding picks one of `logits` (n h w, stride 4)."""
-    n = len(logits)
-    prediction = MaskPrediction(
-        torch.eye(n)[None], PixelMap(logits[None], PADDED, torch.ones(1, 2))
-    )
+def decode(logits, to_canvas=None):
+    """What is painted of `logits` (n h w, stride 4), of people of score 0.5."""
     matrix = to_canvas or Affine2D.resize(IMAGE, CANVAS)
-    reading = Reading(0, torch.arange(n), torch.full((n,), 0.5), CANVAS, IMAGE, matrix)
-    return model.tasks["mask"].decode(prediction, reading, encoded, prediction.pixel_map)
+    masks, inside = paint_masks(logits, Meta(IMAGE, CANVAS, matrix), PADDED)
+    return {"masks": masks, "mask_scores": 0.5 * inside}
 
 
 def whole(logits):
@@ -64,39 +49,37 @@ def blobs():
     return torch.stack([*made, torch.ones(24, 30), -torch.ones(24, 30)])
 
 
-def test_masks_equal_those_of_sampling_the_whole_picture(model, encoded):
-    fields, values = decode(model, encoded, blobs()), whole(blobs())
+def test_masks_equal_those_of_sampling_the_whole_picture():
+    fields, values = decode(blobs()), whole(blobs())
     clear = values.abs() > 1e-4  # what is nearer to the edge may fall on either side of it
     assert clear.float().mean() > 0.999
     assert torch.equal(fields["masks"][clear], (values > 0)[clear])
 
 
-def test_mask_scores_are_score_times_mean_probability_inside(model, encoded):
+def test_mask_scores_are_score_times_mean_probability_inside():
     values = whole(blobs())
     inside = torch.where(values > 0, values.sigmoid(), 0.0).sum((1, 2)) / (
         (values > 0).sum((1, 2)) + 1e-6
     )
-    torch.testing.assert_close(
-        decode(model, encoded, blobs())["mask_scores"], 0.5 * inside, atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(decode(blobs())["mask_scores"], 0.5 * inside, atol=1e-5, rtol=1e-4)
 
 
-def test_nobody_gets_no_mask_and_a_positive_map_fills_the_picture(model, encoded):
-    fields = decode(model, encoded, blobs())
+def test_nobody_gets_no_mask_and_a_positive_map_fills_the_picture():
+    fields = decode(blobs())
     assert fields["masks"][-2].all() and not fields["masks"][-1].any()
     assert fields["mask_scores"][-1] == 0
-    nothing = decode(model, encoded, torch.zeros(0, 24, 30))
+    nothing = decode(torch.zeros(0, 24, 30))
     assert nothing["masks"].shape == (0, *IMAGE) and nothing["mask_scores"].shape == (0,)
 
 
-def test_a_mirrored_canvas_mirrors_masks(model, encoded):
-    plain = decode(model, encoded, blobs())["masks"]
+def test_a_mirrored_canvas_mirrors_masks():
+    plain = decode(blobs())["masks"]
     mirrored = decode(
         model, encoded, blobs(), Affine2D.mirror(CANVAS[1]) @ Affine2D.resize(IMAGE, CANVAS)
     )["masks"]
     assert (mirrored.flip(2) == plain).float().mean() > 0.9999
 
 
-def test_a_rotated_canvas_is_refused(model, encoded):
+def test_a_rotated_canvas_is_refused():
     with pytest.raises(ValueError, match="upright canvases only"):
-        decode(model, encoded, blobs(), Affine2D.rotation(10))
+        decode(blobs(), Affine2D.rotation(10))

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from humanquery.core.affine import Affine2D
+from humanquery.core.batch import Meta
 from humanquery.core.errors import ConfigError
 from humanquery.core.target import empty_target
-from humanquery.tasks.base import Draws, Reading
-from humanquery.tasks.mask import MaskConfig, MaskPrediction, PixelMap, _window_patches
+from humanquery.tasks.base import Draws
+from humanquery.tasks.mask import MaskConfig, MaskPrediction, PixelMap
 from humanquery.tasks.mask_refinement import MaskRefinement, MaskRefinementConfig
+from humanquery.tasks.paint_masks import _window_patches
 from tests.models.small import batch, crowd, person, small_config, small_model
 
 SMALL = MaskRefinementConfig(grid=8, width=8, layers=2)
@@ -97,12 +99,12 @@ def test_it_learns_a_mask_by_heart():
     assert loss.item() < 0.5 * first
 
 
-def reading(to_canvas: Affine2D = Affine2D(), size=(40, 60), canvas=(40, 60)) -> Reading:
-    return Reading(0, torch.tensor([0]), torch.ones(1), canvas, size, to_canvas)
+def reading(to_canvas: Affine2D = Affine2D(), size=(40, 60), canvas=(40, 60)) -> Meta:
+    return Meta(size, canvas, to_canvas)
 
 
-def patch_of(window, place: Reading, padded=(64, 64), grid=8):
-    return next(_window_patches(torch.tensor([window]), grid, place, padded))
+def patch_of(window, place: Meta, padded=(64, 64), grid=8):
+    return next(_window_patches(torch.tensor([window]) * padded[0], grid, place))
 
 
 def test_a_patch_holds_the_pixels_of_the_window_and_their_places_on_the_grid():
@@ -144,13 +146,3 @@ def test_the_graph_gives_logits_on_windows_in_canvas_px():
     torch.testing.assert_close(
         found["mask_windows"], windows * torch.tensor([width, height, width, height])
     )
-
-
-def test_one_picture_of_a_prediction_stands_alone():
-    cells = torch.arange(2.0)[:, None, None, None].expand(2, 1, 4, 4)
-    prediction = MaskPrediction(
-        torch.ones(2, 3, 1), PixelMap(cells, (16, 16), torch.ones(2, 2)), torch.ones(2, 3, 4)
-    )
-    alone = prediction.of(1)
-    assert alone.pixel_map.cells.shape == (1, 1, 4, 4) and (alone.pixel_map.cells == 1).all()
-    assert alone.embeddings.shape == (1, 3, 1) and alone.boxes.shape == (1, 3, 4)

@@ -1,6 +1,7 @@
 """Person regions: one labelled person at a time, large on a small canvas, to learn apparent gender
 and age."""
 
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import cv2
@@ -30,6 +31,15 @@ class RegionsConfig:
     smallest: float = 24.0
     longest_picture: int = 512
     """decoded pictures are kept in memory, scaled down to this long side"""
+    cache_mb: float | int = 2048
+    """most megabytes of decoded pictures in memory, in each loader process; the picture that was
+    not used for the longest time goes first"""
+
+    def __post_init__(self):
+        if self.cache_mb < 0:
+            raise ConfigError(
+                f"RegionsConfig.cache_mb: got {self.cache_mb}, expected 0 (keep nothing) or more"
+            )
 
     def build(self) -> "RegionSource":
         return RegionSource(self)
@@ -38,8 +48,8 @@ class RegionsConfig:
 class RegionSource:
     """One sample per labelled person: its whole picture, with that person in row 0 of the target.
 
-    Only boxes, ignore flags, the two labels and `head_squares` (as `face_boxes`) are kept. Pictures
-    are decoded once and stay in memory (in each worker).
+    Only boxes, ignore flags, the two labels and `head_squares` (as `face_boxes`) are kept. Decoded
+    pictures stay in memory, up to `RegionsConfig.cache_mb` in each worker.
     """
 
     def __init__(self, config: RegionsConfig):
@@ -51,7 +61,8 @@ class RegionSource:
             else {}
         )
         self.pictures = replace(people, **only).build()
-        self._decoded: dict[int, Sample] = {}
+        self._decoded: OrderedDict[int, Sample] = OrderedDict()  # least recently used first
+        self._decoded_bytes = 0
         self.persons: list[tuple[int, int]] = []
         """(picture, row of the person in it)"""
         for picture in range(len(self.pictures)):
@@ -72,9 +83,18 @@ class RegionSource:
         return replace(sample, target=sample.target[order])
 
     def _sample(self, picture: int) -> Sample:
-        if picture not in self._decoded:
-            self._decoded[picture] = _shrunk(self.pictures[picture], self.config.longest_picture)
-        return self._decoded[picture]
+        known = self._decoded.get(picture)
+        if known is not None:
+            self._decoded.move_to_end(picture)
+            return known
+        sample = _shrunk(self.pictures[picture], self.config.longest_picture)
+        self._decoded[picture] = sample
+        self._decoded_bytes += sample.image.nbytes
+        # targets are a few hundred bytes beside pictures of some hundred thousand: not counted
+        while self._decoded_bytes > self.config.cache_mb * 1_000_000 and self._decoded:
+            _, oldest = self._decoded.popitem(last=False)
+            self._decoded_bytes -= oldest.image.nbytes
+        return sample
 
     def _target(self, picture: int) -> Target:
         if isinstance(self.pictures, CocoSource):

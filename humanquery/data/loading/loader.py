@@ -13,10 +13,12 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from humanquery.core.batch import Batch, Sample
+from humanquery.core.config import to_plain
 from humanquery.core.errors import ConfigError, ImageError
 from humanquery.core.target import Target
 from humanquery.data.augment.augment import AugmentConfig, augment
 from humanquery.data.augment.person_crops import RegionAugmentConfig, augment_region
+from humanquery.data.loading.identity import source_identity
 from humanquery.data.loading.transport import pack, unpack
 from humanquery.data.readers.sources import Source, SourceConfig, open_source
 from humanquery.media.letterbox import LetterboxConfig, letterboxed
@@ -57,8 +59,8 @@ class TrainLoader:
     Sample k of the run belongs to batch k // (batch_size * world_size) and to rank k % world_size,
     so ranks share no work and n ranks see together what one process with n times the batch would
     see. Every source is gone through epoch by epoch, each in an order of its own. A picture that
-    cannot be read is named once in a warning, counted in `unreadable` and replaced by the next one
-    of its source.
+    cannot be read is named once in a warning, counted in `unreadable` (by the sentence that names
+    it and says why) and replaced by the next one of its source.
     """
 
     def __init__(
@@ -73,11 +75,25 @@ class TrainLoader:
         world_size: int = 1,
         divisor: int = 1,
     ):
-        self.plan = MixPlan(mix, seed)
+        self.mix, self.plan = mix, MixPlan(mix, seed)
         self.samples = _TrainSamples(self.plan, mix, augmentation, seed)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.rank, self.world_size, self.divisor = rank, world_size, divisor
         self.unreadable: Counter[str] = Counter()
+
+    def identity(self) -> dict[str, Any]:
+        """What is learned from, as plain data: equal for a run that is taken up again."""
+        parts = {
+            str(i): {
+                "source": source_identity(part.source, source),
+                "weight": part.weight,
+                "augment": to_plain(config),
+            }
+            for i, (part, source, config) in enumerate(
+                zip(self.mix.parts, self.plan.sources, self.samples.configs, strict=True)
+            )
+        }
+        return {"parts": parts, "divisor": self.divisor}
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """Batch `start` of this rank and all after it."""
@@ -88,10 +104,10 @@ class TrainLoader:
         )
         for structure, block in loader:
             batch, problems = unpack(structure, block)
-            for name, message in problems:
-                if not self.unreadable[name]:
+            for message in problems:
+                if not self.unreadable[message]:
                     log.warning("unreadable picture replaced by the next one: %s", message)
-                self.unreadable[name] += 1
+                self.unreadable[message] += 1
             yield batch
 
 
@@ -185,11 +201,11 @@ class _TrainSamples(Dataset):
         self.plan, self.seed = plan, seed
         self.configs = [part.augment or augmentation for part in mix.parts]
 
-    def __getitem__(self, position: int) -> tuple[Sample, list[tuple[str, str]]]:
+    def __getitem__(self, position: int) -> tuple[Sample, list[str]]:
         rng = np.random.default_rng((self.seed, 0, position))
         source, index = self.plan.at(position)
         config = self.configs[source]
-        problems: list[tuple[str, str]] = []
+        problems: list[str] = []
         sample = self._read(source, index, problems)
         if isinstance(config, RegionAugmentConfig):
             return augment_region(sample, config, rng), problems
@@ -198,16 +214,16 @@ class _TrainSamples(Dataset):
             donor = self._read(source, int(rng.integers(len(self.plan.sources[source]))), problems)
         return augment(sample, config, rng, donor), problems
 
-    def _read(self, source: int, index: int, problems: list[tuple[str, str]]) -> Sample:
+    def _read(self, source: int, index: int, problems: list[str]) -> Sample:
         samples = self.plan.sources[source]
         for tried in range(_REPLACEMENTS):
             at = (index + tried) % len(samples)
             try:
                 return samples[at]
             except ImageError as problem:
-                problems.append((f"{source}/{at}", str(problem)))
+                problems.append(str(problem))
         raise ImageError(
-            f"{_REPLACEMENTS} pictures in a row cannot be read, the last: {problems[-1][1]}. Is "
+            f"{_REPLACEMENTS} pictures in a row cannot be read, the last: {problems[-1]}. Is "
             f"the images folder right?"
         )
 

@@ -7,19 +7,22 @@ from torch.nn.functional import smooth_l1_loss
 
 from humanquery.core.batch import Batch
 from humanquery.core.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
+from humanquery.core.system import Ask, Picture
 from humanquery.core.transfer import to_device
 from humanquery.experts import build as build_backbone
 from humanquery.losses.people import age_loss, expected_age
 from humanquery.losses.scores import binary
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.nn.person_views import RegionAttributes, RegionReading, read_people
 from humanquery.tasks.base import count_over_ranks, zero_loss
 
 
 class Attributes(nn.Module):
-    """A `System` that is told where the people are: `forward` and `predict` read the boxes of
+    """A `System` for people in given boxes: `forward` and `predict` read the boxes of
     `batch.targets`.
 
     Tensors are named `backbone.…` and `regions.…`, so that HQNet can take over both. Batch norms of
@@ -35,6 +38,21 @@ class Attributes(nn.Module):
             "mean", torch.tensor(self.backbone.mean).view(3, 1, 1), persistent=False
         )
         self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1), persistent=False)
+
+    skeleton = None
+
+    @property
+    def input(self) -> LetterboxConfig:
+        """People are cut out of whatever canvas they are on."""
+        return LetterboxConfig()
+
+    @property
+    def outputs(self) -> dict[str, FieldSpec]:
+        return {name: Persons.specs()[name] for name in ("gender", "age")}
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        return ("gender", "age", "head") if self.regions.config.head else ("gender", "age")
 
     def train(self, mode: bool = True) -> "Attributes":
         super().train(mode)
@@ -137,9 +155,9 @@ class Attributes(nn.Module):
         )
 
     @torch.no_grad()
-    def predict(self, batch: Batch, score: float = 0.0) -> list[Persons]:
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
         """The people of `batch.targets` (canvas px), back in picture px, with apparent gender and
-        age; scores are 1."""
+        age; scores are 1, so that `ask` has no say."""
         reading = self.read(batch)
         female = reading.gender_logit.sigmoid()
         years = expected_age(reading.age_logits, self.regions.ages)
@@ -155,7 +173,7 @@ class Attributes(nn.Module):
                 gender=gender,
                 age=age,
             )
-            people.append(found.warp(meta.to_canvas.inverse(), meta.image_size))
+            people.append(Picture(found.warp(meta.to_canvas.inverse(), meta.image_size)))
         return people
 
 

@@ -1,4 +1,4 @@
-"""Where the last decoder layer looks (Figure A5 of the paper)."""
+"""Sampling points of the last decoder layer (Figure A5 of the paper)."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,9 @@ from torch import Tensor
 
 from humanquery.core.batch import Batch
 from humanquery.core.persons import Persons
+from humanquery.core.system import Ask
 from humanquery.models.hqnet.hqnet import HQNet
+from humanquery.tasks.decode import decode
 
 
 @torch.no_grad()
@@ -28,18 +30,17 @@ def sampling_points(
         encoded = model.encode(batch)
         prepared = model.prepare(encoded)
         outputs = model.read_queries(encoded, prepared, every_stage=False)
-        outputs = model.look_at_best(outputs, encoded, score=score)
+        found = model.found_people(encoded, prepared, outputs, score, model.config.num_persons)
     finally:
         hook.remove()
+    ask = Ask(score)
+    people = decode(found, batch.metas, encoded.padded_size, skeleton=model.skeleton, ask=ask)
     (locations, weights) = seen[0]
     height, width = encoded.padded_size
     results = []
-    for i, meta in enumerate(batch.metas):
-        people = model.persons(i, batch, outputs, encoded, prepared, score=score)
-        scores = outputs.layers[-1]["person"].logit[i].sigmoid()
-        best = scores.topk(min(model.config.num_persons, len(scores))).indices[: len(people)]
-        places = locations[i, best].flatten(1, 3) * locations.new_tensor([width, height])
-        results.append(
-            (people, meta.to_canvas.inverse().points(places), weights[i, best].flatten(1))
-        )
+    for i, (persons, meta) in enumerate(zip(people, batch.metas, strict=True)):
+        queries = found["queries"][i, : len(persons)]  # best first, as the people
+        places = locations[i, queries].flatten(1, 3) * locations.new_tensor([width, height])
+        to_picture = meta.to_canvas.inverse()
+        results.append((persons, to_picture.points(places), weights[i, queries].flatten(1)))
     return results

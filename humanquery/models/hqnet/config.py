@@ -1,11 +1,12 @@
-"""The numbers of an HQNet. Defaults are the released network's; what the paper says otherwise is a
-value to set."""
+"""Configuration of an HQNet. Defaults are those of the released network; where the paper differs, a
+field can be set to its value."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from humanquery.backbones import TimmBackbone
 from humanquery.experts import AnyBackbone
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.tasks.age import AgeConfig
 from humanquery.tasks.box import BoxConfig
 from humanquery.tasks.gender import GenderConfig
@@ -13,17 +14,6 @@ from humanquery.tasks.keypoint_confidence import KeypointConfidenceConfig
 from humanquery.tasks.keypoints import KeypointsConfig
 from humanquery.tasks.mask import MaskConfig
 from humanquery.tasks.person import PersonConfig
-
-
-@dataclass(frozen=True)
-class InputConfig:
-    """Pictures are scaled with their aspect kept until a limit is reached."""
-
-    short_side: int = 800
-    long_side: int = 1333
-    finer: int = 1
-    """in prediction, backbones that look closer at people see them at so many times this size; 1:
-    not"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +40,15 @@ class DenoisingConfig:
 
 
 @dataclass(frozen=True)
+class ExtraTask:
+    """A task that is not built in: the name of its class, whose file must have been imported, and
+    the fields of its `Task.config_type` that differ from their defaults."""
+
+    task: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TasksConfig:
     """Which tasks to build; None leaves one out. Person and box are always there: the queries hang
     on them."""
@@ -63,6 +62,7 @@ class TasksConfig:
     mask: MaskConfig | None = field(default_factory=MaskConfig)
     gender: GenderConfig | None = field(default_factory=GenderConfig)
     age: AgeConfig | None = field(default_factory=AgeConfig)
+    extra: tuple[ExtraTask, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,13 @@ class HQNetConfig:
     DINO's"""
     denoising: DenoisingConfig | None = field(default_factory=DenoisingConfig)
     priors: tuple[Literal["person", "keypoints", "gender", "age"], ...] = ()
-    """what the backbone already knows about people and queries start from (`backbones.sight`).
-    "person": its boxes are the proposals, and of boxes that overlap each other only the best
-    becomes a query (Zhang et al., Dense Distinct Query, CVPR 2023)"""
+    """what a backbone that was trained on people answers about them (`experts.answers`) and queries
+    start from, see `models.hqnet.priors.Priors`; empty: the HQNet of the paper"""
     distinct_iou: float = 0.7
     """proposals that overlap a better one more than this are no queries while there are others;
-    only with a prior"""
+    only with the prior `person`"""
     num_queries: int = 300
     num_persons: int = 100
     """best-scored queries that become `Persons`"""
     skeleton: str = "coco17"
-    input: InputConfig = field(default_factory=InputConfig)
+    input: LetterboxConfig = field(default_factory=LetterboxConfig)

@@ -1,16 +1,19 @@
 """HQ-Ins matching and the losses: loops over tasks and stages, nothing else."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from humanquery.core.assignment import assign_all
 from humanquery.core.boxes import unit_to_canvas
+from humanquery.core.errors import ConfigError, NonFiniteError, nearest
 from humanquery.models.hqnet.denoising import NoisedQueries
-from humanquery.tasks.base import Draws, Encoded, Matches, Truth, Truths, count_over_ranks
+from humanquery.tasks.base import Draws, Encoded, Matches, Task, Truth, Truths, count_over_ranks
 from humanquery.tasks.box import in_ignore_region
 
 Predictions = dict[str, Any]  # task name -> that task's prediction
@@ -18,7 +21,7 @@ Predictions = dict[str, Any]  # task name -> that task's prediction
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a forward pass says, before anybody decodes it."""
+    """Predictions of a forward pass, before matching or decoding."""
 
     layers: list[Predictions]
     """per decoder layer; only the last where nothing is trained"""
@@ -47,6 +50,9 @@ def match(
     """One assignment per picture and stage, at the least sum of the costs of all tasks named in
     `matching`.
 
+    A cost that is NaN or infinite raises NonFiniteError with stage and pictures: a prediction is
+    broken, and the solver could only say that it is.
+
     All cost tables travel to the host together, where the assignments are solved, and all
     assignments together back.
     """
@@ -58,8 +64,44 @@ def match(
         terms = [task.costs(predictions[task.name], truths, draws, tag) for task in named]
         tables.append(sum(term.float() for term in terms if term is not None))
     tables = torch.stack(tables).cpu()  # host sync: the solver runs there
+    _check_finite(tables, [tag for tag, _ in stages_of(outputs)], truths)
     stages = [assign_all([costs.T for costs in table.split(truths.counts)]) for table in tables]
     return Matches.to_device(torch.stack([_listed(pairs) for pairs in stages]), device)
+
+
+def check_matching(
+    matching: tuple[str, ...], known: Mapping[str, type[Task]], built: nn.ModuleDict
+) -> None:
+    """Raises ConfigError for names that have no say, twice or not at all: they would train without
+    the costs that their owner believes in."""
+    with_costs = [name for name, task in known.items() if task.costs is not Task.costs]
+    for name in matching:
+        if name not in with_costs:
+            raise ConfigError(
+                f"model.matching: {name!r} is no task with a matching cost."
+                f"{nearest(name, with_costs)}"
+            )
+    twice = [name for name, count in Counter(matching).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"model.matching: {', '.join(twice)} named more than once; the weight of a cost is set "
+            f"in the task's config"
+        )
+    # the costs of all others are zero for people without the label
+    always = [name for name in ("person", "box") if name in built]
+    if not set(always) & set(matching):
+        raise ConfigError(
+            f"model.matching: got {list(matching)}, expected {' or '.join(always)} among them: only "
+            f"they tell all people and queries apart"
+        )
+
+
+def _check_finite(tables: Float[Tensor, "stages n q"], tags: list[str], truths: Truths) -> None:
+    broken = ~tables.isfinite().all(-1)
+    for tag, people in zip(tags, broken, strict=True):
+        if people.any():
+            pictures = [i for i, part in enumerate(people.split(truths.counts)) if part.any()]
+            raise NonFiniteError(tag, tuple(pictures))
 
 
 def _listed(pairs: list[tuple[Tensor, Tensor]]) -> Int[Tensor, "3 m"]:

@@ -38,12 +38,12 @@ def noised_queries(
     num_queries: int,
     draws: Draws,
 ) -> NoisedQueries:
-    """Denoising queries of a batch; none, as an empty structure, where nobody stands in any
-    picture."""
+    """Denoising queries of a batch; none, as an empty structure, where no picture has
+    people."""
     people = [len(t) for t in truths]
     widest = max(people)
     if widest == 0:
-        return _nobody(len(truths), label, num_queries)
+        return _empty(len(truths), label, num_queries)
     groups = max(1, config.pairs // widest)
     boxes = to_device(torch.cat([t.boxes_unit for t in truths]), label.device)
     total, count = len(boxes), 2 * groups * widest
@@ -71,7 +71,7 @@ def noised_queries(
     return NoisedQueries(content, logits, blocked, positives, groups, total)
 
 
-def _nobody(pictures: int, label: Float[Tensor, " c"], num_queries: int) -> NoisedQueries:
+def _empty(pictures: int, label: Float[Tensor, " c"], num_queries: int) -> NoisedQueries:
     """No queries, but the same loss names and the same parameters as in any other batch."""
     none = torch.zeros(0, dtype=torch.long, device=label.device)
     content = label.expand(pictures, 0, -1)

@@ -11,67 +11,85 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from humanquery.backbones.neck import ChannelMapper
-from humanquery.backbones.sight import Sight
 from humanquery.core.affine import Size
 from humanquery.core.batch import Batch
-from humanquery.core.boxes import cxcywh_to_xyxy
-from humanquery.core.errors import ConfigError
+from humanquery.core.config import from_plain
+from humanquery.core.errors import ConfigError, nearest
+from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
+from humanquery.core.system import Ask, Picture
+from humanquery.core.target import Target
 from humanquery.core.transfer import to_device
 from humanquery.experts import build as build_backbone
+from humanquery.experts.answers import answer
+from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet import criterion
-from humanquery.models.hqnet.config import HQNetConfig
+from humanquery.models.hqnet.config import HQNetConfig, TasksConfig
 from humanquery.models.hqnet.criterion import Outputs, Predictions
 from humanquery.models.hqnet.denoising import NoisedQueries, noised_queries
-from humanquery.models.hqnet.trunk import (
-    Decoder,
-    Encoder,
-    QuerySelection,
-    distinct_tokens,
-    gather_rows,
-    top_tokens,
-)
+from humanquery.models.hqnet.priors import Priors
+from humanquery.models.hqnet.trunk import Decoder, Encoder, QuerySelection, Selected
 from humanquery.nn.encodings import inverse_sigmoid
-from humanquery.nn.transformer import MLP
 from humanquery.tasks.age import AgeTask
 from humanquery.tasks.base import (
-    NO_PRIOR,
     PROPOSALS,
     Draws,
     Encoded,
-    Prior,
-    Reading,
+    Reference,
     Task,
     TaskSizes,
     Truth,
     Truths,
+    at_queries,
 )
 from humanquery.tasks.box import BoxTask
+from humanquery.tasks.decode import best_queries, decode
 from humanquery.tasks.gender import GenderTask
 from humanquery.tasks.keypoint_confidence import KeypointConfidenceTask
 from humanquery.tasks.keypoints import KeypointsTask
 from humanquery.tasks.mask import MaskTask
 from humanquery.tasks.person import PersonTask
 
-ATTRIBUTES = ("gender", "age")
-NOBODY = -8.0
-"""logit of a place of which the backbone's detector says nothing, or that is no part of the
-picture
-"""
+BUILT_IN: tuple[type[Task], ...] = (
+    PersonTask,
+    BoxTask,
+    KeypointsTask,
+    KeypointConfidenceTask,
+    MaskTask,
+    GenderTask,
+    AgeTask,
+)
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task
-    for task in (
-        PersonTask,
-        BoxTask,
-        KeypointsTask,
-        KeypointConfidenceTask,
-        MaskTask,
-        GenderTask,
-        AgeTask,
-    )
-}
+
+def build_tasks(config: TasksConfig, sizes: TaskSizes) -> nn.ModuleDict:
+    """The tasks of a config by name, built-in ones first.
+
+    An extra task whose class nobody has imported, or whose name is taken, raises ConfigError: a
+    file of weights can name a class, but never have code fetched or run for it.
+    """
+    built = nn.ModuleDict()
+    for kind in BUILT_IN:
+        numbers = getattr(config, kind.name)
+        if numbers is not None:
+            built[kind.name] = kind(numbers, sizes)
+    for extra in config.extra:
+        kind = _imported_task(extra.task)
+        if kind.name in built:
+            raise ConfigError(f"tasks.extra: {extra.task} is another task named {kind.name!r}")
+        numbers = from_plain(kind.config_type, dict(extra.config), f"tasks.extra.{kind.name}")
+        built[kind.name] = kind(numbers, sizes)
+    return built
+
+
+def _imported_task(name: str) -> type[Task]:
+    known = {kind.__name__: kind for kind in Task.__subclasses__()}
+    if name not in known:
+        raise ConfigError(
+            f"tasks.extra: no task class {name!r} is imported; import the file that defines it "
+            f"first.{nearest(name, known)}"
+        )
+    return known[name]
 
 
 class HQNet(nn.Module):
@@ -99,45 +117,52 @@ class HQNet(nn.Module):
         self.decoder = Decoder(t)
         if config.denoising is not None:
             self.denoising_label = nn.Parameter(torch.randn(t.dim))
-        self._check_priors()
-        if "keypoints" in config.priors:
-            self.pose_content = MLP(3 * len(self.skeleton), t.dim, t.dim)
+        known = getattr(self.backbone, "answers_about", ())
+        self.priors = Priors(config, known, len(self.skeleton)) if config.priors else None
         sizes = TaskSizes(
-            t.dim, t.decoder_layers, t.heads, t.levels, t.points, self.skeleton, config.priors
-        )
-        named = {name: getattr(config.tasks, name) for name in TASKS}
-        self.tasks = nn.ModuleDict(
-            {n: TASKS[n](c, sizes) for n, c in named.items() if c is not None}
-        )
+            t.dim, t.decoder_layers, t.heads, t.levels, t.points, self.skeleton, config.priors,
+            0 if self.priors is None else self.priors.joint_features,
+        )  # fmt: skip
+        self.tasks = build_tasks(config.tasks, sizes)
+        kinds = {kind.name: kind for kind in (*BUILT_IN, *map(type, self.tasks.values()))}
+        criterion.check_matching(config.matching, kinds, self.tasks)
         self.register_buffer(
             "mean", torch.tensor(self.backbone.mean).view(3, 1, 1), persistent=False
         )
         self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1), persistent=False)
         self._reset_trunk()
 
-    def _check_priors(self) -> None:
-        lacks = [
-            name for name in self.config.priors if name not in getattr(self.backbone, "gives", ())
-        ]
-        if lacks:
-            raise ConfigError(
-                f"model.priors names {', '.join(lacks)}, but the backbone gives "
-                f"{', '.join(getattr(self.backbone, 'gives', ())) or 'features only'}; take them "
-                f"out or choose a backbone "
-                "that was trained on people (RtmdetBackbone, MoveNetBackbone with heads, "
-                "StackedBackbone)"
-            )
-        keypoints = self.config.tasks.keypoints
-        looks_again = (
-            keypoints is not None
-            and keypoints.refinement is not None
-            and keypoints.refinement.evidence
-        )
-        if looks_again and "keypoints" not in self.config.priors:
-            raise ConfigError(
-                'tasks.keypoints.refinement.evidence: got true without a prior on joints; name "keypoints" in model.priors '
-                "or set it to false"
-            )
+    @property
+    def input(self) -> LetterboxConfig:
+        return self.config.input
+
+    @property
+    def specs(self) -> dict[str, FieldSpec]:
+        """Declarations of the fields that `Persons` does not have of its own."""
+        return {spec.name: spec for task in self.tasks.values() for spec in task.fields}
+
+    @property
+    def outputs(self) -> dict[str, FieldSpec]:
+        """What can be asked for, with its declaration (`System.outputs`)."""
+        known = {**Persons.specs(), **self.specs}
+        return {task.result: known[task.result] for task in self.tasks.values() if task.result}
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Names of all losses that `forward` gives, for any batch."""
+        layers = [f"layer{i}" for i in range(self.config.transformer.decoder_layers)]
+        names = []
+        for task in self.tasks.values():
+            names += [
+                f"{stage}.{loss}"
+                for stage in ("proposals", *layers)
+                for loss in task.loss_names
+                if (stage, loss) != ("proposals", "keypoint_oks")  # the release drops it there
+            ]
+            names += task.final_loss_names()
+            if task.denoises and self.config.denoising is not None:
+                names += [f"denoising.{s}.{loss}" for s in layers for loss in task.loss_names]
+        return tuple(names)
 
     def _reset_trunk(self) -> None:
         """Xavier for the trunk's matrices, except what sets the first sampling points."""
@@ -153,34 +178,33 @@ class HQNet(nn.Module):
         nn.init.normal_(self.content.weight)
 
     # -- the way through the network
-    # ---------------------------------------------------------------------------------
 
     def encode(self, batch: Batch) -> Encoded:
         """Pictures to memory."""
-        return self.look(
-            batch.images, batch.padding, [meta.canvas_size for meta in batch.metas], batch.finer
-        )
+        sizes = [meta.canvas_size for meta in batch.metas]
+        return self.encode_images(batch.images, batch.padding, sizes, batch.zoomed())
 
-    def look(
+    def encode_images(
         self,
         images: Float[Tensor, "b 3 h w"],
         padding: Bool[Tensor, "b h w"],
         canvas_sizes: list[Size] | Int[Tensor, "b 2"],
-        finer: Float[Tensor, "b 3 H W"] | None = None,
+        zoomed: Float[Tensor, "b 3 H W"] | None = None,
     ) -> Encoded:
         """`encode` of bare tensors; `canvas_sizes` as a tensor where the number of pictures is
         open (export)."""
         normed = self._normed(images, padding)
-        closer = None if finer is None else self._normed(finer, padding)
-        sight = (
-            self.backbone.see(normed, closer)
-            if self.config.priors
-            else Sight(self.backbone(normed))
+        if self.priors is None:
+            fine, *levels = self.neck(self.backbone(normed))
+            return self.encoder(fine, levels, padding, canvas_sizes)
+        answers = answer(
+            self.backbone, normed, None if zoomed is None else self._normed(zoomed, padding)
         )
-        fine, *levels = self.neck(sight.features)
-        return replace(
-            self.encoder(fine, levels, padding, canvas_sizes), sight=sight.without_features()
+        fine, *levels = self.neck(answers.features)
+        encoded = replace(
+            self.encoder(fine, levels, padding, canvas_sizes), answers=answers.without_features()
         )
+        return replace(encoded, joint_features=self.priors.features_around(encoded))
 
     def _normed(self, images: Tensor, padding: Bool[Tensor, "b h w"]) -> Tensor:
         """Normalised, 0 where padded; `images` may be at a whole multiple of the size of
@@ -206,17 +230,14 @@ class HQNet(nn.Module):
         """Selection, decoder and heads. Without `every_stage` the heads run on the last layer
         only; `tasks` names the heads to run (default: all)."""
         heads = {name: task for name, task in self.tasks.items() if tasks is None or name in tasks}
-        selected, chosen, reference_logit, person = self._select(encoded)
-        first = self.tasks["box"].read(PROPOSALS, chosen, reference_logit, None).boxes_unit
-        prior = self._prior(
-            encoded, first.detach(), person, attributes=every_stage and self._learns_attributes()
-        )
-
-        content = self.content.weight[: selected.shape[1]].expand(selected.shape[0], -1, -1)
-        if self.config.priors:
-            content = content + chosen.detach()
-        if prior.joints_unit is not None:
-            content = content + self.pose_content(_pose_in_box(prior, first.detach()).to(content))
+        selected = self._select(encoded)
+        start, features = Reference(selected.box_logit), selected.features
+        first = self.tasks["box"].read(PROPOSALS, features, start, None).boxes_unit
+        content = self.content.weight[: features.shape[1]].expand(len(features), -1, -1)
+        if self.priors is not None:
+            start, content = self.priors.start(
+                selected, first.detach(), content, encoded, training=every_stage
+            )
         references, blocked = first.detach(), None
         if noised is not None:
             content = torch.cat([noised.content.to(content), content], 1)
@@ -231,120 +252,32 @@ class HQNet(nn.Module):
         ]
         return Outputs(
             layers=[
-                _read(heads, i, q, inverse_sigmoid(r), prepared, prior) for i, q, r in ordinary
+                _read(heads, i, q, replace(start, box_logit=inverse_sigmoid(r)), prepared)
+                for i, q, r in ordinary
             ],
             queries=[q for _, q, _ in ordinary],
             references=[r for _, _, r in ordinary],
-            selected=selected,
-            proposals=_read(heads, PROPOSALS, chosen, reference_logit, prepared, prior)
-            if every_stage
-            else None,
+            selected=selected.tokens,
+            proposals=_read(heads, PROPOSALS, features, start, prepared) if every_stage else None,
             denoising=None if noised is None else self._read_noised(decoded, front, prepared),
         )
 
-    def _select(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Tokens that become queries, best first: index b q, features b q c, reference logits b
-        q 4, and the person prior."""
-        dense = encoded.sight.boxes if "person" in self.config.priors else None
-        features, proposals_logit = self.selection(encoded, dense)
-        if dense is None:
-            logits = self.tasks["person"].logits(PROPOSALS, features)
-            selected = top_tokens(logits, self.config.num_queries)
-            return (
-                selected,
-                gather_rows(features, selected),
-                gather_rows(proposals_logit, selected),
-                None,
-            )
-        blind = features.shape[1] - dense.logits.shape[1]
-        prior = F.pad(dense.logits.float(), (0, blind), value=NOBODY).masked_fill(
-            encoded.padding, NOBODY
-        )
-        logits = self.tasks["person"].logits(PROPOSALS, features, prior)
-        usable = proposals_logit.isfinite().all(-1)
-        logits = logits.masked_fill(~usable, NOBODY)
-        selected, doubled = distinct_tokens(
-            logits.detach(),
-            proposals_logit.detach().float().sigmoid(),
-            self.config.num_queries,
-            self.config.distinct_iou,
-        )
-        person = prior.gather(1, selected).clamp(min=NOBODY) + NOBODY / 2 * doubled
-        chosen, reference_logit = (
-            gather_rows(features, selected),
-            gather_rows(proposals_logit, selected),
-        )
-        return (
-            selected,
-            chosen,
-            reference_logit.masked_fill(~reference_logit.isfinite(), 0.0),
-            person,
+    def _select(self, encoded: Encoded) -> Selected:
+        features, proposals_logit = self.selection(encoded)
+        if self.priors is not None:
+            return self.priors.propose(features, proposals_logit, encoded, self.tasks["person"])
+        return Selected.best(
+            features, proposals_logit, self.tasks["person"], self.config.num_queries
         )
 
-    def _learns_attributes(self) -> bool:
-        return any(name in self.tasks and self.tasks[name].config.loss > 0 for name in ATTRIBUTES)
-
-    def _prior(
-        self,
-        encoded: Encoded,
-        boxes_unit: Float[Tensor, "b q 4"],
-        person: Tensor | None,
-        *,
-        attributes: bool,
-    ) -> Prior:
-        """What the backbone says about whoever fills the boxes (cxcywh of the valid canvas)."""
-        joints = scores = None
-        boxes = _canvas_boxes(boxes_unit, encoded)
-        if "keypoints" in self.config.priors:
-            with torch.no_grad():
-                joints, scores = encoded.sight.poses.in_boxes(boxes)
-                joints = joints / encoded.sides()[:, None, None]
-        asked = self._attributes(encoded, boxes) if attributes else {}
-        return Prior(person, joints, scores, **asked)
-
-    def _attributes(self, encoded: Encoded, boxes: Float[Tensor, "b n 4"]) -> dict[str, Tensor]:
-        """The backbone's logits of those of gender and age that are priors, for boxes xyxy px of
-        the canvas."""
-        wanted = [name for name in ATTRIBUTES if name in self.config.priors]
-        if not wanted:
-            return {}
-        said = dict(zip(ATTRIBUTES, encoded.sight.attributes.in_boxes(boxes), strict=True))
-        return {name: said[name] for name in wanted}
-
-    def look_closer(
-        self, read: Predictions, encoded: Encoded, chosen: Int[Tensor, "b k"]
+    def annotate(
+        self, predictions: Predictions, encoded: Encoded, chosen: Int[Tensor, "b k"]
     ) -> Predictions:
-        """What `read_queries` said without `every_stage`, and with it what the backbone says
-        about gender and age in the boxes of the chosen queries. That costs time for each of
-        them, so that nobody else is looked at."""
-        names = [name for name in ATTRIBUTES if name in read and name in self.config.priors]
-        if not names:
-            return read
-        said = self._attributes(
-            encoded, _canvas_boxes(gather_rows(read["box"].boxes_unit, chosen), encoded)
-        )
-        return {
-            **read,
-            **{name: self.tasks[name].corrected(read[name], said[name], chosen) for name in names},
-        }
-
-    def look_at_best(
-        self, outputs: Outputs, encoded: Encoded, *, score: float, max_persons: int | None = None
-    ) -> Outputs:
-        """With `look_closer` at whoever `persons` will keep; the same where nobody is kept or
-        nothing can be asked."""
-        last = outputs.layers[-1]
-        if not any(name in last and name in self.config.priors for name in ATTRIBUTES):
-            return outputs
-        scores = last["person"].logit.float().sigmoid()
-        best = scores.topk(min(max_persons or self.config.num_persons, scores.shape[1]))
-        most = int((best.values >= score).sum(-1).max())  # host sync: how many are looked at
-        if not most:
-            return outputs
-        return replace(
-            outputs,
-            layers=[*outputs.layers[:-1], self.look_closer(last, encoded, best.indices[:, :most])],
-        )
+        """The last layer's predictions of `read_queries` without `every_stage`, completed for the
+        queries that are kept (`Priors.annotate`)."""
+        if self.priors is None:
+            return predictions
+        return self.priors.annotate(predictions, encoded, chosen)
 
     def _read_noised(self, decoded, front: int, prepared: dict[str, Any]) -> list[Predictions]:
         denoised = {name: task for name, task in self.tasks.items() if task.denoises}
@@ -353,9 +286,8 @@ class HQNet(nn.Module):
                 denoised,
                 i,
                 queries[:, :front],
-                inverse_sigmoid(references[:, :front]),
+                Reference(inverse_sigmoid(references[:, :front])),
                 prepared,
-                NO_PRIOR,
             )
             for i, (queries, references) in enumerate(
                 zip(decoded.queries, decoded.references, strict=True)
@@ -363,19 +295,21 @@ class HQNet(nn.Module):
         ]
 
     # -- the two uses
-    # ------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch, draws: Draws | None = None) -> dict[str, Float[Tensor, ""]]:
         """Weighted losses by name; their plain sum is the loss of HQNet (section A4.1 of the
         paper).
 
-        Raises ValueError without targets. Normalisers are summed over ranks, so that losses add
+        Raises ValueError without targets, ConfigError for joints of another skeleton,
+        NonFiniteError where a prediction is not finite. Normalisers are summed over ranks, so that losses add
         up over ranks.
         """
         if batch.targets is None:
             raise ValueError(
                 "HQNet.forward needs batch.targets; use predict(batch) for pictures without truth"
             )
+        for target, meta in zip(batch.targets, batch.metas, strict=True):
+            check_skeleton(target, self.skeleton, meta.path)
         draws = draws or Draws()
         noised = self._noise(batch, draws)
         encoded = self.encode(batch)
@@ -401,133 +335,110 @@ class HQNet(nn.Module):
         )
 
     @torch.no_grad()
-    def predict(
-        self,
-        batch: Batch,
-        *,
-        score: float = 0.0,
-        max_persons: int | None = None,
-        tasks: Iterable[str] | None = None,
-    ) -> list[Persons]:
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
         """People of every picture, best first, in pixels of the picture.
 
-        Only queries with at least `score` are decoded, at most `max_persons` (see
-        `HQNetConfig.num_persons`) per picture; `tasks` names those to decode besides person and
-        box (default: all that the model has).
+        At most `HQNetConfig.num_persons` of each, or `ask.max_persons`; heads of outputs that
+        nobody asked for do not run. An output that the model lacks raises ConfigError.
         """
-        sizes = to_device(
-            torch.tensor([meta.canvas_size for meta in batch.metas]), batch.images.device
-        )
+        most = self._most(ask)
+        if not most:
+            return [Picture(Persons.empty(meta.image_size, self.skeleton)) for meta in batch.metas]
+        sizes = torch.tensor([meta.canvas_size for meta in batch.metas])
         encoded, prepared, outputs = self.first_look(
-            batch.images, batch.padding, sizes, batch.finer, self._wanted(tasks)
+            batch.images,
+            batch.padding,
+            to_device(sizes, batch.images.device),
+            batch.zoomed(),
+            self._wanted(ask),
         )
-        outputs = self.look_at_best(outputs, encoded, score=score, max_persons=max_persons)
-        return [
-            self.persons(
-                i,
-                batch,
-                outputs,
-                encoded,
-                prepared,
-                score=score,
-                max_persons=max_persons,
-                tasks=tasks,
-            )
-            for i in range(len(batch))
-        ]
+        found = self.found_people(encoded, prepared, outputs, ask.score, most)
+        people = decode(
+            found,
+            batch.metas,
+            encoded.padded_size,
+            skeleton=self.skeleton,
+            ask=replace(ask, max_persons=most),
+            specs=self.specs,
+        )
+        return [Picture(persons) for persons in people]
 
     def first_look(
         self,
         images: Float[Tensor, "b 3 h w"],
         padding: Bool[Tensor, "b h w"],
         canvas_sizes: Int[Tensor, "b 2"],
-        finer: Float[Tensor, "b 3 H W"] | None,
+        zoomed: Float[Tensor, "b 3 H W"] | None,
         tasks: frozenset[str],
     ) -> tuple[Encoded, dict[str, Any], Outputs]:
         """Everything of a prediction whose amount does not depend on how many people there are.
-        It asks nothing of the host, so that a CUDA graph can hold it (`predict.graphs`)."""
-        encoded = self.look(images, padding, canvas_sizes, finer)
+        It asks nothing of the host, so that a CUDA graph can hold it (`predict.cuda_graphs`)."""
+        encoded = self.encode_images(images, padding, canvas_sizes, zoomed)
         prepared = {
             name: task.prepare(encoded) if name in tasks else None
             for name, task in self.tasks.items()
         }
-        return (
-            encoded,
-            prepared,
-            self.read_queries(encoded, prepared, every_stage=False, tasks=tasks),
-        )
+        outputs = self.read_queries(encoded, prepared, every_stage=False, tasks=tasks)
+        return encoded, prepared, outputs
 
-    def _wanted(self, tasks: Iterable[str] | None) -> frozenset[str]:
-        wanted = set(self.tasks) if tasks is None else {"person", "box", *tasks} & set(self.tasks)
-        if "keypoints" in wanted and "keypoint_confidence" in self.tasks:
-            wanted.add("keypoint_confidence")
-        return frozenset(wanted)
-
-    def persons(
+    def found_people(
         self,
-        picture: int,
-        batch: Batch,
-        outputs: Outputs,
         encoded: Encoded,
         prepared: dict[str, Any],
-        *,
-        score: float = 0.0,
-        max_persons: int | None = None,
-        tasks: Iterable[str] | None = None,
-    ) -> Persons:
-        """People of one picture from the last layer's outputs; see `predict`."""
-        last, meta = outputs.layers[-1], batch.metas[picture]
-        scores = last["person"].logit[picture].float().sigmoid()
-        scores, queries = scores.topk(min(max_persons or self.config.num_persons, len(scores)))
-        kept = scores >= score
-        reading = Reading(
-            picture, queries[kept], scores[kept], meta.canvas_size, meta.image_size, meta.to_canvas
-        )
-        fields: dict[str, Tensor] = {}
-        for name in self.tasks:
-            if name in self._wanted(tasks):
-                fields |= self.tasks[name].decode(last[name], reading, encoded, prepared[name])
-        confidence = fields.pop("keypoint_confidence", None)
-        if "keypoints" in fields and "keypoint_scores" not in fields:
-            confidence = reading.scores if confidence is None else confidence
-            fields["keypoint_scores"] = (
-                confidence[:, None].expand(-1, len(self.skeleton)).contiguous()
+        outputs: Outputs,
+        score: Float[Tensor, ""] | float | int,
+        most: int,
+    ) -> dict[str, Float[Tensor, "b k ..."] | Int[Tensor, "b _"]]:
+        """All tensors of the best queries (`tasks.decode.best_queries`), in canvas px: those of the
+        tasks that were read, `embeddings`, and `queries` and `tokens`: which query each row is, and
+        which memory token each query started from."""
+        last = outputs.layers[-1]
+        chosen = best_queries(last["person"].logit, score, most)
+        last = self.annotate(last, encoded, chosen)
+        found: dict[str, Tensor] = {}
+        for name in last:
+            found |= self.tasks[name].tensors(last[name], chosen, encoded, prepared[name])
+        embeddings = at_queries(outputs.queries[-1], chosen).float()
+        return {**found, "embeddings": embeddings, "queries": chosen, "tokens": outputs.selected}
+
+    def _most(self, ask: Ask) -> int:
+        """How many people of a picture are kept at most; 0 is 0."""
+        most = self.config.num_persons if ask.max_persons is None else ask.max_persons
+        return min(most, self.config.num_queries)
+
+    def _wanted(self, ask: Ask) -> frozenset[str]:
+        """Names of the tasks to read."""
+        unknown = sorted((ask.outputs or frozenset()) - set(self.outputs))
+        if unknown:
+            raise ConfigError(
+                f"this model gives no {unknown[0]!r}.{nearest(unknown[0], self.outputs)}"
             )
-        fields = {
-            name: value.float() if value.is_floating_point() else value
-            for name, value in fields.items()
-        }
-        return Persons(
-            image_size=meta.image_size,
-            skeleton=self.skeleton,
-            embeddings=outputs.queries[-1][picture, reading.queries].float(),
-            **fields,
+        wanted = {n for n, task in self.tasks.items() if not task.result or ask.wants(task.result)}
+        helpers = {name for task in self.tasks.values() for name in task.needs}
+        needed = {name for n in wanted for name in self.tasks[n].needs}
+        return frozenset((wanted - helpers | needed) & set(self.tasks))
+
+
+def check_skeleton(target: Target, skeleton: Skeleton, path: str = "") -> None:
+    """Raises ConfigError where a truth's joints are of another layout than the model's: equal in
+    number is not equal in meaning."""
+    if target.keypoints is not None and target.skeleton != skeleton:
+        theirs = "none" if target.skeleton is None else f"{target.skeleton.name!r}"
+        where = f"{path}: " if path else ""
+        raise ConfigError(
+            f"{where}the truth's joints are of skeleton {theirs} ({target.keypoints.value.shape[1]} "
+            f"joints), the model's of {skeleton.name!r} ({len(skeleton)} joints); build the model "
+            f"with the skeleton of the data, or convert the data's joints to the model's"
         )
-
-
-def _canvas_boxes(boxes_unit: Float[Tensor, "b n 4"], encoded: Encoded) -> Float[Tensor, "b n 4"]:
-    """cxcywh of the valid canvas to xyxy px, in float32 and without a gradient."""
-    return cxcywh_to_xyxy(
-        boxes_unit.detach().float() * encoded.sides().float().repeat(1, 2)[:, None]
-    )
-
-
-def _pose_in_box(prior: Prior, boxes_unit: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q n"]:
-    """Joints from the box's centre in its sides, cut at 2, and their scores."""
-    center, sides = boxes_unit[:, :, None].split(2, -1)
-    places = ((prior.joints_unit - center) / sides.clamp(min=1e-4)).clamp(-2, 2)
-    return torch.cat([places, prior.joint_scores[..., None]], -1).flatten(2)
 
 
 def _read(
     tasks: dict[str, Task],
     stage: int,
     queries: Tensor,
-    reference_logit: Tensor,
+    reference: Reference,
     prepared: dict[str, Any],
-    prior: Prior,
 ) -> Predictions:
     return {
-        name: task.read(stage, queries, reference_logit, prepared[name], prior)
-        for name, task in tasks.items()
+        name: task.read(stage, queries, reference, prepared[name]) for name, task in tasks.items()
     }

@@ -1,20 +1,18 @@
 """The shared trunk of HQNet: deformable encoder, query selection, decoder with box refinement."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from humanquery.backbones.sight import DenseBoxes
 from humanquery.core.affine import Size
-from humanquery.core.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
 from humanquery.models.hqnet.config import TransformerConfig
-from humanquery.nn.encodings import inverse_sigmoid, sine_boxes, sine_map
+from humanquery.nn.encodings import encoder_references, inverse_sigmoid, sine_boxes, sine_map
 from humanquery.nn.transformer import MLP, DecoderLayer, EncoderLayer, LayerConfig, Shapes
-from humanquery.tasks.base import Encoded
-from humanquery.tasks.keypoint_heatmap import encoder_references
+from humanquery.tasks.base import PROPOSALS, Encoded, Reference, Task
 
 
 def layer_config(config: TransformerConfig) -> LayerConfig:
@@ -89,29 +87,13 @@ class QuerySelection(nn.Module):
         self.norm = nn.LayerNorm(dim)
         nn.init.xavier_uniform_(self.output.weight)
 
-    def forward(
-        self, encoded: Encoded, dense: DenseBoxes | None = None
-    ) -> tuple[Float[Tensor, "b s c"], Float[Tensor, "b s 4"]]:
+    def forward(self, encoded: Encoded) -> tuple[Float[Tensor, "b s c"], Float[Tensor, "b s 4"]]:
         """Token features and the logits of their proposal boxes (+inf where a token may not
-        propose).
-
-        `dense`, where given, proposes in place of the tokens' own boxes, on the levels that it
-        covers.
-        """
+        propose)."""
         proposals, usable = proposal_boxes(encoded)
-        if dense is not None:
-            proposals = proposals.clone()
-            proposals[:, : dense.boxes.shape[1]] = _on_canvas(dense.boxes, encoded)
         features = self.norm(self.output(encoded.memory.masked_fill(~usable[..., None], 0.0)))
         logit = torch.log(proposals / (1 - proposals)).masked_fill(~usable[..., None], float("inf"))
         return features, logit
-
-
-def _on_canvas(boxes: Float[Tensor, "b s 4"], encoded: Encoded) -> Float[Tensor, "b s 4"]:
-    """xyxy px to cxcywh of the valid canvas, cut at its edges, no side below 1e-3."""
-    sides = encoded.sides().repeat(1, 2)[:, None]
-    unit = xyxy_to_cxcywh((boxes.float() / sides).clamp(0, 1))
-    return torch.cat([unit[..., :2].clamp(1e-3, 1 - 1e-3), unit[..., 2:].clamp(1e-3, 1 - 1e-3)], -1)
 
 
 def proposal_boxes(encoded: Encoded) -> tuple[Float[Tensor, "b s 4"], Bool[Tensor, "b s"]]:
@@ -135,8 +117,32 @@ def proposal_boxes(encoded: Encoded) -> tuple[Float[Tensor, "b s 4"], Bool[Tenso
 
 
 @dataclass(frozen=True, eq=False)
+class Selected:
+    """Tokens that become queries, best first."""
+
+    tokens: Int[Tensor, "b q"]
+    features: Float[Tensor, "b q c"]
+    box_logit: Float[Tensor, "b q 4"]
+    """of the proposal boxes"""
+    logits: Mapping[str, Tensor] = field(default_factory=dict)
+    """further reference logits (`tasks.base.Reference`)"""
+
+    @staticmethod
+    def best(
+        features: Float[Tensor, "b s c"],
+        proposals_logit: Float[Tensor, "b s 4"],
+        person: Task,
+        count: int,
+    ) -> "Selected":
+        """The tokens that most likely are a person, as the first head of the person task says."""
+        logits = person.read(PROPOSALS, features, Reference(proposals_logit), None).logit
+        tokens = top_tokens(logits, count)
+        return Selected(tokens, gather_rows(features, tokens), gather_rows(proposals_logit, tokens))
+
+
+@dataclass(frozen=True, eq=False)
 class Decoded:
-    """What every decoder layer knows about the queries."""
+    """The queries after every decoder layer."""
 
     queries: list[Float[Tensor, "b q c"]]
     """normed layer outputs: the human queries"""
@@ -146,7 +152,8 @@ class Decoded:
 
 
 class Decoder(nn.Module):
-    """DINO's decoder: every layer looks around its reference box, then moves the box."""
+    """DINO's decoder: every layer samples the memory around its reference box, then moves the
+    box."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -185,32 +192,6 @@ class Decoder(nn.Module):
 def top_tokens(logits: Float[Tensor, "b s"], count: int) -> Int[Tensor, "b k"]:
     """Indices of the best tokens, best first; all of them where a picture has fewer."""
     return logits.topk(min(count, logits.shape[1]), dim=1).indices
-
-
-def distinct_tokens(
-    logits: Float[Tensor, "b s"], boxes: Float[Tensor, "b s 4"], count: int, iou_above: float
-) -> tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]:
-    """The best tokens of which none overlaps a better one by more than `iou_above` (cxcywh boxes,
-    non-maximum suppression), best first, then suppressed ones while places are left; and which were
-    suppressed.
-
-    Looks at the 4 · count best tokens. Only tensor operations, whatever the pictures: suppression
-    is repeated until nothing can change (Cluster-NMS, Zheng et al. 2021).
-    """
-    best = top_tokens(logits, 4 * count)
-    ranked = cxcywh_to_xyxy(gather_rows(boxes, best))
-    overlaps = (pairwise_iou(ranked.float()) > iou_above).triu(1)
-    kept = torch.ones_like(best, dtype=torch.bool)
-    for _ in range(CHAIN):
-        kept = ~(overlaps & kept[:, :, None]).any(1)
-    places = torch.arange(best.shape[1], device=best.device) + 4 * count * ~kept
-    order = places.topk(min(count, best.shape[1]), dim=1, largest=False, sorted=True).indices
-    return best.gather(1, order), ~kept.gather(1, order)
-
-
-CHAIN = 12
-"""longest chain of boxes that are suppressed and freed one by another that `distinct_tokens`
-resolves exactly"""
 
 
 def gather_rows(

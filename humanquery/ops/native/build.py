@@ -59,9 +59,20 @@ def file_name(level: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where libraries that are compiled at their first use are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "humanquery"
+    """Where libraries that are compiled at their first use are kept: XDG_CACHE_HOME, else `.cache`
+    in the user's home. OSError where there is neither."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given) / "humanquery"
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        # no HOME and a user id without a passwd entry, as in many containers; OSError is what the
+        # callers take for "no kernels here, compute without them"
+        raise OSError(
+            f"no home folder to keep the compiled kernels in ({error}); set XDG_CACHE_HOME"
+        ) from error
+    return home / ".cache" / "humanquery"
 
 
 def compile_library(level: str, folder: Path) -> Path:
