@@ -113,17 +113,17 @@ class MoveNetFeatures(Expert):
         features = self._maps(images)
         if self.people is None:
             return Answers(features)
-        told = self.people.told(features)
+        heads = self.people.head_maps(features)
         maps = [
             torch.cat(pair, 1)
             for pair in zip(features, self.people.channels_of(heads), strict=True)
         ]
         if self.pose_scales == (1.0,):
-            return Answers(maps, poses=told.poses())
+            return Answers(maps, poses=heads.poses())
         return Answers(
             maps,
             poses=MoveNetPyramid(
-                [self._poses(images, zoomed, told, scale) for scale in self.pose_scales]
+                [self._poses(images, zoomed, heads, scale) for scale in self.pose_scales]
             ),
         )
 
@@ -136,7 +136,7 @@ class MoveNetFeatures(Expert):
         return [*features, self.head(x)]
 
     def _poses(
-        self, images: Tensor, zoomed: Tensor | None, told: "HeadMaps", scale: float
+        self, images: Tensor, zoomed: Tensor | None, heads: "HeadMaps", scale: float
     ) -> tuple["MoveNetPoses", Float[Tensor, "2"]]:
         """Joints at one size of the picture, its sides rounded to multiples of 32; and the true
         scales (x, y)."""
