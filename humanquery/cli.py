@@ -384,7 +384,10 @@ def evaluate(
     limit: Annotated[int, typer.Option(help="Only the first pictures; 0: all.")] = 0,
     task: Annotated[
         str,
-        typer.Option(help="people, or tracking: --data is then a folder of clips in MOT layout."),
+        typer.Option(
+            help="people, results (of --results), or tracking: --data is then a folder of clips "
+            "in MOT layout."
+        ),
     ] = "people",
     rules: Annotated[str, typer.Option(help="Of tracking: mot or posetrack21.")] = "mot",
     motion_only: Annotated[
@@ -404,20 +407,24 @@ def evaluate(
         out = output_file(out, "evaluate", inputs, overwrite=overwrite)
     if data is not None and not data.exists():
         raise AnnotationError(f"{data}: no such file or folder; check the path of --data")
-    if task not in ("people", "tracking"):
-        raise typer.BadParameter(f"--task {task}: expected people or tracking")
-    if task == "tracking":
+    from humanquery.commands.evaluate import evaluate as run
+    from humanquery.commands.evaluate import mode_of, refuse_unused
+
+    mode = mode_of(task, results is not None)
+    given = {"weights": weights, "images": images, "recipe": recipe, "set": set, "limit": limit}
+    given |= {"device": device != "auto", "rules": rules != "mot", "motion-only": motion_only}
+    refuse_unused(mode, given)
+    if mode.endswith("tracking"):
         report = _evaluate_tracking(data, results, weights, device, rules, motion_only)
-    elif results is not None:
-        from humanquery.core.skeleton import COCO17
+    elif mode == "results":
         from humanquery.evaluation.result_files import evaluate_files
 
-        if data is None:
-            raise typer.BadParameter("--results needs the truth: --data annotations.json")
-        report = evaluate_files(data, results, skeleton=COCO17)
+        if data is None or results is None:
+            raise typer.BadParameter(
+                "scoring results needs both --results FILE and the truth, --data annotations.json"
+            )
+        report = evaluate_files(data, results, limit=limit)
     else:
-        from humanquery.commands.evaluate import evaluate as run
-
         report = run(
             weights or None,
             annotations=data,

@@ -53,11 +53,11 @@ def load_coco(
 ) -> dict[str, Any]:
     """The content of a COCO file with plain `images`, `categories` and `annotations`.
 
-    `needs`: keys that every picture must have besides its id; `unique`: two pictures of one id are
-    refused; `expected` says in messages what the file should be. A missing file, no JSON, JSON that is
-    not COCO, pictures that are none, and categories that say nothing raise
-    AnnotationError with file and entry. Annotations may still be wrong one by one, see
-    `problems_of`; one that is no object is left as it is.
+    `needs`: keys that every picture must have besides its id; `unique`: two pictures of one id
+    are refused; `expected` says in messages what the file should be. A missing file, no JSON, JSON
+    that is not COCO, pictures that are none, and categories that say nothing raise AnnotationError
+    with file and entry. Annotations may still be wrong one by one, see `problems_of`; one that is
+    no object is left as it is.
     """
     path = Path(path)
     content = read_json(path, expected)
@@ -337,8 +337,8 @@ def _check_rle(segment: dict[str, Any]) -> None:
     )
     if not sound or not coded or min(size) < 0:
         raise AnnotationError(
-            f"'segmentation' has the keys {sorted(segment)}: {shown(segment)}, expected an RLE with "
-            "size [height, width] and counts"
+            f"'segmentation' has the keys {sorted(segment)}: {shown(segment)}, expected an RLE "
+            "with size [height, width] and counts"
         )
 
 

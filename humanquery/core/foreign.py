@@ -90,7 +90,7 @@ def parse_json(content: str, where: str, expected: str) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number of a size that a label may have; true and false are not."""
+    """Whether a value is a finite number that a label may have; true and false are not."""
     # NaN fails both comparisons; whole numbers beyond 1e308 compare without overflow
     return type(value) in _REAL and -LARGEST_NUMBER <= value <= LARGEST_NUMBER
 

@@ -148,8 +148,8 @@ class Persons(PersonRows):
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """COCO results (category 1): xywh boxes, keypoints as pixel indices (0.5 less than ours;
-        the third number is 1, as in the official exporter), RLE masks, and every field whose
-        declaration has a COCO key (gender, age ...)."""
+        the third number is 1, as in the official exporter) with the name of their skeleton, RLE
+        masks, and every field whose declaration has a COCO key (gender, age ...)."""
         people = self.to("cpu")
         masks = people._rles()
         return [people._person_coco(i, image_id, masks) for i in range(len(self))]
@@ -165,6 +165,7 @@ class Persons(PersonRows):
             row["keypoints"] = [
                 v for point in self.keypoints[i] - 0.5 for v in (*_rounded(point), 1)
             ]
+            row["skeleton"] = self.skeleton.name
         for name, spec in self.all_specs().items():
             values = self.get(name)
             if spec.coco and values is not None:

@@ -95,9 +95,9 @@ def score_regions(pairs: Iterable[tuple[Target, Persons]]) -> RegionScores:
         if truth.age is not None:
             has = truth.age.valid & counts
             low, high = truth.age.value[has].unbind(-1)
-            said, point = found.age[has], low == high
-            points.append((said - low).abs()[point])
-            spans.append(((said >= low) & (said < high + 1))[~point])
+            years, point = found.age[has], low == high
+            points.append((years - low).abs()[point])
+            spans.append(((years >= low) & (years < high + 1))[~point])
     right, error, inside = (
         torch.cat(parts).float() if parts else torch.zeros(0) for parts in (genders, points, spans)
     )

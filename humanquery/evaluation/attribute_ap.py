@@ -158,7 +158,7 @@ def _curves(scored: list[_Scored]) -> list[Curve | None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Acquaintance:
+class BoxMatches:
     """Who was found, at IoU 0.5, one to one, best score first; over all pictures."""
 
     true_people: list[Int[np.ndarray, " _"]]
@@ -167,7 +167,7 @@ class Acquaintance:
     """per picture and found person: it stands on an ignore region"""
 
 
-def match_pairs(pairs: Sequence[Pair]) -> Acquaintance:
+def match_pairs(pairs: Sequence[Pair]) -> BoxMatches:
     """Matches by box alone; every true person takes part, labelled or not."""
     people, ignored = [], []
     for truth, found in pairs:
@@ -184,16 +184,16 @@ def match_pairs(pairs: Sequence[Pair]) -> Acquaintance:
         person[order], on_region[order] = plain.owner[0, 0], plain.ignored[0, 0]
         people.append(np.where(on_region, -1, person))
         ignored.append(on_region)
-    return Acquaintance(people, ignored)
+    return BoxMatches(people, ignored)
 
 
 def gender_numbers(
-    pairs: Sequence[Pair], known: Acquaintance, bins: int = 10
+    pairs: Sequence[Pair], matches: BoxMatches, bins: int = 10
 ) -> GenderNumbers | None:
     """Accuracy and a reliability table over matched people; None where nobody has a gender
     label."""
     probabilities, labels, labelled = [], [], 0
-    for (truth, found), person in zip(pairs, known.true_people, strict=True):
+    for (truth, found), person in zip(pairs, matches.true_people, strict=True):
         if truth.gender is None:
             continue
         has = (truth.gender != UNKNOWN) & ~truth.ignore
@@ -215,22 +215,22 @@ def gender_numbers(
     )
 
 
-def age_numbers(pairs: Sequence[Pair], known: Acquaintance) -> AgeNumbers | None:
+def age_numbers(pairs: Sequence[Pair], matches: BoxMatches) -> AgeNumbers | None:
     """Errors over matched people; None where nobody has an age label.
 
     The error is the distance to the label: 0 inside an interval. Right means below `YEARS` for
     an age that is one number, inside for an interval.
     """
     errors, right, labelled = [], [], 0
-    for (truth, found), person in zip(pairs, known.true_people, strict=True):
+    for (truth, found), person in zip(pairs, matches.true_people, strict=True):
         if truth.age is None:
             continue
         has = (truth.age[:, 0] != UNKNOWN) & ~truth.ignore
         labelled += int(has.sum())
         rows = _labelled_rows(person, has)
         low, high = truth.age[person[rows]].T
-        said = found.age[rows]
-        error = np.maximum(np.maximum(low - said, said - high), 0.0)
+        years = found.age[rows]
+        error = np.maximum(np.maximum(low - years, years - high), 0.0)
         errors.append(error)
         right.append(np.where(low == high, error < YEARS, error == 0))
     if not labelled:
@@ -245,19 +245,19 @@ def age_numbers(pairs: Sequence[Pair], known: Acquaintance) -> AgeNumbers | None
     )
 
 
-def best_threshold(pairs: Sequence[Pair], known: Acquaintance) -> BestThreshold | None:
+def best_threshold(pairs: Sequence[Pair], matches: BoxMatches) -> BestThreshold | None:
     """The score at and above which found boxes have the highest F1 at IoU 0.5; None without
     people or findings.
 
     Found people on ignore regions do not count.
     """
     num_people = sum(int((~truth.ignore).sum()) for truth, _ in pairs)
-    counts = [~ignored for ignored in known.ignored]
+    counts = [~ignored for ignored in matches.ignored]
     scores = np.concatenate(
         [f.scores[c] for (_, f), c in zip(pairs, counts, strict=True)] or [np.zeros(0)]
     )
     right = np.concatenate(
-        [p[c] >= 0 for p, c in zip(known.true_people, counts, strict=True)] or [np.zeros(0)]
+        [p[c] >= 0 for p, c in zip(matches.true_people, counts, strict=True)] or [np.zeros(0)]
     )
     if not num_people or not len(scores):
         return None

@@ -33,7 +33,7 @@ UNKNOWN = -1.0
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PictureTruth:
-    """What people said about one picture. A field that is None was never annotated by the data
+    """The annotations of one picture. A field that is None was never annotated by the data
     set."""
 
     size: Size | None

@@ -407,4 +407,7 @@ def _rules_text(rules: TrackingRules) -> str:
         if rules.ignore_iou is None
         else f", found people in ignore regions (IoU > {rules.ignore_iou:g}) left out"
     )
-    return f"pairs at IoU ≥ {rules.iou:g}{whole}{ignored}; MOTP is the mean IoU of pairs; HOTA over IoU .05 to .95"
+    return (
+        f"pairs at IoU ≥ {rules.iou:g}{whole}{ignored}; MOTP is the mean IoU of pairs; HOTA over "
+        "IoU .05 to .95"
+    )

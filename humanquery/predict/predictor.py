@@ -36,7 +36,7 @@ class Predictor(BasePredictor):
         *,
         graphs: bool = False,
     ):
-        where = _device(device)
+        where = choose_device(device)
         if graphs and (where.type != "cuda" or not hasattr(system, "first_look")):
             raise ConfigError(
                 f"graphs=True: CUDA graphs need a CUDA device and an HQNet; this is {where}, "
@@ -77,7 +77,7 @@ def _laid_out(batch: Batch) -> Batch:
     return replace(batch, images=batch.images.contiguous(memory_format=LAYOUT), views=views)
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -3,8 +3,14 @@ import json
 import pytest
 import torch
 
-from humanquery.core.errors import ConfigError
-from humanquery.core.skeleton import _TABLES, COCO17, Skeleton, convert_joints
+from humanquery.core.errors import AnnotationError, ConfigError
+from humanquery.core.skeleton import (
+    _TABLES,
+    COCO17,
+    OTHER_SIGMA,
+    Skeleton,
+    convert_joints,
+)
 from tests.paths import DATA, needs_data
 
 
@@ -138,3 +144,46 @@ def test_faces_and_hands_alone_are_parts_of_the_whole_body(name, span):
     assert part.sigmas == whole.sigmas[span]
     touched = {joint for limb in part.limbs for joint in limb}
     assert name != "hand21" or touched == set(range(21))
+
+
+HAND = ["Left Tip", "Right Tip", "wrist"]
+
+
+def _write(folder, **content):
+    path = folder / "hand.json"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_a_small_file_gives_a_skeleton_with_pairs_and_sigmas_filled_in(tmp_path):
+    path = _write(tmp_path, names=HAND, edges=[[0, 2], ["right_tip", "wrist"]])
+    skeleton = Skeleton.of(path)
+    assert skeleton.joints == ("left_tip", "right_tip", "wrist") and skeleton.name == "hand"
+    assert skeleton.pairs == ((0, 1),) and skeleton.limbs == ((0, 2), (1, 2))
+    assert skeleton.sigmas == (OTHER_SIGMA,) * 3
+    full = _write(tmp_path, name="h", names=HAND, flip_pairs=[], sigmas=[0.1, 0.1, 0.2])
+    assert Skeleton.of(full) == Skeleton("h", skeleton.joints, (), (), (0.1, 0.1, 0.2))
+
+
+def test_joints_that_coco_has_get_cocos_sigmas_and_its_own_order_is_coco17(tmp_path):
+    path = _write(tmp_path, names=["nose", "tail"])
+    assert Skeleton.of(path).sigmas == (COCO17.sigmas[0], OTHER_SIGMA)
+    category = {"name": "person", "keypoints": [j.replace("_", " ") for j in COCO17.joints]}
+    assert Skeleton.from_category(category) is COCO17
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "hand.json: 'names' is null, expected joint names"),
+        ({"names": []}, "'names' is empty"),
+        ({"names": ["a", "A"]}, "joint names repeat"),
+        ({"names": ["a", "b"], "edges": [[0, 5]]}, "'edges' is 5, expected a whole number"),
+        ({"names": ["a", "b"], "edges": [[0]]}, "'edges' holds .0., expected pairs of two"),
+        ({"names": ["a", "b"], "sigmas": [1.0]}, "1 sigmas for 2 joints"),
+        ({"names": ["a", 3]}, "'names' is 3, expected text"),
+    ],
+)
+def test_a_wrong_skeleton_file_says_where_and_what(tmp_path, content, message):
+    with pytest.raises(AnnotationError, match=message):
+        Skeleton.from_file(_write(tmp_path, **content))

@@ -8,6 +8,7 @@ from humanquery.core.batch import Batch, Meta, Sample
 from humanquery.core.errors import AnnotationError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17
+from humanquery.core.system import Ask, Picture
 from humanquery.evaluation.evaluate import evaluate
 from humanquery.evaluation.people_report import EvaluationReport
 from tests.evaluation.scenes import SIZE, complete, found_as_persons, random_target
@@ -17,6 +18,10 @@ class Oracle(torch.nn.Module):
     """Says what it was told, and remembers in which mode it was asked."""
 
     config = None
+    outputs = {}
+    skeleton = COCO17
+    input = None
+    loss_names = ()
 
     def __init__(self, answers: list[Persons]):
         super().__init__()
@@ -25,9 +30,9 @@ class Oracle(torch.nn.Module):
     def forward(self, batch):
         return {}
 
-    def predict(self, batch):
+    def predict(self, batch, ask=Ask()):
         self.modes.append((self.training, torch.is_grad_enabled()))
-        return [next(self.answers) for _ in range(len(batch))]
+        return [Picture(next(self.answers)) for _ in range(len(batch))]
 
 
 def _pairs(targets, per_batch=2):

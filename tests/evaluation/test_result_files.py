@@ -127,7 +127,7 @@ def test_an_age_range_is_read_where_no_age_stands(files):
                                                         "3 per joint"),
         (None, lambda r: r.append(3), "results.json: row 5 is not an object with an 'image_id'"),
         (lambda t: t["annotations"].clear(), None, "holds no person"),
-        (lambda t: t.pop("images"), None, "truth.json: .* no list 'images'"),
+        (lambda t: t.pop("images"), None, "truth.json: no list 'images'"),
         (lambda t: t["images"].pop(), None, r"truth.json: annotations on 1 pictures .* \(image_id "
                                             r"2\)"),
         (lambda t: t["images"][0].pop("width"), None, "image 1 has no 'height' and 'width', which "

@@ -4,7 +4,6 @@ import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-
 from pathlib import Path
 
 import numpy as np

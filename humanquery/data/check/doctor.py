@@ -180,7 +180,10 @@ def _examine(person: Record, picture: Record, skeleton: Skeleton) -> Iterator[Fi
             Finding(*found, **place) for found in _joint_findings(person, picture, skeleton, broken)
         )
     if "segmentation" not in broken and short_polygons(person):
-        message = f"'segmentation' has {short_polygons(person)} polygon(s) of fewer than three points; they hold no pixel"
+        message = (
+            f"'segmentation' has {short_polygons(person)} polygon(s) of fewer than three points; "
+            "they hold no pixel"
+        )
         yield Finding("short polygon", "warning", message, **place)
     yield from (Finding(*found, **place) for found in _age_findings(person))
     yield from (Finding(*found, **place) for found in _valid_findings(person))
@@ -224,12 +227,16 @@ def _joint_findings(
         )
     for name, x, y, _ in labelled:
         if not (-1 <= x <= picture["width"] and -1 <= y <= picture["height"]):
-            message = f"{name} at ({x}, {y}) lies outside the picture of {picture['width']} x {picture['height']}"
+            size = f"{picture['width']} x {picture['height']}"
+            message = f"{name} at ({x}, {y}) lies outside the picture of {size}"
             yield "joint outside", "error", message
         elif "bbox" not in broken and _outside(person["bbox"], x, y) > FAR_FROM_BOX * max(
             person["bbox"][2:]
         ):
-            message = f"{name} at ({x}, {y}) lies {_outside(person['bbox'], x, y):.0f} px outside the box {person['bbox']}"
+            box = person["bbox"]
+            message = (
+                f"{name} at ({x}, {y}) lies {_outside(box, x, y):.0f} px outside the box {box}"
+            )
             yield "joint far from box", "warning", message
 
 
@@ -306,7 +313,10 @@ def _examine_picture(
         yield Finding("unreadable picture", "error", str(problem), picture["id"])
         return
     if tuple(found) != stated:
-        message = f"{path} is {found[0]} x {found[1]} (height x width), the file says {stated[0]} x {stated[1]}"
+        message = (
+            f"{path} is {found[0]} x {found[1]} (height x width), the file says "
+            f"{stated[0]} x {stated[1]}"
+        )
         yield Finding("wrong picture size", "error", message, picture["id"])
 
 
@@ -319,7 +329,10 @@ def _judge_sides(person: Record, skeleton: Skeleton, report: Report) -> None:
     report.num_facing += 1
     report.num_right_way += right_way
     if not right_way:
-        message = "left and right of face and shoulders disagree: swapped sides, or a look over the shoulder"
+        message = (
+            "left and right of face and shoulders disagree: swapped sides, or a look over the "
+            "shoulder"
+        )
         report.findings.append(
             Finding("sides swapped?", "warning", message, person["image_id"], _id(person))
         )

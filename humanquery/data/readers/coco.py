@@ -43,8 +43,8 @@ class CocoSourceConfig:
     images: str = ""
     """folder of the pictures; empty: the folder `images` beside the annotation file"""
     skeleton: str = ""
-    """joints of the samples: a name, or a `.json` file (see `Skeleton.from_file`); empty: those that
-    the file's category names, else `coco17`. A file in another order or with more joints is
+    """joints of the samples: a name, or a `.json` file (see `Skeleton.from_file`); empty: those
+    that the file's category names, else `coco17`. A file in another order or with more joints is
     converted by name"""
     category: str = PERSON
     """which of several categories is people"""
@@ -215,8 +215,8 @@ def skeletons(given: Skeleton | None, wanted: str, path: str | Path) -> tuple[Sk
     if missing:
         raise ConfigError(
             f"{path}: its joints are {given.name} ({', '.join(given.joints[:5])} ...), expected "
-            f"those of {target.name}; it has no {', '.join(missing[:5])}. Leave the skeleton out to "
-            "read the file's own"
+            f"those of {target.name}; it has no {', '.join(missing[:5])}. Leave the skeleton out "
+            "to read the file's own"
         )
     log.warning("%s: its joints are put into the order of %s by name", path, target.name)
     return given, target
