@@ -362,6 +362,51 @@ def train(
 
 
 @app.command()
+def finetune(
+    data: Annotated[Path, typer.Option(help="COCO file of your people.")],
+    out: Out,
+    weights: Weights = "",
+    images: Annotated[
+        Path | None, typer.Option(help="Its pictures; default: the folder images beside it.")
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="COCO file to score on after the last step.")
+    ] = None,
+    val_images: Annotated[
+        Path | None, typer.Option(help="Its pictures; default: those of --images.")
+    ] = None,
+    skeleton: Annotated[
+        str, typer.Option(help="Joints: a name or a small JSON; default: those of the file.")
+    ] = "",
+    steps: Annotated[int, typer.Option(min=0)] = 300,
+    set: Sets = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Fine-tune a model on people of your own: boxes alone, masks, joints of any layout.
+
+    Example: humanquery finetune --weights hqnet-small --data mine.json --out runs/mine
+    """
+    for path in (data, val):
+        if path is not None and not path.is_file():
+            raise AnnotationError(f"{path}: no such file; expected a COCO annotation file")
+    from humanquery.commands.finetune import finetune as run
+
+    result = run(
+        weights or None,
+        data,
+        out,
+        images=images,
+        val=val,
+        val_images=val_images,
+        skeleton=skeleton,
+        steps=steps,
+        overrides=set,
+        resume=resume,
+    )
+    typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
+
+
+@app.command()
 def evaluate(
     weights: Weights = "",
     data: Annotated[

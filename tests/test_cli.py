@@ -47,6 +47,7 @@ VERBS = [
     "convert",
     "export",
     "train",
+    "finetune",
     "evaluate",
     "ship",
     "recipes",

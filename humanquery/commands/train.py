@@ -25,6 +25,7 @@ from humanquery.engine.optim import freeze_others
 from humanquery.engine.state import latest, seed_everything
 from humanquery.media.letterbox import letterboxed
 from humanquery.models import build, without_sources
+from humanquery.models.hqnet.joint_layouts import skeleton_of, weights_by_joint
 from humanquery.predict.base import find_weights
 from humanquery.recipes import Recipe, find
 
@@ -80,6 +81,8 @@ class Start:
 
     path: Path
     state: dict[str, Tensor]
+    config: dict[str, Any]
+    """of the model, as plain data"""
     about: dict[str, Any]
     """for the card: file name, SHA-256, and how they were trained"""
 
@@ -88,7 +91,8 @@ class Start:
         path = find_weights(name_or_path)
         read = read_weights(path)
         about = {"weights": path.name, "sha256": file_hash(path)}
-        return Start(path, read.state, about | {"training": read.card.get("training", {})})
+        about |= {"training": read.card.get("training", {})}
+        return Start(path, read.state, read.config, about)
 
 
 def _system(recipe: Recipe, state: dict[str, Tensor]) -> System:
@@ -115,6 +119,9 @@ def _start_from(system: nn.Module, start: Start) -> None:
             f"{start.path}: none of its {len(start.state)} tensors fits this model; expected the "
             f"weights of a model of the same recipe"
         )
+    if "skeleton" in start.config and system.skeleton is not None:
+        theirs = skeleton_of(start.config["skeleton"])
+        fitting |= weights_by_joint(start.state, own, theirs, system.skeleton)
     system.load_state_dict(fitting, strict=False)
     if rank() == 0:
         line = f"start from {start.path}: {len(fitting)} of {len(own)} tensors taken"

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from humanquery.core.skeleton import Skeleton
 from humanquery.data.augment.augment import AugmentConfig
 from humanquery.data.augment.person_crops import RegionAugmentConfig
 from humanquery.data.loading.loader import EvalLoader, MixConfig
@@ -56,8 +55,7 @@ class PeopleEvaluation:
         """Scores on the system's device, with its own skeleton. `bf16` is for evaluations whose
         training precision is that of prediction, and without effect here."""
         pairs = EvalLoader(open_source(data.val), data.letterbox, self.batch_size, divisor=32)
-        skeleton = Skeleton.named(system.config.skeleton)
-        return evaluate(system, pairs, skeleton, progress=progress)
+        return evaluate(system, pairs, system.skeleton, progress=progress)
 
 
 @dataclass(frozen=True)

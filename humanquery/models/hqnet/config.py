@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from humanquery.backbones import TimmBackbone
+from humanquery.core.skeleton import Skeleton
 from humanquery.experts import AnyBackbone
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.tasks.age import AgeConfig
@@ -83,5 +84,6 @@ class HQNetConfig:
     num_queries: int = 300
     num_persons: int = 100
     """best-scored queries that become `Persons`"""
-    skeleton: str = "coco17"
+    skeleton: str | Skeleton = "coco17"
+    """name of a built-in layout of joints, or one of its own"""
     input: LetterboxConfig = field(default_factory=LetterboxConfig)

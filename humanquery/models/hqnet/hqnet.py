@@ -28,6 +28,7 @@ from humanquery.models.hqnet import criterion
 from humanquery.models.hqnet.config import HQNetConfig, TasksConfig
 from humanquery.models.hqnet.criterion import Outputs, Predictions
 from humanquery.models.hqnet.denoising import NoisedQueries, noised_queries
+from humanquery.models.hqnet.joint_layouts import skeleton_of
 from humanquery.models.hqnet.priors import Priors
 from humanquery.models.hqnet.trunk import Decoder, Encoder, QuerySelection, Selected
 from humanquery.nn.encodings import inverse_sigmoid
@@ -102,7 +103,7 @@ class HQNet(nn.Module):
     def __init__(self, config: HQNetConfig, backbone: nn.Module | None = None):
         super().__init__()
         self.config = config
-        self.skeleton = Skeleton.named(config.skeleton)
+        self.skeleton = skeleton_of(config.skeleton)
         t = config.transformer
         self.backbone = build_backbone(config.backbone) if backbone is None else backbone
         self.neck = ChannelMapper(
@@ -118,7 +119,7 @@ class HQNet(nn.Module):
         if config.denoising is not None:
             self.denoising_label = nn.Parameter(torch.randn(t.dim))
         known = getattr(self.backbone, "answers_about", ())
-        self.priors = Priors(config, known, len(self.skeleton)) if config.priors else None
+        self.priors = Priors(config, known, self.skeleton) if config.priors else None
         sizes = TaskSizes(
             t.dim, t.decoder_layers, t.heads, t.levels, t.points, self.skeleton, config.priors,
             0 if self.priors is None else self.priors.joint_features,

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from humanquery.core.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
 from humanquery.core.errors import ConfigError
+from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.experts.answers import DenseBoxes, joint_features_width
 from humanquery.models.hqnet.config import HQNetConfig
+from humanquery.models.hqnet.joint_layouts import JointsByName
 from humanquery.models.hqnet.trunk import Selected, gather_rows, top_tokens
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import PROPOSALS, Encoded, JointFeatures, Reference, Task, add_logits
@@ -36,7 +38,7 @@ class Priors(nn.Module):
     an attribute network costs time for everybody it looks at.
     """
 
-    def __init__(self, config: HQNetConfig, answers_about: tuple[str, ...], joints: int):
+    def __init__(self, config: HQNetConfig, answers_about: tuple[str, ...], skeleton: Skeleton):
         """`answers_about`: of the backbone (`Expert.answers_about`). A name it lacks raises
         ConfigError."""
         super().__init__()
@@ -50,6 +52,8 @@ class Priors(nn.Module):
             )
         self.names = config.priors
         self.num_queries, self.distinct_iou = config.num_queries, config.distinct_iou
+        self.by_name = JointsByName(COCO17, skeleton)  # experts know COCO's joints
+        joints = len(COCO17)
         self.joint_features = joint_features_width(joints) if "keypoints" in self.names else 0
         """width of `features_around`"""
         tasks = {name: getattr(config.tasks, name) for name in ATTRIBUTES}
@@ -60,7 +64,9 @@ class Priors(nn.Module):
 
     def features_around(self, encoded: Encoded) -> JointFeatures | None:
         """What the joint decoder may ask about places (`Encoded.joint_features`)."""
-        return encoded.answers.poses.around if "keypoints" in self.names else None
+        if "keypoints" not in self.names:
+            return None
+        return self.by_name.features(encoded.answers.poses.around)
 
     def propose(
         self,
@@ -132,6 +138,7 @@ class Priors(nn.Module):
             joints = joints / encoded.sides()[:, None, None]
         pose = _pose_in_box(joints, scores, boxes_unit)
         content = content + self.pose_content(pose.to(content))
+        joints, scores = self.by_name.references(joints, scores, boxes_unit)
         return Reference(selected.box_logit, joints, scores, logits), content
 
     def annotate(
