@@ -1,5 +1,4 @@
-"""Looks at pictures with an exported file. An .onnx file needs onnxruntime and numpy, no
-PyTorch."""
+"""Predicts people with an exported file: ONNX, OpenVINO or torch.export."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -119,7 +118,7 @@ class Facts:
                 f"{FORMAT_VERSION}; export the "
                 "weights again"
             )
-        return Facts(**plain)
+        return Facts(**plain | {"outputs": tuple(plain["outputs"])})
 
 
 def skeleton_facts(skeleton: Skeleton) -> dict[str, Any]:

@@ -234,7 +234,8 @@ class HQNet(nn.Module):
         selected = self._select(encoded)
         start, features = Reference(selected.box_logit), selected.features
         first = self.tasks["box"].read(PROPOSALS, features, start, None).boxes_unit
-        content = self.content.weight[: features.shape[1]].expand(len(features), -1, -1)
+        # len() would fix the number of pictures in a trace
+        content = self.content.weight[: features.shape[1]].expand(features.shape[0], -1, -1)
         if self.priors is not None:
             start, content = self.priors.start(
                 selected, first.detach(), content, encoded, training=every_stage
