@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from humanquery.core.errors import ConfigError, VideoError, nearest
+from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import ROWS_VERSION, Persons
 from humanquery.data.readers.mot import mot_lines
 
@@ -136,11 +137,12 @@ class ParquetParts:
         self._parts = mark or 0
         for old in sorted(path.glob("part-*.parquet"))[self._parts :]:
             old.unlink()
-        self._schema = arrow_schema({"frame": "int64", "seconds": "float64", **Persons.columns()})
+        self._extra: dict[str, FieldSpec] = {}
         self._rows: list[dict[str, Any]] = []
         self._frames = 0
 
     def write(self, frame: int, seconds: float, persons: Persons) -> None:
+        self._extra |= {name: one.spec for name, one in persons.extra.items()}
         self._rows += [{"frame": frame, "seconds": seconds, **row} for row in persons.to_rows()]
         self._frames += 1
         if self._frames >= PART:
@@ -148,7 +150,8 @@ class ParquetParts:
 
     def _flush(self) -> None:
         if self._rows:
-            table = self._arrow.Table.from_pylist(self._rows, schema=self._schema)
+            columns = {"frame": "int64", "seconds": "float64", **Persons.columns(self._extra)}
+            table = self._arrow.Table.from_pylist(self._rows, schema=arrow_schema(columns))
             unfinished = self.path / ".unfinished"
             try:
                 self._arrow.parquet.write_table(table, unfinished)
