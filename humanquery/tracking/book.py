@@ -103,12 +103,13 @@ class TrackBook:
         fields are kept.
 
         A frame whose people lack `embeddings` is followed by motion alone, if there were some
-        before. TrackingError, with the book as it was: numbers that are not finite; another picture
-        size, skeleton, or width of embeddings than before; no `embeddings` in the first frame with
-        people, unless `TrackConfig.appearance` is off.
+        before. Where the picture has another size than before, tracks are taken as seen in it,
+        scaled (streams change their resolution). TrackingError, with the book as it was: numbers
+        that are not finite; another skeleton or width of embeddings than before; no `embeddings` in
+        the first frame with people, unless `TrackConfig.appearance` is off.
         """
         persons = persons if persons.boxes.is_cpu else persons.to("cpu")
-        stream = self._stream.with_frame(persons, self.frame + 1)
+        stream = self._stream.with_frame(persons, self.frame + 1, resizable=True)
         if self.config.appearance and len(persons) and stream.width is None:
             raise TrackingError(
                 f"frame {self.frame + 1}: {len(persons)} people without embeddings to be "
@@ -118,6 +119,9 @@ class TrackBook:
         looked_at = persons.scores >= self.config.keep_score
         persons = persons if looked_at.all() else persons[looked_at]
         people = plain(persons, (stream.width or 0) if self.config.appearance else 0)
+        before, now = self._stream.image_size, stream.image_size
+        if self._tracks is not None and before is not None and now != before:
+            self._tracks.rescale(now[1] / before[1], now[0] / before[0])
         self._stream = stream
         self.frame += 1
         overlap = box_similarities(people.boxes, people.boxes)

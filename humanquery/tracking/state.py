@@ -98,6 +98,15 @@ class Tracks:
     def seen_motion(self) -> Motion:
         return Motion(self.seen_place, self.seen_speed, self.seen_spread)
 
+    def rescale(self, x: float, y: float) -> None:
+        """All lengths in px as in a picture that is so many times as wide and as high."""
+        sides = np.array([x, y, x, y], np.float32)
+        for values in (self.place, self.speed, self.seen_place, self.seen_speed):
+            values *= sides
+        for variances in (self.spread, self.seen_spread):
+            variances *= sides**2
+        self.joints *= sides[:2]
+
     def move(self, rows: np.ndarray | slice, motion: Motion) -> None:
         self.place[rows], self.speed[rows], self.spread[rows] = (
             motion.place,

@@ -45,11 +45,12 @@ class Stream:
     width: int | None = None
     """numbers of an embedding"""
 
-    def with_frame(self, persons: Persons, frame: int) -> "Stream":
+    def with_frame(self, persons: Persons, frame: int, *, resizable: bool = False) -> "Stream":
         """What is known after a frame, whose number is for messages.
 
         Nobody is always fine. TrackingError where a number is not finite, or picture size, skeleton
-        or width of the embeddings are others than before. Embeddings may be missing in a frame.
+        or width of the embeddings are others than before. Embeddings may be missing in a frame;
+        `resizable`: the tracker can follow into pictures of another size.
         """
         if not len(persons):
             return self
@@ -59,14 +60,19 @@ class Stream:
         if persons.embeddings is not None:
             width = persons.embeddings.shape[1]
         if self.image_size is not None:
-            self._check_alike(persons, joints, width, where)
+            self._check_alike(persons, joints, width, where, resizable)
         size = (int(persons.image_size[0]), int(persons.image_size[1]))
         return Stream(size, joints, width)
 
     def _check_alike(
-        self, persons: Persons, joints: tuple[str, ...], width: int | None, where: str
+        self,
+        persons: Persons,
+        joints: tuple[str, ...],
+        width: int | None,
+        where: str,
+        resizable: bool,
     ) -> None:
-        if tuple(persons.image_size) != self.image_size:
+        if tuple(persons.image_size) != self.image_size and not resizable:
             raise TrackingError(
                 f"{where}: people of a picture of {_size(persons.image_size)} px, those before of "
                 f"{_size(self.image_size)} px (height x width): their boxes cannot be compared. "

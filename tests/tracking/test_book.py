@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from humanquery.core.affine import Affine2D
 from humanquery.core.config import from_plain, override, to_plain
 from humanquery.core.errors import ConfigError, TrackingError
 from humanquery.core.persons import Persons
@@ -151,14 +152,11 @@ def test_people_with_other_fields_than_before_are_refused_and_leave_the_book_as_
         r"people with 0 joints \(none \.\.\.\), those before with 17 joints \(nose": people.replace(
             keypoints=None, keypoint_scores=None
         ),
-        r"17 joints of h36m17 .* those before with 17 joints \(nose.*convert_joints": people.replace(
+        r"17 joints of h36m17 .* before with 17 joints \(nose.*convert_joints": people.replace(
             skeleton=h36m
         ),
         "embeddings of 5 numbers, those before of 8.*one tracker per model": people.replace(
             embeddings=torch.ones(1, 5)
-        ),
-        "a picture of 48 x 64 px, those before of 480 x 640.*begin a new tracker": people.replace(
-            image_size=(48, 64)
         ),
     }
     for message, given in others.items():
@@ -168,6 +166,18 @@ def test_people_with_other_fields_than_before_are_refused_and_leave_the_book_as_
             assert asked.frame == 1
     assert ids(book.update(people)) == [1]
     book.update(NOBODY.replace(image_size=(48, 64)))  # of nobody nothing is compared
+
+
+@pytest.mark.parametrize("config", [TrackConfig(), MOTION_ONLY], ids=["queries", "motion only"])
+def test_a_picture_of_another_size_is_the_same_view_and_everybody_is_followed_into_it(config):
+    book = TrackBook(config)
+    for t in range(6):
+        people = walkers([(100 + 4 * t, 100), (500 - 4 * t, 300)], [0, 1])
+        if t >= 3:
+            people = people.warp(Affine2D.scaling(2.0, 0.5), (240, 1280))
+        assert ids(book.update(people)) == [1, 2]
+    assert book._tracks.place[0].tolist() == pytest.approx([240, 50, 80, 50], abs=2)
+    assert book._tracks.speed[0, 0] == pytest.approx(8, abs=1.5)
 
 
 @pytest.mark.parametrize("name", ["boxes", "scores", "keypoints", "embeddings", "age"])
@@ -264,9 +274,7 @@ def test_people_without_queries_need_motion_only():
     bare = Persons(
         image_size=SIZE, boxes=torch.tensor([[10.0, 10.0, 50.0, 90.0]]), scores=torch.tensor([0.9])
     )
-    with pytest.raises(
-        TrackingError, match="frame 1: 1 people without embeddings.*appearance=False"
-    ):
+    with pytest.raises(TrackingError, match="frame 1: 1 people without embeddings.*=False"):
         TrackBook().update(bare)
     assert ids(TrackBook(MOTION_ONLY).update(bare)) == [1]
 
