@@ -39,23 +39,23 @@ from humanquery.media.images import read_image
 from humanquery.predict.base import find_weights
 from humanquery.predict.predictor import Predictor
 from humanquery.predict.track_video import track_config
-from humanquery.tracking import TrackBook, TrackConfig
-from humanquery.tracking.peers import PeerTracker
+from humanquery.tracking import TrackBook, TrackConfig, Tracker
+from humanquery.tracking.peers import PeerConfig, PeerTracker
 
 CROSSINGS = GeneratedClips(
     seed=11, count=6, split="test", size=(160, 160), people=(2, 3), height_fraction=(0.6, 0.9)
 )
 """people as large as those that the tiny recipe learns from"""
 SHOWN = {"mota": "MOTA", "idf1": "IDF1", "hota": "HOTA", "assa": "AssA"}
-Asked = Callable[[TrackConfig], TrackBook | PeerTracker]
+Asked = Callable[[TrackConfig], Tracker]
 TRACKERS: dict[str, Asked] = {
     "query and motion": TrackBook,
     "motion only": lambda config: TrackBook(_without_query(config)),
     "ByteTrack": lambda config: PeerTracker(
-        "bytetrack", birth_score=config.birth_score, patience=config.patience
+        PeerConfig("bytetrack", config.birth_score, config.patience)
     ),
     "OC-SORT": lambda config: PeerTracker(
-        "ocsort", birth_score=config.birth_score, patience=config.patience
+        PeerConfig("ocsort", config.birth_score, config.patience)
     ),
 }
 
@@ -201,7 +201,7 @@ def generated(clips: dict[str, list[Sample]], model: Model) -> list[Clip]:
     ]
 
 
-def followed(tracker: TrackBook | PeerTracker, found: list[Persons]) -> list[Persons]:
+def followed(tracker: Tracker, found: list[Persons]) -> list[Persons]:
     return [tracker.update(people) for people in found]
 
 

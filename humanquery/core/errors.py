@@ -37,6 +37,10 @@ class TrainingError(HumanQueryError):
     """A training run that must not go on (a non-finite loss, say)."""
 
 
+class TrackingError(HumanQueryError):
+    """People of a frame that a tracker cannot follow, or a state that it cannot go on from."""
+
+
 class NonFiniteError(HumanQueryError):
     """A prediction or a target is NaN or infinite, so that nobody can be matched. `stage` names
     where ("proposals", "layer0" ...), `pictures` the pictures' places in the batch."""

@@ -1,8 +1,9 @@
-"""Who is who over time. A tracker is `book.update(persons) -> persons` per frame; its ids belong to
-the book."""
+"""Who is who over time. A `Tracker` is asked once per frame, `update(persons) -> persons`; its ids
+belong to it."""
 
 from humanquery.tracking.book import TrackBook, TrackConfig
 from humanquery.tracking.motion import MotionConfig
 from humanquery.tracking.smoothing import SmoothConfig
+from humanquery.tracking.tracker import Tracker
 
-__all__ = ["MotionConfig", "SmoothConfig", "TrackBook", "TrackConfig"]
+__all__ = ["MotionConfig", "SmoothConfig", "TrackBook", "TrackConfig", "Tracker"]

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from humanquery.core.boxes import cxcywh_to_xyxy
-from humanquery.core.errors import ConfigError
+from humanquery.core.errors import ConfigError, TrackingError
 from humanquery.core.persons import Persons
 from humanquery.tracking import motion as kalman
 from humanquery.tracking.association import (
@@ -22,7 +22,8 @@ from humanquery.tracking.association import (
 )
 from humanquery.tracking.motion import MotionConfig
 from humanquery.tracking.smoothing import SmoothConfig, smooth
-from humanquery.tracking.state import DetectedPeople, Tracks, check_alike, plain
+from humanquery.tracking.state import DetectedPeople, Tracks, plain
+from humanquery.tracking.tracker import Stream
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class TrackBook:
         self.config = config or TrackConfig()
         self.frame = 0
         """frames looked at so far"""
+        self._stream = Stream()
         self._tracks: Tracks | None = None
         """None while nobody is known"""
         self._next = 1
@@ -100,15 +102,27 @@ class TrackBook:
         """The people of the next frame who belong to a confirmed track, with its id; order and all
         fields are kept.
 
-        ValueError for people without `embeddings` unless `TrackConfig.appearance` is off, and for
-        people with other joints or embeddings of another length than those before.
+        A frame whose people lack `embeddings` is followed by motion alone, if there were some
+        before. Where the picture has another size than before, tracks are taken as seen in it,
+        scaled (streams change their resolution). TrackingError, with the book as it was: numbers
+        that are not finite; another skeleton or width of embeddings than before; no `embeddings` in
+        the first frame with people, unless `TrackConfig.appearance` is off.
         """
         persons = persons if persons.boxes.is_cpu else persons.to("cpu")
+        stream = self._stream.with_frame(persons, self.frame + 1, resizable=True)
+        if self.config.appearance and len(persons) and stream.width is None:
+            raise TrackingError(
+                f"frame {self.frame + 1}: {len(persons)} people without embeddings to be "
+                f"recognised by; take a model that gives them, or follow by motion alone: "
+                f"TrackConfig(appearance=False)"
+            )
         looked_at = persons.scores >= self.config.keep_score
         persons = persons if looked_at.all() else persons[looked_at]
-        people = plain(persons, self.config.appearance)
-        if self._tracks is not None and len(people):
-            check_alike(people, self._tracks)
+        people = plain(persons, (stream.width or 0) if self.config.appearance else 0)
+        before, now = self._stream.image_size, stream.image_size
+        if self._tracks is not None and before is not None and now != before:
+            self._tracks.rescale(now[1] / before[1], now[0] / before[0])
+        self._stream = stream
         self.frame += 1
         overlap = box_similarities(people.boxes, people.boxes)
         np.fill_diagonal(overlap, 0.0)
@@ -141,12 +155,23 @@ class TrackBook:
         """Everything the book knows, to go on from in another process; see `resumed`."""
         known = {} if self._tracks is None else self._tracks.arrays()
         numbers = {"frame": torch.tensor(self.frame), "next": torch.tensor(self._next)}
+        numbers |= self._stream.tensors()
         return numbers | {name: torch.from_numpy(values.copy()) for name, values in known.items()}
 
-    @staticmethod
-    def resumed(state: dict[str, Tensor], config: TrackConfig | None = None) -> "TrackBook":
-        """A book that goes on as the one whose `state` this is, with the same config."""
-        book = TrackBook(config)
+    @classmethod
+    def resumed(cls, state: dict[str, Tensor], config: TrackConfig | None = None) -> "TrackBook":
+        """A book that goes on as the one whose `state` this is, with the same config.
+
+        TrackingError for a state of a book with another `TrackConfig.gallery`.
+        """
+        book = cls(config)
+        kept = state["gallery"].shape[1] if "gallery" in state else book.config.gallery
+        if kept != book.config.gallery:
+            raise TrackingError(
+                f"this state keeps {kept} queries per track, TrackConfig.gallery is "
+                f"{book.config.gallery}; go on with the config that it was made with"
+            )
+        book._stream = Stream.of(state)
         book.frame, book._next = int(state["frame"]), int(state["next"])
         if "ids" in state:
             book._tracks = Tracks(**{f.name: state[f.name].numpy().copy() for f in fields(Tracks)})
@@ -174,9 +199,11 @@ class TrackBook:
             if not len(rows) or not len(some):  # the usual frame: everybody was known by the query
                 return
             cost = 1 - _similarities(tracks, people, rows, some)
-            if config.appearance:
-                # a place is enough for one frame; after more of them the query has to fit too
-                lost = np.broadcast_to(tracks.unseen[rows, None] > 1, cost.shape)
+            if people.has_queries:
+                # a place is enough for one frame; after more of them the query has to fit too,
+                # where one is known
+                away = (tracks.unseen[rows] > 1) & (tracks.stored[rows] > 0)
+                lost = np.broadcast_to(away[:, None], cost.shape)
                 strange = (
                     cosine_distances(tracks.gallery[rows], people.queries[some], lost)
                     > config.max_cosine
@@ -184,7 +211,7 @@ class TrackBook:
                 cost[lost & strange] = np.inf
             take(rows, some, match(cost, 1 - least))
 
-        if config.appearance:
+        if people.has_queries:
             rows, some = np.flatnonzero(tracks.confirmed), np.flatnonzero(strong)
             known = tracks if len(rows) == len(tracks) else tracks[rows]
             near = (
@@ -242,7 +269,7 @@ class TrackBook:
         tracks.unseen[rows] = 0
         tracks.hits[rows] += 1
         tracks.confirmed |= tracks.hits >= self.config.confirm_hits
-        if self.config.appearance and len(some):
+        if people.has_queries and len(some):
             clean = alone & (people.scores >= self.config.birth_score)
             self._remember(tracks, rows[clean[some]], people.queries[some[clean[some]]])
         lost = tracks.unseen > 0
@@ -356,7 +383,8 @@ class TrackBook:
             hits=np.ones(n, np.int64),
             confirmed=np.full(n, config.confirm_hits == 1 or self.frame == 1),
             gallery=np.repeat(people.queries[some, None], config.gallery, 1),
-            stored=np.full(n, 1),
+            # born in a frame without queries: the zeros in its gallery are like nobody
+            stored=np.full(n, int(people.has_queries)),
             joints=people.joints[some],
             joint_speeds=np.zeros_like(people.joints[some]),
             seen_place=motion.place.copy(),

@@ -23,7 +23,8 @@ class DetectedPeople:
     """cx, cy, w, h"""
     scores: Float[np.ndarray, " m"]
     queries: Float[np.ndarray, "m d"]
-    """of length 1; d is 0 where appearance is off"""
+    """of length 1, or zeros where `has_queries` is not set; d is 0 where appearance is off"""
+    has_queries: bool
     joints: Float[np.ndarray, "m k 2"]
     """k is 0 where the model gives none"""
     counts: Bool[np.ndarray, "m k"]
@@ -97,6 +98,15 @@ class Tracks:
     def seen_motion(self) -> Motion:
         return Motion(self.seen_place, self.seen_speed, self.seen_spread)
 
+    def rescale(self, x: float, y: float) -> None:
+        """All lengths in px as in a picture that is so many times as wide and as high."""
+        sides = np.array([x, y, x, y], np.float32)
+        for values in (self.place, self.speed, self.seen_place, self.seen_speed):
+            values *= sides
+        for variances in (self.spread, self.seen_spread):
+            variances *= sides**2
+        self.joints *= sides[:2]
+
     def move(self, rows: np.ndarray | slice, motion: Motion) -> None:
         self.place[rows], self.speed[rows], self.spread[rows] = (
             motion.place,
@@ -105,39 +115,22 @@ class Tracks:
         )
 
 
-def plain(persons: Persons, appearance: bool) -> DetectedPeople:
-    """Arrays of these people; ValueError where the appearance is wanted and they have no
-    `embeddings`."""
+def plain(persons: Persons, width: int) -> DetectedPeople:
+    """Arrays of these people, with queries of `width` numbers (0: appearance is off)."""
     n, boxes = len(persons), persons.boxes.float()
-    if appearance and persons.embeddings is None and n:
-        raise ValueError(
-            "these people have no embeddings to be recognised by; use TrackConfig(appearance=False)"
-        )
-    by_query = appearance and persons.embeddings is not None
-    queries = F.normalize(persons.embeddings.float(), dim=1) if by_query else torch.zeros(n, 0)
+    by_query = width > 0 and n > 0 and persons.embeddings is not None
+    queries = F.normalize(persons.embeddings.float(), dim=1) if by_query else torch.zeros(n, width)
     joints = torch.zeros(n, 0, 2) if persons.keypoints is None else persons.keypoints.float()
-    scores, nothing = persons.keypoint_scores, torch.zeros(n)
-    attributes = [nothing if v is None else v.float() for v in (persons.gender, persons.age)]
+    scores, zeros = persons.keypoint_scores, torch.zeros(n)
+    attributes = [zeros if v is None else v.float() for v in (persons.gender, persons.age)]
     return DetectedPeople(
         boxes=boxes.numpy(),
         places=xyxy_to_cxcywh(boxes).numpy(),
         scores=persons.scores.float().numpy(),
         queries=queries.numpy(),
+        has_queries=by_query,
         joints=joints.numpy(),
         counts=np.ones(joints.shape[:2], bool) if scores is None else (scores > 0).numpy(),
         sigmas=np.array(persons.skeleton.sigmas if persons.skeleton else (), np.float32),
         attributes=torch.stack(attributes, 1).numpy(),
     )
-
-
-def check_alike(people: DetectedPeople, tracks: Tracks) -> None:
-    """ValueError for people with other joints or embeddings of another length than those that the
-    tracks are known by."""
-    now = people.joints.shape[1], people.queries.shape[1]
-    before = tracks.joints.shape[1], tracks.gallery.shape[2]
-    if now != before:
-        raise ValueError(
-            f"these people have {now[0]} joints and embeddings of {now[1]} numbers, those before "
-            f"them {before[0]} and "
-            f"{before[1]}; ask one book about one model's people"
-        )

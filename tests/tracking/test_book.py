@@ -3,10 +3,12 @@ import dataclasses
 import pytest
 import torch
 
+from humanquery.core.affine import Affine2D
 from humanquery.core.config import from_plain, override, to_plain
-from humanquery.core.errors import ConfigError
+from humanquery.core.errors import ConfigError, TrackingError
 from humanquery.core.persons import Persons
-from humanquery.tracking import SmoothConfig, TrackBook, TrackConfig
+from humanquery.core.skeleton import Skeleton
+from humanquery.tracking import SmoothConfig, TrackBook, TrackConfig, Tracker
 from tests.tracking.people import SIZE, ids, walkers
 
 MOTION_ONLY = TrackConfig(appearance=False)
@@ -145,11 +147,102 @@ def test_a_lost_track_keeps_its_size():
 def test_people_with_other_fields_than_before_are_refused_and_leave_the_book_as_it_was():
     book, people = TrackBook(TrackConfig(confirm_hits=1)), walkers([(200, 200)], [0])
     book.update(people)
-    with pytest.raises(
-        ValueError, match="0 joints and embeddings of 8 numbers, those before them 17 and 8"
-    ):
-        book.update(people.replace(keypoints=None, keypoint_scores=None))
-    assert book.frame == 1 and ids(book.update(people)) == [1]
+    h36m = Skeleton.named("h36m17")  # as many joints, in another order
+    others = {
+        r"people with 0 joints \(none \.\.\.\), those before with 17 joints \(nose": people.replace(
+            keypoints=None, keypoint_scores=None
+        ),
+        r"17 joints of h36m17 .* before with 17 joints \(nose.*convert_joints": people.replace(
+            skeleton=h36m
+        ),
+        "embeddings of 5 numbers, those before of 8.*one tracker per model": people.replace(
+            embeddings=torch.ones(1, 5)
+        ),
+    }
+    for message, given in others.items():
+        for asked in (book, TrackBook.resumed(book.state(), book.config)):
+            with pytest.raises(TrackingError, match="frame 2: .*" + message):
+                asked.update(given)
+            assert asked.frame == 1
+    assert ids(book.update(people)) == [1]
+    book.update(NOBODY.replace(image_size=(48, 64)))  # of nobody nothing is compared
+
+
+@pytest.mark.parametrize("config", [TrackConfig(), MOTION_ONLY], ids=["queries", "motion only"])
+def test_a_picture_of_another_size_is_the_same_view_and_everybody_is_followed_into_it(config):
+    book = TrackBook(config)
+    for t in range(6):
+        people = walkers([(100 + 4 * t, 100), (500 - 4 * t, 300)], [0, 1])
+        if t >= 3:
+            people = people.warp(Affine2D.scaling(2.0, 0.5), (240, 1280))
+        assert ids(book.update(people)) == [1, 2]
+    assert book._tracks.place[0].tolist() == pytest.approx([240, 50, 80, 50], abs=2)
+    assert book._tracks.speed[0, 0] == pytest.approx(8, abs=1.5)
+
+
+@pytest.mark.parametrize("name", ["boxes", "scores", "keypoints", "embeddings", "age"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused_with_frame_field_and_person(name, value):
+    book, people = TrackBook(), walkers([(100, 100), (300, 300)], [0, 1])
+    book.update(people)
+    before = book.state()
+    broken = getattr(people, name).clone()
+    broken[1] = value
+    with pytest.raises(TrackingError) as refused:
+        book.update(people.replace(**{name: broken}))
+    message = str(refused.value)
+    assert f"frame 2: 1 of 2 people have {name} that are not finite (person 1: [" in message
+    assert str(value) in message and "Leave them out" in message
+    assert all(torch.equal(values, before[key]) for key, values in book.state().items())
+    assert ids(book.update(people)) == [1, 2]
+
+
+def test_a_frame_without_embeddings_is_followed_by_motion_and_the_queries_count_again_after_it():
+    book = TrackBook(TrackConfig(confirm_hits=1))
+    for t in range(3):
+        book.update(walkers([(200 + t, 200)], [0]))
+    bare = walkers([(203, 200), (500, 300)], [0, 1]).replace(embeddings=None)
+    assert ids(book.update(bare)) == [1, 2]  # the second is born without a query
+    book = TrackBook.resumed(book.state(), book.config)
+    assert ids(book.update(walkers([(204, 200), (501, 300)], [0, 1]))) == [1, 2]
+    for _ in range(4):
+        book.update(NOBODY)
+    swapped = walkers([(501, 300), (204, 200)], [1, 0])
+    assert ids(book.update(swapped)) == [2, 1]
+    alone = TrackBook(TrackConfig(confirm_hits=1, patience=0))
+    alone.update(walkers([(200, 200)], [0]))
+    alone.update(NOBODY)  # nobody is known any more, but that there are queries is
+    assert ids(alone.update(bare)) == [2, 3]
+
+
+def test_a_track_born_without_a_query_is_found_again_by_its_place():
+    book = TrackBook(TrackConfig(confirm_hits=1))
+    book.update(walkers([(100, 100)], [0]))
+    for _ in range(3):
+        book.update(walkers([(100, 100), (400, 300)], [0, 1]).replace(embeddings=None))
+    for _ in range(3):
+        book.update(walkers([(100, 100)], [0]))
+    assert ids(book.update(walkers([(100, 100), (400, 300)], [0, 1]))) == [1, 2]
+
+
+def test_a_state_is_not_taken_up_with_another_gallery():
+    book = TrackBook()
+    book.update(walkers([(200, 200)], [0]))
+    with pytest.raises(TrackingError, match="keeps 10 queries per track, TrackConfig.gallery is 4"):
+        TrackBook.resumed(book.state(), TrackConfig(gallery=4))
+
+
+def test_a_book_is_a_tracker_and_reads_states_of_older_versions():
+    book = TrackBook(TrackConfig(confirm_hits=1))
+    assert isinstance(book, Tracker)
+    book.update(walkers([(200, 200)], [0]))
+    old = {
+        name: values
+        for name, values in book.state().items()
+        if name not in ("image_size", "num_joints", "joint_names", "width")
+    }
+    again = TrackBook.resumed(old, book.config)
+    assert ids(again.update(walkers([(202, 200)], [0]))) == [1]
 
 
 def test_two_books_do_not_notice_each_other():
@@ -181,7 +274,7 @@ def test_people_without_queries_need_motion_only():
     bare = Persons(
         image_size=SIZE, boxes=torch.tensor([[10.0, 10.0, 50.0, 90.0]]), scores=torch.tensor([0.9])
     )
-    with pytest.raises(ValueError, match="appearance=False"):
+    with pytest.raises(TrackingError, match="frame 1: 1 people without embeddings.*=False"):
         TrackBook().update(bare)
     assert ids(TrackBook(MOTION_ONLY).update(bare)) == [1]
 
