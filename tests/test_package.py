@@ -7,7 +7,10 @@ import humanquery
 
 
 def test_importing_the_package_does_not_import_torch():
-    code = "import humanquery, sys; print(humanquery.__version__, 'torch' in sys.modules, 'cv2' in sys.modules)"
+    code = (
+        "import humanquery, sys; "
+        "print(humanquery.__version__, 'torch' in sys.modules, 'cv2' in sys.modules)"
+    )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout

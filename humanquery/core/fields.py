@@ -1,4 +1,4 @@
-"""What a per-person field is to everybody who handles it: one declaration, made where the field is."""
+"""What a per-person field is to all that handle it: one declaration, made where the field is."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +43,7 @@ class FieldSpec:
         return words[value >= 0.5] if len(words) == 2 else self.label.format(value)
 
     def reach(self, side: float, largest: float) -> float:
-        """Range of the values on a canvas whose longer side has `side` px; `largest` value found."""
+        """Range of values on a canvas whose longer side has `side` px; `largest` value found."""
         if self.span == "canvas":
             return side
         return float(self.span) or largest

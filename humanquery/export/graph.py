@@ -86,7 +86,8 @@ def _fixed(conv: Conv2dSame) -> nn.Sequential:
         for k, d, s in zip(conv.kernel_size, conv.dilation, conv.stride, strict=True)
     )
     plain = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 0, conv.dilation, conv.groups,
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 0, conv.dilation,
+        conv.groups,
         conv.bias is not None,
     )  # fmt: skip
     plain.weight, plain.bias = conv.weight, conv.bias

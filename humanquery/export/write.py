@@ -192,7 +192,8 @@ def _write_onnx(program: ExportedProgram, path: Path, facts: Facts) -> None:
         opset_version=OPSET,
         external_data=False,
         verbose=False,
-        optimize=False,  # folding thousands of nodes takes longer than all the rest; runtimes do it when they open the file
+        # folding thousands of nodes takes longer than all the rest; runtimes do it on opening
+        optimize=False,
     )
     model = made.model_proto
     fix_reshapes(model)

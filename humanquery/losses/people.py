@@ -33,7 +33,8 @@ def age_loss(
     With p = softmax(logits), m = sum p_j a_j and v = sum p_j (a_j - m)², an age known to lie in
     [low, high] costs
 
-        mean · d(m, [low, high])² + variance · max(v - u, 0) - ce · log sum_{a_j in [low, high]} p_j,
+        mean · d(m, [low, high])² + variance · max(v - u, 0)
+        - ce · log sum_{a_j in [low, high]} p_j,
 
     d being the distance to the interval, and u = ((high - low + 1)² - 1) / 12 the variance of
     whole years spread evenly over it. One age y is the interval [y, y], for which u = 0 and this

@@ -5,8 +5,8 @@
 2. A file that we did not write is never replaced, unless `overwrite` (`--overwrite`) asks for it.
    A name that follows from a picture's or video's name gets a number (`photo_2.json`); a fixed name
    (`coco_results.json`, `tracked.mp4`) and a name that the user gave are refused.
-3. What we wrote is listed in `.humanquery.jsonl` beside it, with version and verb. The same verb may
-   write it again, another verb may not; and no verb reads it as a source from a folder or a glob.
+3. What we wrote is listed in `.humanquery.jsonl` beside it, with version and verb. The same verb
+   may write it again, another verb may not; and no verb reads it as a source from a folder or glob.
 
 An entry is written before its file: a run that is killed leaves no result that looks like a photo
 of the user.

@@ -268,8 +268,8 @@ def _refuse_normalised(values: np.ndarray, what: str) -> None:
     # a little below 0 is what resampling overshoots
     if low < -0.1 * max(high, 0.0) - 1e-6:
         raise ImageError(
-            f"{what}: values from {low:.3g} to {high:.3g}, expected 0..1, 0..255 or 0..65535; is it "
-            "normalised by a mean? Hand over the picture before that"
+            f"{what}: values from {low:.3g} to {high:.3g}, expected 0..1, 0..255 or 0..65535; is "
+            "it normalised by a mean? Hand over the picture before that"
         )
 
 

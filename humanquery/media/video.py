@@ -32,7 +32,8 @@ __all__ = ["PICTURES", "Frame", "VideoInfo", "VideoReader", "open_video"]
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".gif")
 """what a folder's frames are made of; a .gif given by itself is a video"""
 
-_GOODBYE = 2.0  # seconds that close() waits for the thread; only a read from a dead network can take longer
+# seconds that close() waits for the thread; only a read from a dead network can take longer
+_GOODBYE = 2.0
 
 
 def open_video(

@@ -392,12 +392,27 @@ def _why_closed(where: Where, problem: Exception) -> str:
     reason = _reason(where, problem)
     if where.kind == "camera":
         if isinstance(problem, PermissionError):
-            return f"{where.name}: no permission to use the camera {where.address}; add yourself to the group 'video'"
-        return f"{where.name}: the camera {where.address} gives no video ({reason}); is another program using it?"
+            return (
+                f"{where.name}: no permission to use the camera {where.address}; "
+                "add yourself to the group 'video'"
+            )
+        return (
+            f"{where.name}: the camera {where.address} gives no video ({reason}); "
+            "is another program using it?"
+        )
     if where.kind == "stream":
-        return f"{where.name}: cannot be opened: {reason}; check the address, the network and the password"
+        return (
+            f"{where.name}: cannot be opened: {reason}; check the address, the network and the "
+            "password"
+        )
     with open(where.address.removeprefix("file:"), "rb") as file:
         head = file.read(12)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free"):
-        return f"{where.name}: an mp4 or mov file without its index ({reason}); it is truncated, fetch or record it again"
-    return f"{where.name}: not a video (it begins with {head!r}; {reason}); expected a video, GIF or pictures"
+        return (
+            f"{where.name}: an mp4 or mov file without its index ({reason}); it is truncated, "
+            "fetch or record it again"
+        )
+    return (
+        f"{where.name}: not a video (it begins with {head!r}; {reason}); expected a video, GIF or "
+        "pictures"
+    )

@@ -29,7 +29,8 @@ _ENCODERS = ("libx264", "mpeg4")
 """the first that this build of PyAV has"""
 _COPIED_SOUND = ("aac", "mp3", "alac", "opus")
 """codecs whose packets an mp4 takes as they are and players know; any other becomes AAC"""
-_TICKS = 60_000  # at least so many (at most: mpeg4 knows no clock beyond 65,535) ticks of the file's clock per second
+# at least so many ticks of the file's clock per second; mpeg4 knows no clock beyond 65,535
+_TICKS = 60_000
 _BT709 = 1  # of FFmpeg's numbers for colour spaces, primaries and transfer curves
 _SOUND_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 
@@ -169,7 +170,8 @@ class VideoWriter:
             if recent
             else "frag_keyframe+empty_moov+default_base_moof",
             "flush_packets": "1",
-            "max_interleave_delta": "1000000",  # us: sound that has ended must not hold back the pictures
+            # us: sound that has ended must not hold back the pictures
+            "max_interleave_delta": "1000000",
         }
         self._file = av.open(f"file:{self.path}", "w", format="mp4", options=options)
         encoder = next(name for name in _ENCODERS if name in av.codec.codecs_available)

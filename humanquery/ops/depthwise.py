@@ -87,7 +87,8 @@ class _Strided(torch.autograd.Function):
         )
         apart[:, :, :: stride[0], :: stride[1]] = grad
         of_maps, of_weight, _ = torch.ops.aten.convolution_backward(
-            apart, maps, weight, None, [1, 1], list(padding), [1, 1], False, [0, 0], weight.shape[0],
+            apart, maps, weight, None, [1, 1], list(padding), [1, 1], False, [0, 0],
+            weight.shape[0],
             [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
         )  # fmt: skip
         of_bias = grad.sum((0, 2, 3)) if biased and ctx.needs_input_grad[2] else None

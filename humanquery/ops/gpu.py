@@ -41,7 +41,8 @@ def _corner(x, y, corner: tl.constexpr, width, height):
 @no_type_check  # a type checker's wrapper would hide the source from Triton
 def _forward(
     value, maps, locations, weights, out, rows, cells, queries,
-    HEADS: tl.constexpr, D: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr, R: tl.constexpr, WIDE: tl.constexpr,
+    HEADS: tl.constexpr, D: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
+    R: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     there = row < rows
@@ -74,8 +75,10 @@ def _forward(
 @triton.jit
 @no_type_check  # a type checker's wrapper would hide the source from Triton
 def _backward(
-    grad, value, maps, locations, weights, scale, grad_value, grad_locations, grad_weights, rows, cells, queries,
-    HEADS: tl.constexpr, D: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr, R: tl.constexpr, WIDE: tl.constexpr,
+    grad, value, maps, locations, weights, scale, grad_value, grad_locations, grad_weights,
+    rows, cells, queries,
+    HEADS: tl.constexpr, D: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
+    R: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     there = row < rows

@@ -121,8 +121,9 @@ def predict_sources(
     allow_urls: bool = False,
 ) -> FolderResult:
     """Writes `<name>.json` and, with `pictures`, `<name>.jpg` for every picture, and
-    `coco_results.json` with `images.json` (COCO image records that give the ids their names), which
-    are whole JSON lists after every picture: memory stays flat, and a killed run leaves valid files.
+    `coco_results.json` with `images.json` (COCO image records that give the ids their names),
+    which are whole JSON lists after every picture: memory stays flat, and a killed run leaves
+    valid files.
 
     Names follow `media.output_names`. A picture that fails is named and passed over.
     """
@@ -171,8 +172,8 @@ def predict_sources(
 
 
 def picture_stems(names: Sequence[str]) -> dict[str, str]:
-    """What the results of each source are called, without suffix; those that share a stem take their
-    folder's name in front. Names may still repeat: `OutputFolder.numbered` tells them apart."""
+    """What the results of each source are called, without suffix; those that share a stem take
+    their folder's name in front. Names may still repeat: `OutputFolder.numbered` numbers them."""
     paths = {name: Path(urlsplit(name).path if is_url(name) else name) for name in names}
     shared = Counter(path.stem for path in paths.values())
     return {

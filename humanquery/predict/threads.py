@@ -79,8 +79,9 @@ def _openmp_libraries() -> list[str]:
 
 
 class HeapTrimmer:
-    """Gives freed memory back to the system every so many pictures: pictures of ever new sizes would
-    otherwise leave the C library's heap in pieces that are never returned. Only where it is glibc."""
+    """Gives freed memory back to the system every so many pictures: pictures of ever new sizes
+    would otherwise leave the C library's heap in pieces that are never returned. Only glibc has
+    the call; elsewhere nothing is done."""
 
     def __init__(self, every: int = 32):
         self.every = every

@@ -30,7 +30,8 @@ def attributes_small() -> Recipe:
     """MobileNetV2 (ImageNet) and a region head learn apparent gender and age of people in given
     boxes.
 
-    humanquery train --recipe attributes_small --set model.backbone.weights=PATH/mobilenetv2.safetensors --out runs/attributes
+    humanquery train --recipe attributes_small \
+        --set model.backbone.weights=PATH/mobilenetv2.safetensors --out runs/attributes
 
     Without `--set` timm fetches the first weights. Data: people/, peta/ and faces/
     (docs/datasets.md) under HUMANQUERY_DATA. Hardware: one CPU core with bf16 for about two

@@ -69,7 +69,8 @@ def hqnet_swin_l() -> Recipe:
 def hqnet_vit_l() -> Recipe:
     """HQNet with ViT-L and a simple feature pyramid, otherwise as hqnet_r50.
 
-    torchrun --nproc-per-node 16 -m humanquery train --recipe hqnet_vit_l --set engine.precision=bf16 --out runs/vit_l
+    torchrun --nproc-per-node 16 -m humanquery train --recipe hqnet_vit_l \
+        --set engine.precision=bf16 --out runs/vit_l
 
     Data as hqnet_r50. Hardware: 16 GPUs of 80 GB. Expected, people without Small (paper, Table
     2): box AP 78.0, mask AP 68.6, keypoint AP 75.3, age AP 58.0, gender AP 58.0. Not trained by

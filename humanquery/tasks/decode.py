@@ -1,5 +1,5 @@
-"""From what tasks give about the chosen queries to `Persons`: the one decoding, for PyTorch, exported
-graphs and tests alike."""
+"""From what tasks give about the chosen queries to `Persons`: the one decoding, for PyTorch,
+exported graphs and tests alike."""
 
 from collections.abc import Mapping, Sequence
 
@@ -34,8 +34,8 @@ CHOICES = ("queries", "tokens")
 def best_queries(
     logits: Float[Tensor, "b q"], score: Tensor | float | int, most: int
 ) -> Int[Tensor, "b k"]:
-    """The chosen queries, best first: k is how many of the fullest picture reach `score`, at least 1
-    and at most `most`. Streets that are nearly empty cost little, and crowds are not cut."""
+    """The chosen queries, best first: k is how many of the fullest picture reach `score`, at least
+    1 and at most `most`. Streets that are nearly empty cost little, and crowds are not cut."""
     best = logits.float().sigmoid().topk(min(most, logits.shape[1]))
     count = (best.values >= score).sum(1).amax(0).clamp(min=1).item()  # host sync: how many
     torch._check(count >= 1)  # what a trace cannot know of a number that it reads from a tensor
@@ -54,10 +54,10 @@ def decode(
 ) -> list[Persons]:
     """The people of each picture, best first, in pixels of the picture.
 
-    `found`: tensors by name as `Task.tensors` gives them, in canvas px; `scores` and `boxes` must be
-    among them. `specs` declares those that are no fields of `Persons` (`Task.fields`). Only people
-    with at least `ask.score` are kept, at most `ask.max_persons`; boxes and joints are clipped to
-    canvas and picture.
+    `found`: tensors by name as `Task.tensors` gives them, in canvas px; `scores` and `boxes` must
+    be among them. `specs` declares those that are no fields of `Persons` (`Task.fields`). Only
+    people with at least `ask.score` are kept, at most `ask.max_persons`; boxes and joints are
+    clipped to canvas and picture.
     """
     return [
         _persons({n: v[i] for n, v in found.items()}, meta, padded_size, skeleton, ask, specs or {})
@@ -106,7 +106,7 @@ def _persons(
 
 
 def _in_picture(value: Tensor, kind: str, meta: Meta) -> Tensor:
-    """Boxes and points of the canvas in pixels of the picture, inside of both; the rest as it is."""
+    """Boxes and points of the canvas in px of the picture, inside of both; the rest as it is."""
     if kind == "boxes":
         inside = meta.to_canvas.inverse().boxes(clip(value, meta.canvas_size))
         return clip(inside, meta.image_size)

@@ -109,9 +109,8 @@ def _near(positive: Bool[Tensor, "n cells"], places: Float[Tensor, " p"]) -> Int
 
 
 def _no_masks(count: int, size: Size, device: torch.device) -> Bool[Tensor, "n h w"]:
-    if (
-        device.type == "cpu"
-    ):  # numpy asks the system for zeroed memory, of which only the pages of people are ever touched
+    if device.type == "cpu":
+        # numpy asks the system for zeroed memory, of which only the pages of people are touched
         return torch.from_numpy(np.zeros((count, *size), bool))
     return torch.zeros(count, *size, dtype=torch.bool, device=device)
 

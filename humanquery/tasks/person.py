@@ -48,7 +48,7 @@ class PersonTask(Task):
     def __init__(self, config: PersonConfig, sizes: TaskSizes):
         super().__init__()
         self.config = config
-        # a correction starts at 0; without a reference the logit itself starts at a small probability
+        # a correction starts at 0; without a reference the logit starts at a small probability
         start = zero_init if self.name in sizes.referenced else prior_bias
         self.heads = copies(lambda: start(nn.Linear(sizes.dim, 1)), sizes.stages)
 

@@ -26,9 +26,8 @@ def weights(tmp_path_factory) -> Path:
         frozen_norm=False,
         options={"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1]},
     )
-    torch.manual_seed(
-        0
-    )  # with some first weights places outside of the picture, which all tie, come before most people
+    # with some first weights places outside of the picture, which all tie, come before most people
+    torch.manual_seed(0)
     system = HQNet(replace(small_config(), backbone=backbone, input=LetterboxConfig(64, 96)))
     noise = torch.Generator().manual_seed(0)
     with (

@@ -105,7 +105,7 @@ def exported(stacked_weights, tmp_path_factory) -> ExportedPredictor:
     ("count", "height", "width", "people"),
     [(2, 128, 160, 4), (1, 96, 224, 4), (2, 96, 128, 2), (1, 96, 128, 1)],
 )
-def test_a_stack_of_backbones_says_the_same_from_its_file_whatever_the_canvas_and_the_number_of_people(
+def test_a_stack_of_backbones_gives_the_same_from_its_file_for_every_canvas_and_crowd(
     stacked_weights, exported, count, height, width, people
 ):
     noise = torch.Generator().manual_seed(count)

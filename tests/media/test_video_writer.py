@@ -245,7 +245,10 @@ def test_a_source_without_sound_is_fine(tmp_path):
 
 
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess:
-    head = "import sys, os, signal, numpy as np\nfrom humanquery.media.video_writer import VideoWriter\n"
+    head = (
+        "import sys, os, signal, numpy as np\n"
+        "from humanquery.media.video_writer import VideoWriter\n"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

@@ -245,7 +245,8 @@ class Slow(t.Bright):
     def predict(self, batch, **options):
         time.sleep(0.05)
         return super().predict(batch, **options)
-video.track_video(Predictor(Slow(), {{"score_threshold": 0.5}}, "cpu"), {clip!r}, {out!r}, progress=False, batch_size=1)
+predictor = Predictor(Slow(), {{"score_threshold": 0.5}}, "cpu")
+video.track_video(predictor, {clip!r}, {out!r}, progress=False, batch_size=1)
 """
 
 

@@ -7,7 +7,7 @@ from tests.models.small import batch, crowd, person, small_config, small_model
 BOX = torch.tensor([[0.5, 0.5, 0.4, 0.2]])
 
 
-def test_nothing_falls_off_inside_of_the_box_and_its_margin_and_three_logits_per_tenth_half_side_beyond():
+def test_logits_fall_beyond_the_margin_of_the_box_by_three_per_tenth_of_half_a_side():
     x = torch.tensor([0.5, 0.31, 0.7 + 0.02, 0.7 + 0.04, 0.1])
     found = _fall(BOX, x, torch.full((5,), 0.5))
     torch.testing.assert_close(

@@ -306,5 +306,6 @@ def _table(rng: Rng, canvas: np.ndarray, color: Color) -> None:
 
 
 _THINGS: tuple[tuple[Callable, float], ...] = (
-    (_bush, 1.2), (_tree, 0.5), (_post, 0.16), (_crate, 1.1), (_bottle, 0.34), (_ball, 1.0), (_table, 1.5),
+    (_bush, 1.2), (_tree, 0.5), (_post, 0.16), (_crate, 1.1), (_bottle, 0.34), (_ball, 1.0),
+    (_table, 1.5),
 )  # fmt: skip

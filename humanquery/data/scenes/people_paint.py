@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, UInt8
 from humanquery.data.scenes.people_shapes import FEMALE, Body, Color, Look, Pose, pose_body
 
 PARTS = (
-    "background", "face", "hair", "neck", "torso", "skirt", "left_upper_arm", "right_upper_arm", "left_forearm",
-    "right_forearm", "left_thigh", "right_thigh", "left_shin", "right_shin",
+    "background", "face", "hair", "neck", "torso", "skirt", "left_upper_arm", "right_upper_arm",
+    "left_forearm", "right_forearm", "left_thigh", "right_thigh", "left_shin", "right_shin",
 )  # fmt: skip
 """Values of the part map; shins include feet, forearms hands, `neck` the ears"""
 

@@ -72,9 +72,9 @@ def easy_scenes(
     learns in minutes. `size` in px, one number for a square."""
     size = (size, size) if isinstance(size, int) else size
     return GeneratedScenes(
-        seed=seed, count=count, size=size, split=split, people=(1, 4), height_fraction=(0.45, 0.9), overlap=0.15,
-        truncation=0.0, occluders=(0, 0), clutter=0.7, poses=("stand", "walk", "wave", "cheer", "hips"),
-        blur=0.5, noise=8.0,
+        seed=seed, count=count, size=size, split=split, people=(1, 4), height_fraction=(0.45, 0.9),
+        overlap=0.15, truncation=0.0, occluders=(0, 0), clutter=0.7,
+        poses=("stand", "walk", "wave", "cheer", "hips"), blur=0.5, noise=8.0,
     )  # fmt: skip
 
 
@@ -84,8 +84,8 @@ def street_scenes(
     """Crowds of up to sixteen people of all sizes that hide each other, cut by the border and by
     things."""
     return GeneratedScenes(
-        seed=seed, count=count, size=size, split=split, people=(5, 16), height_fraction=(0.2, 0.85), overlap=0.6,
-        truncation=0.3, occluders=(0, 3), clutter=1.5, blur=1.0, noise=16.0,
+        seed=seed, count=count, size=size, split=split, people=(5, 16), height_fraction=(0.2, 0.85),
+        overlap=0.6, truncation=0.3, occluders=(0, 3), clutter=1.5, blur=1.0, noise=16.0,
     )  # fmt: skip
 
 

@@ -91,8 +91,8 @@ def check_matching(
     always = [name for name in ("person", "box") if name in built]
     if not set(always) & set(matching):
         raise ConfigError(
-            f"model.matching: got {list(matching)}, expected {' or '.join(always)} among them: only "
-            f"they tell all people and queries apart"
+            f"model.matching: got {list(matching)}, expected {' or '.join(always)} among them: "
+            "only they tell all people and queries apart"
         )
 
 

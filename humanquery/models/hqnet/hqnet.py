@@ -303,8 +303,8 @@ class HQNet(nn.Module):
         paper).
 
         Raises ValueError without targets, ConfigError for joints of another skeleton,
-        NonFiniteError where a prediction is not finite. Normalisers are summed over ranks, so that losses add
-        up over ranks.
+        NonFiniteError where a prediction is not finite. Normalisers are summed over ranks, so that
+        losses add up over ranks.
         """
         if batch.targets is None:
             raise ValueError(
@@ -428,9 +428,10 @@ def check_skeleton(target: Target, skeleton: Skeleton, path: str = "") -> None:
         theirs = "none" if target.skeleton is None else f"{target.skeleton.name!r}"
         where = f"{path}: " if path else ""
         raise ConfigError(
-            f"{where}the truth's joints are of skeleton {theirs} ({target.keypoints.value.shape[1]} "
-            f"joints), the model's of {skeleton.name!r} ({len(skeleton)} joints); build the model "
-            f"with the skeleton of the data, or convert the data's joints to the model's"
+            f"{where}the truth's joints are of skeleton {theirs} "
+            f"({target.keypoints.value.shape[1]} joints), the model's of {skeleton.name!r} "
+            f"({len(skeleton)} joints); build the model with the skeleton of the data, or convert "
+            "the data's joints to the model's"
         )
 
 

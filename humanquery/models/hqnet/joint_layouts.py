@@ -1,5 +1,5 @@
-"""Joints of one layout from those of another, by name: an expert's in a model with joints of its own,
-and a trained model's weights in one that is fine-tuned on other joints."""
+"""Joints of one layout from those of another, by name: an expert's in a model with joints of its
+own, and a trained model's weights in one that is fine-tuned on other joints."""
 
 import re
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from humanquery.tasks.base import JointFeatures
 
 
 class JointsByName:
-    """From an expert's joints to a model's. Joints that the expert does not know start at the middle
-    of the person's box, unsure (score 0)."""
+    """From an expert's joints to a model's. Joints that the expert does not know start at the
+    middle of the person's box, unsure (score 0)."""
 
     def __init__(self, expert: Skeleton, own: Skeleton):
         self.num_expert, self.num_own = len(expert), len(own)
