@@ -57,9 +57,9 @@ class Pipeline:
 
     `stages` are (name, function of one item). While the consumer has one result, each stage works
     on a later item, and at most `capacity` wait before each stage, so that memory stays flat
-    however long the source is. What a stage or the source raises is raised to the consumer in that item's
-    place, with the stage's name as a note; nothing after it comes. Leaving the iteration early
-    (break, Ctrl-C, `close`) ends all threads.
+    however long the source is. What a stage or the source raises is raised to the consumer in
+    that item's place, with the stage's name as a note; nothing after it comes. Leaving the
+    iteration early (break, Ctrl-C, `close`) ends all threads.
     """
 
     def __init__(
