@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.results import save
 from humanquery.commands.train import train
-from humanquery.engine.curves import machine
 
 RECIPE = "hqnet_tiny_scenes"
 POSE, ATTRIBUTES = ("keypoints", "keypoint_confidence"), ("gender", "age")
@@ -126,12 +126,7 @@ def main() -> None:
     for table, rows in results.items():
         print(f"\n{table}: {given.steps} steps, seeds {given.seeds}\n{show(rows)}")
     path = given.out / "ablations.json"
-    path.write_text(
-        json.dumps(
-            {"machine": machine()} | {"budget": budget, "seeds": given.seeds, "results": results},
-            indent=1,
-        )
-    )
+    save(path, given, results=results)
     print(f"\nwritten: {path}")
 
 

@@ -1,7 +1,9 @@
 """Deformable attention: the providers against `grid_sample`, in one run.
 
     python -m benchmarks.attention --repeats 5 --out attention.json
-    python -m benchmarks.attention --device cuda --repeats 50 --rivals FOLDER     holds msda_triton, libreyolo or both
+    python -m benchmarks.attention --device cuda --repeats 50 --rivals FOLDER
+
+FOLDER holds the packages msda_triton, libreyolo or both.
 
 Repetitions of the providers alternate, after calls that are not counted; numbers are medians.
 `local` cases look around each query's own cell with a spread of four cells, as a trained encoder
@@ -10,7 +12,6 @@ does; the others look anywhere, which is harder on caches.
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
 import time
@@ -21,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from humanquery.engine.curves import machine
+from benchmarks.results import save
 from humanquery.ops import native
 from humanquery.ops.deformable import PROVIDERS
 
@@ -209,18 +210,12 @@ def main() -> None:
                     f"{who:>13} {t * 1000:.2f} ({slow / t:.1f}x)" for who, t in row_times.items()
                 )
                 print(f"{threads:>9}{kind:>10}{row}")
-    if given.out:
-        settings = {
-            "repeats": given.repeats,
-            "device": given.device,
-            "capability": torch.backends.cpu.get_cpu_capability(),
-        }
-        given.out.write_text(
-            json.dumps(
-                {"machine": machine()} | {"settings": settings, "seconds": results}, indent=1
-            )
-        )
-        print(f"\nwritten: {given.out}")
+    save(
+        given.out,
+        given,
+        capability=torch.backends.cpu.get_cpu_capability(),
+        seconds=results,
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Other people's detectors in the library's shape: each has `predict(batch) -> list[Persons]`, as a
-`System` has."""
+"""Other people's detectors in the library's shape: each has the `predict` of a `System`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from humanquery.core.boxes import clip
 from humanquery.core.errors import CheckpointError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17
+from humanquery.core.system import Ask, Picture
 from humanquery.core.target import Target
 from humanquery.evaluation.attribute_ap import YEARS
 from humanquery.experts import MoveNetBackbone, RtmdetBackbone, build
@@ -27,7 +27,8 @@ MOST_BOXES = 100
 
 
 class Finder(Protocol):
-    def predict(self, batch: Batch) -> list[Persons]: ...
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
+        """As of a `System`; everything is given, whatever `ask` says."""
 
 
 class Rtmdet:
@@ -45,25 +46,28 @@ class Rtmdet:
         self.side: int | None = self.session.get_inputs()[0].shape[-1] if self.session else None
 
     @torch.inference_mode()
-    def predict(self, batch: Batch) -> list[Persons]:
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
         images = normalised(batch.images, self.module.mean, self.module.std)
-        logits, boxes = self._guess(images)
+        logits, boxes = self._dense(images)
         return [
-            self._persons(*rows) for rows in zip(logits.sigmoid(), boxes, batch.metas, strict=True)
+            Picture(self._persons(*rows))
+            for rows in zip(logits.sigmoid(), boxes, batch.metas, strict=True)
         ]
 
-    def _guess(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.session is None:
-            seen = self.module.answer(images).boxes
-            return seen.logits, seen.boxes
+            dense = self.module.answer(images).boxes
+            return dense.logits, dense.boxes
         name = self.session.get_inputs()[0].name
-        told = [
-            self._told(self.session.run(None, {name: image.numpy()}))
+        outputs = [
+            self._joined(self.session.run(None, {name: image.numpy()}))
             for image in images.flip(1).split(1)
         ]
-        return torch.cat([logits for logits, _ in told]), torch.cat([boxes for _, boxes in told])
+        return torch.cat([logits for logits, _ in outputs]), torch.cat(
+            [boxes for _, boxes in outputs]
+        )
 
-    def _told(self, levels: list[Any]) -> tuple[Tensor, Tensor]:
+    def _joined(self, levels: list[Any]) -> tuple[Tensor, Tensor]:
         """Logits 1×s and boxes 1×s×4 from the file's maps 1×h×w×5 (logit, then distances in px)."""
         logits, boxes = [], []
         for level, stride in zip(levels, self.module.strides[1:], strict=True):
@@ -73,8 +77,8 @@ class Rtmdet:
         return torch.cat(logits, 1), torch.cat(boxes, 1)
 
     def _persons(self, scores: Tensor, boxes: Tensor, meta: Meta) -> Persons:
-        seen = (scores >= self.least).nonzero()[:, 0]
-        kept = seen[nms(boxes[seen], scores[seen], self.overlap)[:MOST_BOXES]]
+        sure = (scores >= self.least).nonzero()[:, 0]
+        kept = sure[nms(boxes[sure], scores[sure], self.overlap)[:MOST_BOXES]]
         return Persons(
             image_size=meta.image_size, boxes=in_picture(boxes[kept], meta), scores=scores[kept]
         )
@@ -103,11 +107,13 @@ class MoveNet:
         self.parameters = sum(p.numel() for p in self.module.parameters())
 
     @torch.inference_mode()
-    def predict(self, batch: Batch) -> list[Persons]:
-        sight = self.module.answer(normalised(batch.images, self.module.mean, self.module.std))
-        lengths = box_lengths(sight.features[0])
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
+        answers = self.module.answer(normalised(batch.images, self.module.mean, self.module.std))
+        lengths = box_lengths(answers.features[0])
         return [
-            self._persons(decode_movenet(sight.poses.of(i), lengths[i], self.people), meta)
+            Picture(
+                self._persons(decode_movenet(answers.poses.of(i), lengths[i], self.people), meta)
+            )
             for i, meta in enumerate(batch.metas)
         ]
 
@@ -223,13 +229,13 @@ class WholePicture:
     def __init__(self, answer: Answer):
         self.answer = answer
 
-    def predict(self, batch: Batch) -> list[Persons]:
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
         sizes = [meta.image_size for meta in batch.metas]
         found = [
             Persons(image_size=(h, w), boxes=torch.tensor([[0.0, 0.0, w, h]]), scores=torch.ones(1))
             for h, w in sizes
         ]
-        return [answered(people, self.answer) for people in found]
+        return [Picture(answered(people, self.answer)) for people in found]
 
 
 def normalised(

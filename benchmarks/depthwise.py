@@ -10,7 +10,6 @@ compared before.
 
 import argparse
 import copy
-import json
 import statistics
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from humanquery.engine.curves import machine
+from benchmarks.results import save
 from humanquery.ops.depthwise import use_fast_depthwise
 
 SHAPES = (
@@ -32,8 +31,8 @@ SHAPES = (
 
 def gradients(convolution: nn.Conv2d, maps: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
     with torch.autocast("cpu", torch.bfloat16):
-        said = convolution(maps)
-    return torch.autograd.grad(said, (maps, convolution.weight), slope)
+        out = convolution(maps)
+    return torch.autograd.grad(out, (maps, convolution.weight), slope)
 
 
 def measure(shape: tuple[int, ...], rounds: int) -> dict[str, float]:
@@ -83,8 +82,7 @@ def main() -> None:
             f"{name:>20}{found['plain'] * 1e3:>12.1f}{found['quick'] * 1e3:>10.1f}  "
             f"({found['ratio']:.0f}x)"
         )
-    if given.out:
-        given.out.write_text(json.dumps({"machine": machine(), "seconds": results}, indent=1))
+    save(given.out, given, seconds=results)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ of it.
 import argparse
 import contextlib
 import io
-import json
 import time
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from benchmarks.results import save
 from humanquery.core.skeleton import COCO17
-from humanquery.engine.curves import machine
 from humanquery.evaluation import attribute_ap as attributes
 from humanquery.evaluation.coco_ap import ENGINE, CocoEvaluator
 from humanquery.evaluation.coco_rows import (
@@ -189,11 +188,7 @@ def run(pictures: int, people: int, found: int, seed: int) -> dict:
                 "ratio": theirs / seconds,
                 "equal": ap == their_ap,
             }
-    return {
-        "settings": {"pictures": pictures, "people": people, "found": found, "seed": seed},
-        "families": rows,
-        "engine": ENGINE,
-    } | {"machine": machine()}
+    return {"families": rows, "engine": ENGINE}
 
 
 def table(result: dict) -> str:
@@ -217,12 +212,11 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=5, help="mean true people per picture")
     parser.add_argument("--found", type=int, default=60, help="found people per picture")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("evaluation.json"))
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     result = run(options.pictures, options.people, options.found, options.seed)
     print(table(result))
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {options.out}")
+    save(options.out, options, **result)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The table of people/val: our models beside RTMDet-nano, MoveNet MultiPose and the commonest
 answer.
 
-    python -m benchmarks.people --weights MODEL.safetensors --rtmdet PATH.onnx --movenet PATH.safetensors --out people.json
+    python -m benchmarks.people --weights hqnet-small --rtmdet RTMDET.onnx \\
+        --movenet MOVENET.safetensors --out people.json
 
 Data: people/, peta/ and faces/ (docs/datasets.md) under `--data`. Every row on one thread, one
 picture at a time: scores of boxes, masks, joints and attributes on people/val by the library's
@@ -15,7 +16,6 @@ training part) is given to whom the first baseline found.
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +26,17 @@ import torch
 from torchvision.ops import nms
 
 from benchmarks.baselines import Answer, Finder, MoveNet, Rtmdet, WholePicture, answered, commonest
+from benchmarks.results import save
 from humanquery.core.batch import Batch, Meta, Sample
 from humanquery.core.boxes import iou
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17, Skeleton
+from humanquery.core.system import Ask, Picture
 from humanquery.core.target import Target
 from humanquery.data.loading.loader import EvalLoader
 from humanquery.data.readers.coco import CocoSourceConfig
 from humanquery.data.readers.crops import FacesConfig, PetaConfig
 from humanquery.data.readers.sources import Source
-from humanquery.engine.curves import machine
 from humanquery.evaluation import attribute_ap as attributes
 from humanquery.evaluation.coco_ap import evaluate_predictions
 from humanquery.evaluation.coco_rows import found_of, truth_of
@@ -43,6 +44,7 @@ from humanquery.evaluation.evaluate import evaluate
 from humanquery.evaluation.people_report import EvaluationReport, SizeScores
 from humanquery.media.letterbox import GREY, LetterboxConfig
 from humanquery.predict import load
+from humanquery.predict.base import shipped_weights
 
 PETA_CROPS = 600
 CANVAS = 1.3
@@ -116,10 +118,12 @@ class Remembering:
         self.finder = finder
         self.found: list[Persons] = []
 
-    def predict(self, batch: Batch) -> list[Persons]:
-        people = self.finder.predict(batch)
-        self.found += [p.replace(masks=None, mask_scores=None, embeddings=None) for p in people]
-        return people
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
+        pictures = self.finder.predict(batch, ask)
+        self.found += [
+            one.persons.replace(masks=None, mask_scores=None, embeddings=None) for one in pictures
+        ]
+        return pictures
 
 
 def person_of_crop(people: Persons, crop: torch.Tensor) -> int | None:
@@ -142,15 +146,16 @@ def crop_scores(
     pairs, persons = [], []
     for batch, targets in EvalLoader(OnGrey(crops), letterbox, 1, divisor=32):
         with torch.inference_mode():
-            people = finder.predict(batch)[0]
+            people = finder.predict(batch)[0].persons
         if people.gender is None or people.age is None:
             return {}
         chosen = person_of_crop(people, targets[0].boxes[0])
         people = people[[] if chosen is None else [chosen]].replace(masks=None, keypoints=None)
         pairs.append((truth_of(targets[0]), found_of(people.replace(age=people.age.round()))))
         persons.append(np.zeros(len(people), dtype=int))
-    known = attributes.Acquaintance(persons, [p.astype(bool) for p in persons])
-    gender, age = attributes.gender_numbers(pairs, known), attributes.age_numbers(pairs, known)
+    # whoever was chosen is the crop's person, however well the boxes fit
+    matches = attributes.BoxMatches(persons, [p.astype(bool) for p in persons])
+    gender, age = attributes.gender_numbers(pairs, matches), attributes.age_numbers(pairs, matches)
     return {
         "crops": len(pairs),
         "found": sum(map(len, persons)) / len(pairs),
@@ -166,11 +171,11 @@ def score_reliability(
     """Of the found people with a score in each bin: how many, their mean score, the share that
     is a person (one to one, IoU ≥ 0.5). People on ignore regions do not count."""
     pairs = [(truth_of(t), found_of(p)) for t, p in zip(truths, found, strict=True)]
-    known = attributes.match_pairs(pairs)
-    counts = [~ignored for ignored in known.ignored]
+    matches = attributes.match_pairs(pairs)
+    counts = [~ignored for ignored in matches.ignored]
     scores = np.concatenate([f.scores[c] for (_, f), c in zip(pairs, counts, strict=True)])
     right = np.concatenate(
-        [person[c] >= 0 for person, c in zip(known.true_people, counts, strict=True)]
+        [person[c] >= 0 for person, c in zip(matches.true_people, counts, strict=True)]
     )
     bin_of = np.minimum((scores * bins).astype(int), bins - 1)
     return [
@@ -335,12 +340,15 @@ def belief(row: dict[str, Any]) -> str:
         f"{'P(female)':<12}{'people':>8}{'mean':>8}{'female':>8}"
     )
     gender = (row["people_val"]["gender"] or {}).get("reliability") or [None] * BINS
-    for score, said in zip(row["score_reliability"], gender, strict=True):
+    for score, female in zip(row["score_reliability"], gender, strict=True):
         span = f"{score['low']:.1f}-{score['high']:.1f}"
-        line = f"{span:<12}{score['people']:>8}{_percent(score['mean_score']):>8}{_percent(score['share_right']):>8}"
-        if said:
-            told = f"{_percent(said['mean_probability']):>8}{_percent(said['share_female']):>8}"
-            line += f"    {span:<12}{said['people']:>8}{told}"
+        line = f"{span:<12}{score['people']:>8}"
+        line += f"{_percent(score['mean_score']):>8}{_percent(score['share_right']):>8}"
+        if female:
+            line += f"    {span:<12}{female['people']:>8}"
+            line += (
+                f"{_percent(female['mean_probability']):>8}{_percent(female['share_female']):>8}"
+            )
         lines.append(line)
     return "\n".join(lines)
 
@@ -351,12 +359,12 @@ def _percent(value: float | None) -> str:
 
 def ours(path: str) -> Entrant:
     system = load(path, device="cpu").system
-    limits = system.config.input
+    limits = system.input
     return Entrant(
         name=Path(path).stem,
         finder=system,
         letterbox=LetterboxConfig(limits.short_side, limits.long_side),
-        skeleton=Skeleton.named(system.config.skeleton),
+        skeleton=system.skeleton,
         parameters=sum(p.numel() for p in system.parameters()),
         file_mb=_megabytes(path),
         is_ours=True,
@@ -400,8 +408,6 @@ def _crops(data: Path, split: str) -> dict[str, Source]:
 
 
 def _megabytes(path: str | Path) -> float:
-    from humanquery.predict.base import shipped_weights
-
     return Path(shipped_weights().get(str(path), path)).stat().st_size / 1e6
 
 
@@ -441,8 +447,7 @@ def main() -> None:
             rows.append(judge_commonest(commonest_of_train(given.data), truths, found, crops))
         rows.append(row)
         print(f"{entrant.name}: {row['seconds_per_picture']:.3f} s per picture", flush=True)
-        if given.out:
-            given.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        save(given.out, given, rows=rows)
     print(
         f"\n{len(pictures)} pictures of people/val; crops: "
         f"{', '.join(f'{len(c)} of {n}/val' for n, c in crops.items())}"

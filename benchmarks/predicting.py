@@ -9,20 +9,18 @@ more with THP_MEM_ALLOC_ENABLE=1.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 
+from benchmarks.results import save
 from benchmarks.whole_model import compared, in_turns, table
 from humanquery.data.scenes.scenes import open as open_scenes
 from humanquery.data.scenes.scenes import street_scenes
-from humanquery.engine.curves import machine
 from humanquery.nn import transformer
 from humanquery.nn.inference import fold_norms, pad_inside
-from humanquery.predict.base import wanted_tasks
 from humanquery.predict.loading import look_once, trained
 from humanquery.predict.predictor import Predictor
 
@@ -56,14 +54,13 @@ def pictures_part(name: str, pictures: list, rounds: int, threads: int) -> dict[
     """Groups of four: as one batch, one after the other with all threads, side by side (what
     `predict_many` does)."""
     torch.set_num_threads(threads)
-    looker, tasks = predictor(name, norms=True, padding=True), wanted_tasks(None)
+    model = predictor(name, norms=True, padding=True)
+    ask = model.ask()
     groups = [pictures[i : i + 4] for i in range(0, len(pictures), 4)]
     cases = {
-        "batches of four": lambda: [
-            looker._batch(group, looker.default_score, tasks) for group in groups
-        ],
-        "one by one": lambda: [looker.predict(picture) for picture in pictures],
-        "side by side": lambda: list(looker.predict_many(pictures, batch_size=4)),
+        "batches of four": lambda: [model._batch(group, ask) for group in groups],
+        "one by one": lambda: [model.predict(picture) for picture in pictures],
+        "side by side": lambda: list(model.predict_many(pictures, batch_size=4)),
     }
     return compared(_each(in_turns(cases, rounds), len(pictures)), "batches of four", "clock")
 
@@ -115,8 +112,7 @@ def main() -> None:
     given = parser.parse_args()
     scenes = open_scenes(street_scenes(seed=1, size=(480, 640)))
     pictures = [scenes[i].image for i in range(given.pictures)]
-    asked = {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()}
-    results: dict[str, Any] = {"machine": machine(), "asked": asked, "parts": {}}
+    parts: dict[str, Any] = {}
     with torch.inference_mode():
         for part, run in {
             "one thread": lambda: network_part(given.model, pictures, given.rounds),
@@ -125,10 +121,9 @@ def main() -> None:
             ),
             "feed-forward": lambda: feed_forward_part(given.rounds, given.threads),
         }.items():
-            results["parts"][part] = run()
-            print(table(part, results["parts"][part]), flush=True)
-            if given.out:
-                given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            parts[part] = run()
+            print(table(part, parts[part]), flush=True)
+            save(given.out, given, parts=parts)
 
 
 if __name__ == "__main__":

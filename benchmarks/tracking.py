@@ -10,16 +10,15 @@ ids are checked.
 """
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.results import save
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17
-from humanquery.engine.curves import machine
 from humanquery.tracking import SmoothConfig, TrackBook, TrackConfig
 
 SIZE = (1080, 1920)
@@ -102,8 +101,7 @@ def main() -> None:
             print(
                 f"{name:20}{people:>8}{found['fps']:>11.0f}{found['fps_median']:>11.0f}{found['ids_kept']:>10.1%}"
             )
-    if given.out:
-        given.out.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+    save(given.out, given, results=results)
 
 
 if __name__ == "__main__":

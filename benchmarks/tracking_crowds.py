@@ -1,7 +1,7 @@
 """Who keeps identities best when the faults of the detector are known? Generated crowds, made-up
 faults and queries.
 
-    python -m benchmarks.tracking_crowds --seeds 1 2 3 4
+    python -m benchmarks.tracking_crowds --seeds 1 2 3 4 --out crowds.json
 
 True boxes and joints of generated clips (four to eight people, crossings, things in the way) with
 noise; whoever is covered by somebody nearer is found less often, less surely, less exactly, and
@@ -12,11 +12,13 @@ truth, and here a change can be tried on thousands of frames for the price of pa
 
 import argparse
 import zlib
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.results import save
 from benchmarks.tracking_quality import TRACKERS, Clip, compare, show, there
 from humanquery.core.boxes import clip as clipped
 from humanquery.core.boxes import iou
@@ -143,12 +145,18 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--clips", type=int, default=CROWDS.count, help="of each seed")
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     scores = compare(
         crowds(given.seeds, replace(CROWDS, count=given.clips)), CONFIG, there(TRACKERS)
     )
     print(show("made-up detections in generated crowds", scores))
+    results = {
+        name: {clip: asdict(one) for clip, one in by_clip.items()}
+        for name, by_clip in scores.items()
+    }
+    save(given.out, given, results=results)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ everywhere.
 
 import argparse
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
+from benchmarks.results import save
 from humanquery import load
 from humanquery.core.batch import Sample
 from humanquery.core.boxes import clip as clipped
@@ -32,7 +32,6 @@ from humanquery.data.readers.mot import MotSource
 from humanquery.data.readers.posetrack import read_pose_clip
 from humanquery.data.scenes.clips import GeneratedClips
 from humanquery.data.scenes.clips import open as open_clips
-from humanquery.engine.curves import machine
 from humanquery.evaluation.posetrack_ap import PoseReport, evaluate_poses
 from humanquery.evaluation.track_metrics import TrackingScores, evaluate_tracking
 from humanquery.media.images import read_image
@@ -280,21 +279,17 @@ def main() -> None:
     names, results = there(TRACKERS), {}
     real = real_clips(given.data) if given.data else {}
 
-    def save() -> None:
-        if given.out:
-            given.out.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
-
-    def settle(title: str, clips: list[Clip], config: TrackConfig, trackers: list[str]) -> None:
+    def report_on(title: str, clips: list[Clip], config: TrackConfig, trackers: list[str]) -> None:
         scores = compare(clips, config, trackers)
         print(show(title, scores), flush=True)
         results[title] = {
             name: {c: asdict(s) for c, s in by_clip.items()} for name, by_clip in scores.items()
         }
-        save()
+        save(given.out, given, results=results)
 
     if real and "noisy" in given.only:
         clips = [Clip(name, truth, noisy(truth)) for name, (truth, _) in real.items()]
-        settle(
+        report_on(
             "true boxes with noise",
             clips,
             TrackConfig(),
@@ -303,18 +298,18 @@ def main() -> None:
     if given.clip_weights and "generated" in given.only:
         model = open_model(given.clip_weights, given.cache)
         clips = painted(replace(CROSSINGS, count=given.clips, frames=given.frames), given.seeds)
-        settle("found in generated clips", generated(clips, model), model.config, names)
+        report_on("found in generated clips", generated(clips, model), model.config, names)
     if real and "found" in given.only:
         model = open_model(given.weights, given.cache)
         clips = [
             Clip(name, truth, model.looked_at(name, look)) for name, (truth, look) in real.items()
         ]
-        settle("found in real clips", clips, model.config, names)
+        report_on("found in real clips", clips, model.config, names)
         report = poses(given.data, model.config, {clip.name: clip.found for clip in clips})
         if report is not None:
             print(f"\n{report}")
             results["poses"] = report.to_json()
-            save()
+            save(given.out, given, results=results)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,15 @@ of the same person (cosine; true people found by IoU of 0.5).
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.results import save
 from benchmarks.tracking_quality import CROSSINGS, Clip, compare, generated, open_model, painted
 from humanquery.core.boxes import iou
-from humanquery.engine.curves import machine
 
 FOLDERS = {
     "detection": "tasks-0",
@@ -134,11 +133,7 @@ def main() -> None:
             + " | ".join(cell([s[name] for s in by_seed.values()]) for name in SHOWN)
             + " |"
         )
-    if given.out:
-        asked = {"clips": given.clips, "frames": given.frames, "seeds": given.seeds}
-        given.out.write_text(
-            json.dumps({"machine": machine(), "asked": asked, "results": found}, indent=1)
-        )
+    save(given.out, given, results=found)
 
 
 if __name__ == "__main__":

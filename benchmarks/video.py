@@ -3,18 +3,17 @@ over ten thousand frames.
 
     python -m benchmarks.video --out video.json
 
-1. `tracking`: time of `TrackBook.update` for 10 and 50 people over the time of one prediction
-(at most 5 % is wanted). 2. `throughput`: frames per second of `track_video` (decode, predict,
-track, paint, write) over those of its slowest stage
-   alone (at least 85 % is wanted). Needs as many free cores as there are busy stages.
-3. `memory`: growth of the resident memory from frame 500 to the last of 10,000 (at most 50 MB is
-wanted). Here a stand-in
-   that finds the same twelve walkers in every picture takes the model's place: the pipeline is what is measured.
+* `tracking`: time of `TrackBook.update` for 10 and 50 people over the time of one prediction (at
+  most 5 % is wanted).
+* `throughput`: frames per second of `track_video` (decode, predict, track, paint, write) over those
+  of its slowest stage alone (at least 85 % is wanted). Needs as many free cores as there are busy
+  stages.
+* `memory`: growth of the resident memory from frame 500 to the last of 10,000 (at most 50 MB is
+  wanted). A stand-in that finds the same twelve walkers in every picture takes the model's place:
+  the pipeline is what is measured.
 """
 
 import argparse
-import json
-import os
 import statistics
 import tempfile
 import time
@@ -24,13 +23,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.memory import resident_mb
+from benchmarks.results import save
 from benchmarks.tracking import walk
 from humanquery import load
 from humanquery.core.persons import Persons
 from humanquery.data.scenes.clips import GeneratedClips
 from humanquery.data.scenes.clips import open as open_clips
 from humanquery.draw import draw
-from humanquery.engine.curves import machine
 from humanquery.media.video import open_video
 from humanquery.media.video_writer import VideoWriter
 from humanquery.predict.base import BasePredictor
@@ -39,13 +39,17 @@ from humanquery.tracking import TrackBook
 
 PERIOD = 200
 """frames after which the walkers of the stand-in start again"""
+NOTED = 20
+"""frames between two readings of the resident memory"""
+WARM = 500
+"""the frame from which growth is counted: until then caches fill"""
 
 
 class StandIn(BasePredictor):
-    """Finds made-up walkers in any picture, and notes the resident memory after every hundredth."""
+    """Finds made-up walkers in any picture, and notes the resident memory after every `NOTED`."""
 
     def __init__(self, people: int = 12):
-        self.card = {"score_threshold": 0.5}
+        self.card, self.outputs = {"score_threshold": 0.5}, {}
         self._walkers = [persons for persons, _ in walk(people, PERIOD)]
         self.pictures = 0
         self.memory: dict[int, float] = {}
@@ -56,14 +60,9 @@ class StandIn(BasePredictor):
             step = self.pictures % (2 * PERIOD)
             people = self._walkers[min(step, 2 * PERIOD - 1 - step)]  # there and back again
             self.pictures += 1
-            if self.pictures % 100 == 0:
-                self.memory[self.pictures] = resident()
+            if self.pictures % NOTED == 0:
+                self.memory[self.pictures] = resident_mb()
             yield people.replace(image_size=picture.shape[:2])
-
-
-def resident() -> float:
-    """MB of this process in memory (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def film(path: Path, frames: int, size: tuple[int, int], painted: int = 40) -> Path:
@@ -136,18 +135,20 @@ def throughput(predictor, clip: Path, out: Path) -> dict[str, float]:
     }
 
 
-def memory(clip: Path, out: Path) -> dict[str, float]:
-    """MB at frame 500 and at the end, and the growth between."""
-    stand_in = StandIn()
+def memory(
+    clip: Path, out: Path, stand_in: StandIn | None = None, warm: int = WARM
+) -> dict[str, float]:
+    """MB at frame `warm` and at the end, and the growth between."""
+    stand_in = stand_in or StandIn()
     begun = time.perf_counter()
     result = track_video(stand_in, clip, out, save=("video", "json", "mot", "coco"), progress=False)
-    early, late = stand_in.memory[500], stand_in.memory[max(stand_in.memory)]
+    early, late = stand_in.memory[warm], stand_in.memory[max(stand_in.memory)]
     seconds = time.perf_counter() - begun
     return {
         "frames": result.frames,
-        "at 500": early,
-        "at the end": late,
-        "growth": late - early,
+        f"at {warm}, MB": early,
+        "at the end, MB": late,
+        "growth, MB": late - early,
         "seconds": seconds,
     }
 
@@ -166,11 +167,10 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     wanted, results = given.only or ("tracking", "throughput", "memory"), {}
 
-    def settle(name: str, found: dict[str, float]) -> None:
+    def report(name: str, found: dict[str, float]) -> None:
         results[name] = found
-        print(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()), flush=True)
-        if given.out:
-            given.out.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+        print("\n".join([name, *(f"  {k:<26}{v:>12.4g}" for k, v in found.items())]), flush=True)
+        save(given.out, given, results=results)
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
@@ -179,11 +179,11 @@ def main() -> None:
             clip = film(out / "clip.mp4", given.frames, (360, 480))
             if "tracking" in wanted:
                 with open_video(clip) as video:
-                    settle("tracking", tracking(predictor, [frame.image for frame in video]))
+                    report("tracking", tracking(predictor, [frame.image for frame in video]))
             if "throughput" in wanted:
-                settle("throughput", throughput(predictor, clip, out / "whole"))
+                report("throughput", throughput(predictor, clip, out / "whole"))
         if "memory" in wanted:
-            settle("memory", memory(film(out / "long.mp4", given.long, (120, 160)), out / "long"))
+            report("memory", memory(film(out / "long.mp4", given.long, (120, 160)), out / "long"))
 
 
 if __name__ == "__main__":

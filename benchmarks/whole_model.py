@@ -1,9 +1,10 @@
 """The whole model on one CPU thread: one pass for all tasks, more people, masks to RLE, batches,
 sizes, rivals.
 
-    python -m benchmarks.whole_model                          the quick parts, with the shipped model
-    python -m benchmarks.whole_model --model hqnet_r50 --side 320 --parts people rivals --rivals /path/with/transformers
-    python -m benchmarks.whole_model --parts graphs           CUDA graphs, on a machine with a GPU
+    python -m benchmarks.whole_model                    the quick parts, with the shipped model
+    python -m benchmarks.whole_model --parts graphs     CUDA graphs, on a machine with a GPU
+    python -m benchmarks.whole_model --model hqnet_r50 --side 320 --parts people rivals \\
+        --rivals FOLDER                                 which holds the package transformers
 
 Seconds are of `predict` (network, decoding, masks), without reading pictures. What is compared
 runs in turns, in an order that changes with every round, and each ratio is of neighbours in
@@ -14,7 +15,6 @@ the whole picture, are the worst case.
 """
 
 import argparse
-import json
 import random
 import resource
 import statistics
@@ -27,12 +27,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.results import save
 from humanquery.core.batch import Batch, Sample
 from humanquery.core.masks import bitmaps_to_rles
 from humanquery.core.system import Ask
 from humanquery.data.scenes.scenes import open as open_scenes
 from humanquery.data.scenes.scenes import street_scenes
-from humanquery.engine.curves import machine
 from humanquery.media.letterbox import letterbox
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import load
@@ -174,10 +174,10 @@ def _pycocotools(masks: torch.Tensor) -> list[dict[str, Any]]:
 
 def batches_part(model: HQNet, side: int, rounds: int, people: int) -> dict[str, Any]:
     """CPU seconds per picture in batches of several sizes, against one by one."""
-    looked = {n: pictures(side, n) for n in BATCHES}
+    batches = {n: pictures(side, n) for n in BATCHES}
     cases = {
         f"batch {n}": lambda b=b: model.predict(b, Ask(max_persons=people))
-        for n, b in looked.items()
+        for n, b in batches.items()
     }
     seconds = in_turns(cases, rounds)
     each = {
@@ -214,9 +214,12 @@ def graphs_part(name: str, side: int, rounds: int) -> dict[str, Any]:
     if not torch.cuda.is_available():
         sys.exit("--parts graphs: there is no CUDA device here")
     picture = open_scenes(street_scenes(seed=1, size=(side, side * 4 // 3)))[0].image
-    lookers = {"plain": load(name, device="cuda"), "graphs": load(name, device="cuda", graphs=True)}
+    predictors = {
+        "plain": load(name, device="cuda"),
+        "graphs": load(name, device="cuda", graphs=True),
+    }
     return compared(
-        in_turns({k: lambda v=v: v.predict(picture) for k, v in lookers.items()}, rounds),
+        in_turns({k: lambda v=v: v.predict(picture) for k, v in predictors.items()}, rounds),
         "plain",
         "clock",
     )
@@ -380,14 +383,12 @@ def main() -> None:
         "graphs": lambda: graphs_part(given.model, given.side, given.rounds),
         "rivals": lambda: rivals_part(model, given.side, given.rounds),
     }
-    asked = {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()}
-    results: dict[str, Any] = {"machine": machine(), "asked": asked, "parts": {}}
+    results: dict[str, Any] = {}
     with torch.inference_mode():
         for part in given.parts:
-            results["parts"][part] = parts[part]()
-            print(table(part, results["parts"][part]), flush=True)
-            if given.out:  # after every part: a long run that is stopped keeps what it has
-                given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            results[part] = parts[part]()
+            print(table(part, results[part]), flush=True)
+            save(given.out, given, parts=results)
 
 
 if __name__ == "__main__":

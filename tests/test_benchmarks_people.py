@@ -36,6 +36,7 @@ from humanquery.core.batch import Batch, Meta, Sample
 from humanquery.core.errors import CheckpointError
 from humanquery.core.persons import Persons
 from humanquery.core.rows import Labelled
+from humanquery.core.system import Ask, Picture
 from humanquery.core.target import Target
 from humanquery.evaluation.coco_ap import evaluate_predictions
 from humanquery.experts import MoveNetBackbone, build
@@ -161,8 +162,8 @@ class Fixed:
     def __init__(self, found: Persons):
         self.found = found
 
-    def predict(self, batch: Batch) -> list[Persons]:
-        return [self.found] * len(batch)
+    def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
+        return [Picture(self.found)] * len(batch)
 
 
 def _batch() -> Batch:
@@ -224,7 +225,7 @@ def test_a_crop_in_which_nobody_is_found_counts_as_wrong():
         def __init__(self):
             self.seen = 0
 
-        def predict(self, batch):
+        def predict(self, batch, ask=Ask()):
             self.seen += 1
             size = batch.metas[0].image_size
             whole = torch.tensor([[0.0, 0.0, size[1], size[0]]])
@@ -235,7 +236,7 @@ def test_a_crop_in_which_nobody_is_found_counts_as_wrong():
                 gender=torch.tensor([0.8]),
                 age=torch.tensor([30.4]),
             )
-            return [found if self.seen != 3 else found[[]]]
+            return [Picture(found if self.seen != 3 else found[[]])]
 
     scores = crop_scores(Finder(), crops, LetterboxConfig(64, 64))
     assert scores["crops"] == 4 and scores["found"] == 0.75
