@@ -109,13 +109,11 @@ class MoveNet:
     @torch.inference_mode()
     def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
         answers = self.module.answer(normalised(batch.images, self.module.mean, self.module.std))
-        lengths = box_lengths(answers.features[0])
-        return [
-            Picture(
-                self._persons(decode_movenet(answers.poses.of(i), lengths[i], self.people), meta)
-            )
-            for i, meta in enumerate(batch.metas)
-        ]
+        lengths, pictures = box_lengths(answers.features[0]), []
+        for i, meta in enumerate(batch.metas):
+            found = decode_movenet(maps_of(answers.poses, i), lengths[i], self.people)
+            pictures.append(Picture(self._persons(found, meta)))
+        return pictures
 
     def _persons(self, found: "Poses", meta: Meta) -> Persons:
         stride = self.module.strides[0]
@@ -136,6 +134,12 @@ def box_lengths(features: Float[Tensor, "b _c h w"]) -> Float[Tensor, "b 4 h w"]
     the maps of `HEADS` come last, lengths as asinh(x / 4)."""
     after = HEADS["kpt_regress"] + HEADS["kpt_offset"]
     return 4 * features[:, -after - 4 : -after].sinh()
+
+
+def maps_of(maps: MoveNetPoses, picture: int) -> MoveNetPoses:
+    """The maps of one picture of a batch, as a batch of one."""
+    kept = slice(picture, picture + 1)
+    return MoveNetPoses(maps.centers[kept], maps.votes[kept], maps.joints[kept], maps.offsets[kept])
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,6 +86,21 @@ def test_a_person_painted_into_movenets_maps_is_read_back():
     assert found.joint_scores[0].tolist() == [0.5] * 17
 
 
+@needs_weights
+def test_movenet_finds_in_a_batch_what_it_finds_in_each_picture():
+    torch.manual_seed(0)
+    finder = MoveNet(WEIGHTS / "movenet_multipose.fp16.safetensors", people=3)
+    images, padding = torch.rand(2, 3, 64, 96), torch.zeros(2, 64, 96, dtype=torch.bool)
+    metas = [Meta((64, 96), (64, 96))] * 2
+    together = finder.predict(Batch(images, padding, metas))
+    for i in range(2):
+        alone = finder.predict(Batch(images[i : i + 1], padding[:1], metas[:1]))[0].persons
+        for name in ("boxes", "scores", "keypoints"):
+            found = getattr(together[i].persons, name)
+            torch.testing.assert_close(found, getattr(alone, name), atol=1e-3, rtol=1e-3)
+    assert not torch.equal(together[0].persons.scores, together[1].persons.scores)
+
+
 def test_movenets_box_lengths_are_what_its_heads_say():
     torch.manual_seed(0)
     backbone, images = (
