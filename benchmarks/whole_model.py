@@ -43,7 +43,7 @@ from humanquery.recipes import find
 QUICK = ("tasks", "people", "masks")
 SUBSETS = {
     "detection": (),
-    "+ masks": ("mask",),
+    "+ masks": ("masks",),
     "+ keypoints": ("keypoints",),
     "+ attributes": ("gender", "age"),
 }
@@ -123,7 +123,9 @@ def pictures(side: int, count: int = 1) -> Batch:
 def tasks_part(model: HQNet, batch: Batch, rounds: int, people: int) -> dict[str, Any]:
     """Each task alone and all together, against detection only."""
     wanted = {
-        name: tasks for name, tasks in SUBSETS.items() if not tasks or set(tasks) & set(model.tasks)
+        name: tasks
+        for name, tasks in SUBSETS.items()
+        if not tasks or set(tasks) & set(model.outputs)
     }
     cases = {
         n: lambda t=t: model.predict(batch, Ask(outputs=frozenset(t), max_persons=people))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks import whole_model
+from tests.models.small import batch, crowd, small_model
 
 
 def test_cases_run_in_turns_and_once_more_to_warm_up():
@@ -43,6 +44,14 @@ def test_ellipses_have_the_asked_size():
 def test_generated_pictures_have_the_asked_side():
     batch = whole_model.pictures(96, 2)
     assert batch.images.shape == (2, 3, 96, 128)
+
+
+def test_every_subset_of_tasks_is_something_a_model_can_be_asked_for():
+    model, asked = small_model().eval(), batch([crowd()])
+    with torch.inference_mode():
+        rows = whole_model.tasks_part(model, asked, rounds=1, people=2)
+    assert set(rows) == {*whole_model.SUBSETS, "everything"}
+    assert {name for names in whole_model.SUBSETS.values() for name in names} == set(model.outputs)
 
 
 @pytest.mark.slow
