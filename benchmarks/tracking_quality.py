@@ -104,14 +104,15 @@ class Model:
     def config(self) -> TrackConfig:
         return track_config(self.predictor)
 
-    def looked_at(self, name: str, pictures: Callable[[], Iterable]) -> list[Persons]:
-        """Boxes, joints and queries that the model finds in the pictures of the clip of this
+    def people_in(self, name: str, pictures: Callable[[], Iterable]) -> list[Persons]:
+        """Boxes, queries and, where the model has them, joints that it finds in the pictures of the clip of this
         name."""
         kept = None if self.cache is None else self.cache / f"{name}.pt"
         if kept is not None and kept.exists():
             return [_unpacked(frame) for frame in torch.load(kept, weights_only=True)]
         score = self.config.keep_score
-        found = list(self.predictor.predict_many(pictures(), score=score, tasks=("keypoints",)))
+        tasks = [name for name in ("keypoints",) if name in self.predictor.outputs]
+        found = list(self.predictor.predict_many(pictures(), score=score, tasks=tasks))
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             torch.save([_packed(people) for people in found], kept)
@@ -194,7 +195,7 @@ def generated(clips: dict[str, list[Sample]], model: Model) -> list[Clip]:
         Clip(
             name,
             [s.target for s in frames],
-            model.looked_at(name, lambda frames=frames: (s.image for s in frames)),
+            model.people_in(name, lambda frames=frames: (s.image for s in frames)),
         )
         for name, frames in clips.items()
     ]
@@ -302,7 +303,7 @@ def main() -> None:
     if real and "found" in given.only:
         model = open_model(given.weights, given.cache)
         clips = [
-            Clip(name, truth, model.looked_at(name, look)) for name, (truth, look) in real.items()
+            Clip(name, truth, model.people_in(name, look)) for name, (truth, look) in real.items()
         ]
         report_on("found in real clips", clips, model.config, names)
         report = poses(given.data, model.config, {clip.name: clip.found for clip in clips})

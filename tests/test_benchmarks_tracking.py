@@ -65,9 +65,10 @@ def test_queries_that_tell_people_apart_score_one_and_exchanged_ones_zero():
 
 def test_what_a_model_found_is_kept_for_the_next_run(tmp_path):
     class Kept(BasePredictor):
-        default_score, asked = 0.4, 0
+        default_score, asked, outputs = 0.4, 0, {"masks": None}
 
         def predict_many(self, pictures, *, score, tasks):
+            assert not tasks  # a model without joints is not asked for them
             self.asked += 1
             return iter(
                 [walkers([(100, 100)], [0], scores=[0.3])[: len(list(pictures))], walkers([], [])]
@@ -76,14 +77,14 @@ def test_what_a_model_found_is_kept_for_the_next_run(tmp_path):
     looker = Kept()
     for _ in range(2):
         model = quality.Model(looker, tmp_path / "kept")
-        first, second = model.looked_at("clip", lambda: [1])
+        first, second = model.people_in("clip", lambda: [1])
         assert (
             first.embeddings.tolist() == walkers([(0, 0)], [0]).embeddings.tolist()
             and len(second) == 0
         )
         assert first.skeleton.name == "coco17" and first.masks is None
     assert looker.asked == 1
-    assert len(quality.Model(looker).looked_at("clip", lambda: [1])) == 2 and looker.asked == 2
+    assert len(quality.Model(looker).people_in("clip", lambda: [1])) == 2 and looker.asked == 2
 
 
 def test_made_up_detections_of_a_crowd_are_the_same_each_time():
