@@ -105,8 +105,8 @@ class Model:
         return track_config(self.predictor)
 
     def people_in(self, name: str, pictures: Callable[[], Iterable]) -> list[Persons]:
-        """Boxes, queries and, where the model has them, joints that it finds in the pictures of the clip of this
-        name."""
+        """Boxes, queries and (where the model has them) joints that it finds in the pictures of
+        the clip of this name."""
         kept = None if self.cache is None else self.cache / f"{name}.pt"
         if kept is not None and kept.exists():
             return [_unpacked(frame) for frame in torch.load(kept, weights_only=True)]
