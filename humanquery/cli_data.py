@@ -6,12 +6,9 @@ from typing import Annotated
 
 import typer
 
+from humanquery.cli_options import Out, Overwrite
+
 data_app = typer.Typer(help="Check, count, draw and make data.", no_args_is_help=True)
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
-Overwrite = Annotated[
-    bool,
-    typer.Option("--overwrite", help="Replace files that humanquery did not write itself."),
-]
 
 
 @data_app.command()

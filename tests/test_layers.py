@@ -19,7 +19,9 @@ RANKS |= {
     "recipes": 6,
     "commands": 7,
     "cli": 8,
+    "cli_options": 7,
     "cli_data": 8,
+    "cli_predict": 8,
     "serve": 8,
     "__main__": 9,
 }
@@ -32,6 +34,7 @@ SIBLINGS = [
     ("losses", "ops"),
     ("nn", "ops"),
     ("cli", "cli_data"),
+    ("cli", "cli_predict"),
     ("cli", "serve"),
 ]
 """of the same rank, yet the first may import the second"""
