@@ -30,6 +30,9 @@ def predict(
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Write only the numbers.")
     ] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Also people.csv: a row per person; tracks.csv of videos.")
+    ] = False,
     urls: Annotated[
         bool, typer.Option("--urls", help="Fetch pictures of http(s) addresses.")
     ] = False,
@@ -76,7 +79,7 @@ def predict(
         for video in playable:  # as it was typed: a Path would break an address
             folder = out / stems[video]
             config = track_config(predictor, score)
-            save = ("json",) if no_pictures else ("video", "json")
+            save = (*(() if no_pictures else ("video",)), "json", *(("csv",) if csv else ()))
             try:
                 found = track_video(predictor, video, folder, save=save, config=config, **options)
             except HumanQueryError as problem:
@@ -92,6 +95,7 @@ def predict(
                 score=score,
                 pictures=not no_pictures,
                 allow_urls=urls,
+                csv=csv,
                 **options,
             )
             typer.echo(f"{result.people} people in {result.done} pictures; results in {out}")
@@ -113,7 +117,7 @@ def track(
     ],
     out: Out = Path("humanquery_out"),
     save: Annotated[
-        str, typer.Option(help="Comma-separated: video, mot, json, parquet, coco.")
+        str, typer.Option(help="Comma-separated: video, mot, json, csv, parquet, coco.")
     ] = "video,json",
     weights: Weights = "",
     no_attributes: Annotated[

@@ -130,6 +130,19 @@ def test_predict_writes_results_and_its_exit_code_tells_of_broken_files(fake_mod
     assert set(person) == {"box", "score"}
 
 
+def test_predict_writes_one_table_of_all_pictures(fake_model, tmp_path):
+    for name in ("a", "b"):
+        write_image(tmp_path / "in" / f"{name}.png", np.zeros((30, 40, 3), np.uint8))
+    arguments = ["predict", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    done = runner.invoke(cli.app, [*arguments, "--csv", "--no-pictures"])
+    assert done.exit_code == 0, done.output
+    lines = (tmp_path / "out" / "people.csv").read_text().splitlines()
+    assert lines[0].startswith("file_name,person,x1,y1,x2,y2,score,gender,age,nose_x")
+    assert [line.split(",")[:4] for line in lines[1:]] == [
+        [str(tmp_path / "in" / f"{name}.png"), "0", "0.0", "0.0"] for name in ("a", "b")
+    ]
+
+
 def test_videos_are_followed_by_both_verbs(fake_model, tmp_path):
     clip = tmp_path / "clip.mp4"
     with VideoWriter(clip, 10) as video:

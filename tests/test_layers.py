@@ -10,7 +10,7 @@ RANKS = {"core": 0}
 RANKS |= dict.fromkeys(
     ["ops", "nn", "losses", "media", "data", "evaluation", "tracking", "draw"], 1
 )
-RANKS |= dict.fromkeys(["backbones", "experts", "engine"], 2)
+RANKS |= dict.fromkeys(["backbones", "experts", "engine", "interop"], 2)
 RANKS |= {
     "tasks": 3,
     "models": 4,
@@ -38,9 +38,13 @@ SIBLINGS = [
     ("cli", "serve"),
 ]
 """of the same rank, yet the first may import the second"""
-ALLOWED = {("core/persons.py", "draw"), ("core/masks.py", "ops")}
-"""`Persons.draw` opens the painter when it is called, masks look for their coder in C when they
-are coded"""
+ALLOWED = {
+    ("core/persons.py", "draw"),
+    ("core/persons.py", "interop"),
+    ("core/masks.py", "ops"),
+}
+"""`Persons.draw` opens the painter when it is called, `to_pandas` the tables, masks look for their
+coder in C when they are coded"""
 WITHOUT_LOSSES = {"experts", "predict", "export", "nn"}
 FORBIDDEN_NAMES = {"utils", "util", "misc", "common", "helpers", "helper"}
 MAX_LINES = 600

@@ -237,6 +237,18 @@ class Persons(PersonRows):
                 row[name] = values[i].tolist()
         return row
 
+    def to_arrow(self, **constants: str) -> Any:
+        """These rows as a `pyarrow.Table`; see `humanquery.interop.tables.to_arrow`."""
+        from humanquery.interop.tables import to_arrow
+
+        return to_arrow(self, **constants)
+
+    def to_pandas(self, **constants: Any) -> Any:
+        """These rows as a `pandas.DataFrame`; see `humanquery.interop.tables.to_pandas`."""
+        from humanquery.interop.tables import to_pandas
+
+        return to_pandas(self, **constants)
+
 
 def _nest(person: dict[str, Any], key: str, value: Any) -> None:
     """Sets `a.b` as {"a": {"b": value}}."""

@@ -22,10 +22,11 @@ from humanquery.media.output_names import OutputFolder, OwnResults
 from humanquery.media.pictures import is_url, path_of, read_picture
 from humanquery.predict.base import BasePredictor
 from humanquery.predict.pipeline import Pipeline
-from humanquery.predict.track_files import JsonList
+from humanquery.predict.track_files import CsvPictures, JsonList
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 
+CSV = "people.csv"
 VIDEO_SUFFIXES = (
     ".mp4",
     ".mov",
@@ -119,23 +120,24 @@ def predict_sources(
     pictures: bool = True,
     overwrite: bool = False,
     allow_urls: bool = False,
+    csv: bool = False,
 ) -> FolderResult:
     """Writes `<name>.json` and, with `pictures`, `<name>.jpg` for every picture, and
     `coco_results.json` with `images.json` (COCO image records that give the ids their names),
     which are whole JSON lists after every picture: memory stays flat, and a killed run leaves
-    valid files.
+    valid files. With `csv` also `people.csv`, one row per person of all pictures.
 
     Names follow `media.output_names`. A picture that fails is named and passed over.
     """
     names = find_pictures(sources)
     files = [path for name in names if (path := path_of(name)) is not None]
-    folder = OutputFolder(
-        out, "predict", files, overwrite=overwrite, reserved=("coco_results.json", "images.json")
-    )
+    fixed = ("coco_results.json", "images.json", CSV)
+    folder = OutputFolder(out, "predict", files, overwrite=overwrite, reserved=fixed)
     result, stems = FolderResult(), picture_stems(names)
     suffixes = (".json", ".jpg") if pictures else (".json",)
     rows = JsonList(folder.fixed("coco_results.json"))
     records = JsonList(folder.fixed("images.json"))
+    table = CsvPictures(folder.fixed(CSV)) if csv else None
 
     def read(name: str) -> tuple[str, np.ndarray | HumanQueryError]:
         try:
@@ -162,12 +164,16 @@ def predict_sources(
                 record = {"id": image_id, "file_name": name, "height": height, "width": width}
                 records.extend([record])
                 rows.extend(people.to_coco(image_id))
+                if table is not None:
+                    table.rows((name,), people)
                 result.done += 1
                 result.people += len(people)
     finally:
         reading.close()
         rows.close()
         records.close()
+        if table is not None:
+            table.close()
     return result
 
 
