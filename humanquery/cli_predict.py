@@ -33,6 +33,21 @@ def predict(
     csv: Annotated[
         bool, typer.Option("--csv", help="Also people.csv: a row per person; tracks.csv of videos.")
     ] = False,
+    crops: Annotated[
+        bool, typer.Option("--crops", help="Of pictures: each person as a picture, in crops/.")
+    ] = False,
+    cut_outs: Annotated[
+        bool,
+        typer.Option("--cut-outs", help="Of pictures: each person as transparent PNG."),
+    ] = False,
+    blur_faces: Annotated[
+        bool,
+        typer.Option(
+            "--blur-faces",
+            help="Mosaic over faces, where nose, eyes or ears are found; not over people who are "
+            "missed or turn away.",
+        ),
+    ] = False,
     urls: Annotated[
         bool, typer.Option("--urls", help="Fetch pictures of http(s) addresses.")
     ] = False,
@@ -74,6 +89,7 @@ def predict(
             "attributes": not no_attributes,
             "batch_size": batch_size,
             "overwrite": overwrite,
+            "blur": blur_faces,
         }
         stems = picture_stems(playable)
         for video in playable:  # as it was typed: a Path would break an address
@@ -96,9 +112,17 @@ def predict(
                 pictures=not no_pictures,
                 allow_urls=urls,
                 csv=csv,
+                crops=crops,
+                cut_outs=cut_outs,
                 **options,
             )
             typer.echo(f"{result.people} people in {result.done} pictures; results in {out}")
+            if result.faces_left:
+                typer.secho(
+                    f"{result.faces_left} people have no face that could be placed: not blurred",
+                    fg="yellow",
+                    err=True,
+                )
     result.failed += followed.failed
     result.done += followed.done
     for name, reason in result.failed:
@@ -128,6 +152,14 @@ def track(
     ] = False,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="Calm joints; gender and age settle over a track.")
+    ] = False,
+    blur_faces: Annotated[
+        bool,
+        typer.Option(
+            "--blur-faces",
+            help="Mosaic over faces, where nose, eyes or ears are found; not over people who are "
+            "missed or turn away.",
+        ),
     ] = False,
     patience: Annotated[
         int, typer.Option(min=0, help="Frames that a lost person is waited for.")
@@ -172,6 +204,7 @@ def track(
         max_frames=max_frames,
         overwrite=overwrite,
         allow_changes=allow_changes,
+        blur=blur_faces,
     )
     for problem in result.problems:
         typer.secho(problem, fg="yellow", err=True)

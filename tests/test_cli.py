@@ -143,6 +143,32 @@ def test_predict_writes_one_table_of_all_pictures(fake_model, tmp_path):
     ]
 
 
+def test_predict_cuts_people_out_and_hides_their_faces(fake_model, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8)
+    write_image(tmp_path / "a.png", noise)
+    out = tmp_path / "out"
+    arguments = ["predict", str(tmp_path / "a.png"), "--score", "0.1", "--crops", "--cut-outs"]
+    done = runner.invoke(cli.app, [*arguments, "--blur-faces", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert (out / "crops" / "a_0.jpg").is_file() and (out / "crops" / "a_1.jpg").is_file()
+    from PIL import Image
+
+    person = np.array(Image.open(out / "cutouts" / "a_0.png"))
+    assert person.shape == (60, 40, 4) and (person[..., 3] == 255).all()
+    changed = (person[..., :3] != noise[:, :40]).any(-1)
+    assert changed[6:12, 4:10].all() and not changed[40:].any(), "the face alone is hidden"
+    done = runner.invoke(cli.app, [*arguments, "--out", str(out)])
+    assert sorted(p.name for p in (out / "crops").glob("*.jpg")) == ["a_0.jpg", "a_1.jpg"]
+
+
+def test_a_picture_without_joints_is_not_passed_off_as_blurred(fake_model, tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((60, 80, 3), np.uint8))
+    arguments = ["predict", str(tmp_path / "a.png"), "--tasks", "box", "--blur-faces"]
+    done = runner.invoke(cli.app, [*arguments, "--out", str(tmp_path / "o")])
+    assert isinstance(done.exception, HumanQueryError) and "keypoints" in str(done.exception)
+    assert not list((tmp_path / "o").glob("*.jpg"))
+
+
 def test_videos_are_followed_by_both_verbs(fake_model, tmp_path):
     clip = tmp_path / "clip.mp4"
     with VideoWriter(clip, 10) as video:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "humanquery"
 RANKS = {"core": 0}
 RANKS |= dict.fromkeys(
-    ["ops", "nn", "losses", "media", "data", "evaluation", "tracking", "draw"], 1
+    ["ops", "nn", "losses", "media", "data", "evaluation", "tracking", "draw", "blur", "cut_out"], 1
 )
 RANKS |= dict.fromkeys(["backbones", "experts", "engine", "interop"], 2)
 RANKS |= {

@@ -15,6 +15,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 
+from humanquery.blur import blur_faces
 from humanquery.core.config import to_plain
 from humanquery.core.errors import CheckpointError
 from humanquery.core.persons import Persons
@@ -98,6 +99,7 @@ def track_video(
     progress: bool = True,
     overwrite: bool = False,
     allow_changes: bool = False,
+    blur: bool = False,
 ) -> VideoResult:
     """Follows everybody through a video (anything `open_video` opens) and writes what `save`
     names into the folder `out`.
@@ -105,8 +107,9 @@ def track_video(
     Ctrl-C and kill leave files that are valid up to some frame; with `resume` the run goes on
     from the last state. One that belongs to another video, model, tracker or choice of outputs is
     refused field by field (CheckpointError), or taken with `allow_changes`, which is written into
-    the state. `max_frames` stops early; 0 looks at all. Files are named as `media.output_names`
-    says: the video that is read is never written over.
+    the state. `max_frames` stops early; 0 looks at all.
+    `blur` makes faces in the video unrecognisable (see `humanquery.blur`). Files are named as
+    `media.output_names` says: the video that is read is never written over.
     """
     config = config or track_config(predictor)
     save, out = checked_formats(save), Path(out)
@@ -120,6 +123,8 @@ def track_video(
         "save": list(save),
         "config": to_plain(config),
     }
+    if blur:
+        identity["blur"] = True
     run = _Run(identity, out, config)
     book, result = run.start(resume, allow_changes)
     begun, seen = time.perf_counter(), set(run.identities)
@@ -131,7 +136,9 @@ def track_video(
             for opened in files.values():
                 stack.callback(opened.close)
             if "video" in save:
-                painter = stack.enter_context(_Painter(run, video.info, source, result.frames))
+                painter = stack.enter_context(
+                    _Painter(run, video.info, source, result.frames, blur)
+                )
             bar = stack.enter_context(_bar(video.info.num_frames, result.frames, progress))
             frames = (
                 iter(video) if not max_frames else islice(video, max(max_frames - result.frames, 0))
@@ -259,11 +266,11 @@ class _Run:
 class _Painter(Sink):
     """Draws and encodes in a thread of its own; `put` waits while too many pictures wait for it."""
 
-    def __init__(self, run: _Run, info, source: str | Path, already: int):
+    def __init__(self, run: _Run, info, source: str | Path, already: int, blur: bool):
         super().__init__("painter", self._paint, AHEAD)
         audio = str(source) if info.has_audio and not info.live else None
         self._writer = VideoWriter(run.video, info.frame_rate, audio_from=audio)
-        self._before, self._already = run.before, already
+        self._before, self._already, self._blur = run.before, already, blur
         self.delay = AHEAD + ENCODERS_DELAY + 2 * math.ceil(info.frame_rate)
         """frames after which a picture is certainly in the file, in a fragment that is complete
         """
@@ -272,7 +279,8 @@ class _Painter(Sink):
         with self._writer as writer:
             self._repeat(writer)
             for frame, people in painted:
-                writer.write(draw(frame.image, people), frame.seconds)
+                image = blur_faces(frame.image, people)[0] if self._blur else frame.image
+                writer.write(draw(image, people), frame.seconds)
 
     def _repeat(self, writer: VideoWriter) -> None:
         """The frames that an interrupted run had already painted."""
