@@ -24,7 +24,6 @@ app = typer.Typer(
     help="Sees people: box, mask, keypoints, apparent gender and age of everybody in a photo, and "
     "who is who in a video. The shipped model joins three frozen networks (see `humanquery show`).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 bench_app = typer.Typer(help="Measure where the time goes.", no_args_is_help=True)
@@ -50,6 +49,37 @@ def show(
     from humanquery.commands.show import show as print_model
 
     print_model(weights, time=time)
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of a table.")] = False,
+) -> None:
+    """List what can be loaded by name: size, outputs, scores, licence.
+
+    Example: humanquery models
+    """
+    from humanquery.commands import models as listing
+
+    found = listing.shipped_models()
+    if as_json:
+        typer.echo(listing.as_json(found))
+    else:
+        listing.print_models(found)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, which kernels and codecs are used, and what to do where one is
+    missing. Exit code 1: something will fail.
+
+    Example: humanquery doctor
+    """
+    from humanquery.commands.doctor import examine, print_findings
+
+    findings = examine()
+    print_findings(findings)
+    raise typer.Exit(int(any(each.state == "problem" for each in findings)))
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Every verb of the command line."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -43,6 +44,8 @@ VERBS = [
     "predict",
     "track",
     "show",
+    "models",
+    "doctor",
     "attend",
     "convert",
     "export",
@@ -61,7 +64,7 @@ VERBS = [
     "verb",
     [
         *[[v] for v in VERBS],
-        *[["data", v] for v in ("check", "stats", "generate", "aggregate-votes")],
+        *[["data", v] for v in ("check", "stats", "generate", "aggregate-votes", "convert")],
         ["bench", "train"],
     ],
 )
@@ -383,3 +386,36 @@ def test_an_address_of_a_photo_is_a_photo_and_of_a_stream_a_video():
     assert not is_video("https://host/photo.jpg?size=2") and not is_video("photo.jpg")
     for video in ("rtsp://camera/1", "https://host/live.m3u8", "http://host/stream", "a.MP4"):
         assert is_video(video), video
+
+
+def test_a_shell_completes_verbs_and_options():
+    """What `humanquery --install-completion` makes bash ask for."""
+    code = "import sys; sys.argv[0] = 'humanquery'; from humanquery.cli import main; main()"
+    asked = {"_HUMANQUERY_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+
+    def completed(words: str, place: int) -> list[str]:
+        here = {**os.environ, **asked, "COMP_WORDS": words, "COMP_CWORD": str(place)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=here, capture_output=True, text=True, check=False
+        )
+        return done.stdout.split()
+
+    assert completed("humanquery pre", 1) == ["predict"]
+    assert completed("humanquery predict --blur", 2) == ["--blur-faces"]
+
+
+def test_models_lists_what_can_be_loaded_with_the_scores_of_its_card():
+    done = runner.invoke(cli.app, ["models", "--json"])
+    found = {model["name"]: model for model in json.loads(done.output)}
+    small = found["hqnet-small"]
+    assert {"box", "mask", "keypoints", "gender", "age"} <= set(small["outputs"])
+    assert small["scores"]["box/ap"] == 0.5466 and "research" in small["licence"]
+    assert not found["hqnet-small-fast"]["scores"] and found["hqnet-small-fast"]["note"]
+    assert "hqnet-small" in runner.invoke(cli.app, ["models"]).output
+
+
+def test_every_variant_has_a_note_for_the_list_of_models():
+    from humanquery.commands.models import NOTES
+    from humanquery.predict.base import VARIANTS
+
+    assert set(NOTES) == set(VARIANTS)
