@@ -161,6 +161,17 @@ def track(
             "missed or turn away.",
         ),
     ] = False,
+    line: Annotated[
+        list[str],
+        typer.Option(
+            help="Count who crosses it, into counts.json: x1,y1,x2,y2 px, or door=x1,y1,x2,y2. "
+            "Repeatable."
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
+    zone: Annotated[
+        list[str],
+        typer.Option(help="Count who is inside: x1,y1,x2,y2,x3,y3 ... or till=... Repeatable."),
+    ] = [],  # noqa: B006
     patience: Annotated[
         int, typer.Option(min=0, help="Frames that a lost person is waited for.")
     ] = 30,
@@ -183,6 +194,12 @@ def track(
     from humanquery.tracking import SmoothConfig
 
     formats = checked_formats(names_of(save) or [])
+    counter = None
+    if line or zone:
+        from humanquery.tracking.zones import ZoneCounter, parse_line, parse_zone
+
+        lines = [parse_line(text, i) for i, text in enumerate(line, 1)]
+        counter = ZoneCounter(lines, [parse_zone(text, i) for i, text in enumerate(zone, 1)])
     check_video(source)  # before a model is loaded for nothing
     from humanquery.predict import load
 
@@ -205,10 +222,16 @@ def track(
         overwrite=overwrite,
         allow_changes=allow_changes,
         blur=blur_faces,
+        counter=counter,
     )
     for problem in result.problems:
         typer.secho(problem, fg="yellow", err=True)
     rate = result.frames / max(result.seconds, 1e-6)
     typer.echo(f"{result.identities} people in {result.frames} frames ({rate:.1f} per second)")
+    for each in counter.report()["lines"] if counter else ():
+        typer.echo(f"{each['name']}: {each['in']} in, {each['out']} out")
+    for each in counter.report()["zones"] if counter else ():
+        said = f"{each['people']} people, at most {each['most_at_once']} at once"
+        typer.echo(f"{each['name']}: {said}")
     for path in result.files:
         typer.echo(path)

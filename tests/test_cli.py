@@ -419,3 +419,18 @@ def test_every_variant_has_a_note_for_the_list_of_models():
     from humanquery.predict.base import VARIANTS
 
     assert set(NOTES) == set(VARIANTS)
+
+
+def test_track_counts_at_lines_and_in_zones(fake_model, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    with VideoWriter(clip, 10) as video:
+        for _ in range(4):
+            video.write(np.zeros((64, 96, 3), np.uint8))
+    arguments = ["track", str(clip), "--out", str(tmp_path / "o"), "--save", "json,csv"]
+    places = ["--line", "door=0,30,90,30", "--zone", "0,0,50,0,50,64,0,64"]
+    done = runner.invoke(cli.app, [*arguments, *places])
+    assert done.exit_code == 0, done.output
+    assert "door: 0 in, 0 out" in done.output and "zone 1: 1 people" in done.output
+    counts = json.loads((tmp_path / "o" / "counts.json").read_text())
+    assert counts["frames"] == 4 and counts["zones"][0]["visits"][0]["frames"] == 4
+    assert (tmp_path / "o" / "tracks.csv").read_text().startswith("frame,seconds,person,x1")

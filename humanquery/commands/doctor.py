@@ -23,12 +23,6 @@ EXTRAS = {
 }
 """packages of each extra of pyproject.toml that somebody may want to have"""
 CODECS = {"h264": "MP4", "hevc": "H.265", "vp9": "WebM", "av1": "AV1", "mjpeg": "webcams"}
-    "h264": "MP4 videos",
-    "hevc": "H.265 videos",
-    "vp9": "WebM",
-    "av1": "AV1",
-    "mjpeg": "webcams",
-}
 OLDEST_PYTHON = (3, 11)
 
 
