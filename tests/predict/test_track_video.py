@@ -92,6 +92,7 @@ def test_everybody_keeps_one_id_and_every_asked_file_is_there(predictor, clip, t
         painted[3].image, bright(13), atol=60
     )  # a box is on it
     assert sorted(p.name for p in out.iterdir()) == [
+        ".humanquery.jsonl",
         "coco_results.json",
         "tracked.mp4",
         "tracks.jsonl",
@@ -163,7 +164,7 @@ def test_another_source_cannot_go_on_with_a_run(predictor, clip, tmp_path, monke
         video_module._Run, "finish", lambda run: None
     )  # as if it had been killed at the end
     track_video(predictor, clip, out, save=("json",), progress=False)
-    with pytest.raises(CheckpointError, match="had source .*clip.mp4.*start anew without --resume"):
+    with pytest.raises(CheckpointError, match=r"source.name: .*clip.mp4(.|\n)*start anew without"):
         track_video(
             predictor, tmp_path / "other.mp4", out, save=("json",), resume=True, progress=False
         )
@@ -267,13 +268,13 @@ def test_videos_are_known_by_their_names():
 KILLED = """
 import time, torch
 torch.set_num_threads(1)
-from tests.predict import test_video as t
+from tests.predict import test_track_video as t
 from humanquery.predict import Predictor, track_video as video
 video.STATE_EVERY = 5
 class Slow(t.Bright):
-    def predict(self, batch, **options):
+    def predict(self, batch, ask=None):
         time.sleep(0.05)
-        return super().predict(batch, **options)
+        return super().predict(batch, ask)
 predictor = Predictor(Slow(), {{"score_threshold": 0.5}}, "cpu")
 video.track_video(predictor, {clip!r}, {out!r}, progress=False, batch_size=1)
 """
