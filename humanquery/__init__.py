@@ -7,6 +7,9 @@ __version__ = "0.1.0"
 # Resolved on first use, so that `import humanquery` stays free of torch.
 _LAZY = {
     "load": "humanquery.predict",
+    "from_pretrained": "humanquery.predict.sharing",
+    "save_pretrained": "humanquery.predict.sharing",
+    "push_to_hub": "humanquery.predict.sharing",
     "Persons": "humanquery.core.persons",
     "Target": "humanquery.core.target",
     "Skeleton": "humanquery.core.skeleton",

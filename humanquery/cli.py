@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-from humanquery.cli_data import Out, Overwrite, data_app
+from humanquery.cli_data import data_app
+from humanquery.cli_options import Device, Out, Overwrite, Sets, Weights
+from humanquery.cli_predict import predict, track
 from humanquery.core.errors import AnnotationError, HumanQueryError
 
 os.environ.setdefault(
@@ -22,198 +24,13 @@ app = typer.Typer(
     help="Sees people: box, mask, keypoints, apparent gender and age of everybody in a photo, and "
     "who is who in a video. The shipped model joins three frozen networks (see `humanquery show`).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 bench_app = typer.Typer(help="Measure where the time goes.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
-
-Weights = Annotated[
-    str,
-    typer.Option(
-        "--weights",
-        "-w",
-        help="A shipped name, a .safetensors or an exported file; default: the shipped model.",
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
-Sets = Annotated[
-    list[str],
-    typer.Option(
-        "--set", help="Change one number: model.tasks.mask=none, engine.steps=500. Repeatable."
-    ),
-]
-
-
-@app.command()
-def predict(
-    sources: Annotated[
-        list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.")
-    ],
-    out: Out = Path("humanquery_out"),
-    weights: Weights = "",
-    score: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Leave out people below this; default: the model's."),
-    ] = None,
-    tasks: Annotated[
-        str, typer.Option(help="Comma-separated: box, mask, keypoints, gender, age; default: all.")
-    ] = "",
-    no_attributes: Annotated[
-        bool, typer.Option("--no-attributes", help="Leave out apparent gender and age.")
-    ] = False,
-    device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 4,
-    no_pictures: Annotated[
-        bool, typer.Option("--no-pictures", help="Write only the numbers.")
-    ] = False,
-    urls: Annotated[
-        bool, typer.Option("--urls", help="Fetch pictures of http(s) addresses.")
-    ] = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Find everybody in pictures: an annotated picture and a JSON each, and one COCO results file;
-    follow videos.
-
-    Example: humanquery predict photos/ --out found
-    """
-    from humanquery.predict.predict_folder import (
-        FolderResult,
-        check_sources,
-        find_pictures,
-        is_video,
-        picture_stems,
-        predict_sources,
-    )
-
-    videos = list(dict.fromkeys(filter(is_video, sources)))
-    pictures = [source for source in sources if not is_video(source)]
-    if pictures and not videos and "-" not in pictures:
-        check_sources(find_pictures(pictures))  # before a model is loaded for nothing
-    from humanquery.predict import load
-    from humanquery.predict.track_video import check_video, track_config, track_video
-
-    followed, playable = FolderResult(), []
-    for video in videos:
-        try:
-            check_video(video)
-            playable.append(video)
-        except HumanQueryError as problem:
-            followed.failed.append((video, str(problem)))
-    result = FolderResult()
-    if pictures or playable:
-        predictor = load(weights or None, device)
-        options = {
-            "tasks": _names(tasks),
-            "attributes": not no_attributes,
-            "batch_size": batch_size,
-            "overwrite": overwrite,
-        }
-        stems = picture_stems(playable)
-        for video in playable:  # as it was typed: a Path would break an address
-            folder = out / stems[video]
-            config = track_config(predictor, score)
-            save = ("json",) if no_pictures else ("video", "json")
-            try:
-                found = track_video(predictor, video, folder, save=save, config=config, **options)
-            except HumanQueryError as problem:
-                followed.failed.append((video, str(problem)))
-                continue
-            followed.done += 1
-            typer.echo(f"{found.identities} people in {found.frames} frames; results in {folder}")
-        if pictures:
-            result = predict_sources(
-                predictor,
-                pictures,
-                out,
-                score=score,
-                pictures=not no_pictures,
-                allow_urls=urls,
-                **options,
-            )
-            typer.echo(f"{result.people} people in {result.done} pictures; results in {out}")
-    result.failed += followed.failed
-    result.done += followed.done
-    for name, reason in result.failed:
-        typer.secho(
-            f"not done: {reason if name in reason else f'{name}: {reason}'}", fg="red", err=True
-        )
-    raise typer.Exit(result.exit_code)
-
-
-@app.command()
-def track(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A video, a folder of frames, a webcam (0), an rtsp:// or http:// stream."
-        ),
-    ],
-    out: Out = Path("humanquery_out"),
-    save: Annotated[
-        str, typer.Option(help="Comma-separated: video, mot, json, parquet, coco.")
-    ] = "video,json",
-    weights: Weights = "",
-    no_attributes: Annotated[
-        bool, typer.Option("--no-attributes", help="Leave out apparent gender and age.")
-    ] = False,
-    motion_only: Annotated[
-        bool, typer.Option("--motion-only", help="Do not compare human queries.")
-    ] = False,
-    smooth: Annotated[
-        bool, typer.Option("--smooth", help="Calm joints; gender and age settle over a track.")
-    ] = False,
-    patience: Annotated[
-        int, typer.Option(min=0, help="Frames that a lost person is waited for.")
-    ] = 30,
-    device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 4,
-    max_frames: Annotated[int, typer.Option(help="Stop after so many frames; 0: all.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    allow_changes: Annotated[
-        bool,
-        typer.Option("--allow-changes", help="Resume although video, model or options differ."),
-    ] = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Follow everybody through a video: who is who, frame by frame.
-
-    Example: humanquery track street.mp4 --out found --save video,mot
-    """
-    from humanquery.predict.track_files import checked_formats
-    from humanquery.predict.track_video import check_video, track_config, track_video
-    from humanquery.tracking import SmoothConfig
-
-    formats = checked_formats(_names(save) or [])
-    check_video(source)  # before a model is loaded for nothing
-    from humanquery.predict import load
-
-    predictor = load(weights or None, device)
-    chosen = {
-        "appearance": not motion_only,
-        "patience": patience,
-        "smooth": SmoothConfig() if smooth else None,
-    }
-    result = track_video(
-        predictor,
-        source,
-        out,
-        save=formats,
-        config=track_config(predictor, **chosen),
-        attributes=not no_attributes,
-        batch_size=batch_size,
-        resume=resume,
-        max_frames=max_frames,
-        overwrite=overwrite,
-        allow_changes=allow_changes,
-    )
-    for problem in result.problems:
-        typer.secho(problem, fg="yellow", err=True)
-    rate = result.frames / max(result.seconds, 1e-6)
-    typer.echo(f"{result.identities} people in {result.frames} frames ({rate:.1f} per second)")
-    for path in result.files:
-        typer.echo(path)
+app.command()(predict)
+app.command()(track)
 
 
 @app.command()
@@ -232,6 +49,37 @@ def show(
     from humanquery.commands.show import show as print_model
 
     print_model(weights, time=time)
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of a table.")] = False,
+) -> None:
+    """List what can be loaded by name: size, outputs, scores, licence.
+
+    Example: humanquery models
+    """
+    from humanquery.commands import models as listing
+
+    found = listing.shipped_models()
+    if as_json:
+        typer.echo(listing.as_json(found))
+    else:
+        listing.print_models(found)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, which kernels and codecs are used, and what to do where one is
+    missing. Exit code 1: something will fail.
+
+    Example: humanquery doctor
+    """
+    from humanquery.commands.doctor import examine, print_findings
+
+    findings = examine()
+    print_findings(findings)
+    raise typer.Exit(int(any(each.state == "problem" for each in findings)))
 
 
 @app.command()
@@ -625,10 +473,6 @@ def bench_train(
     typer.echo(found.table())
     if out is not None:
         out.write_text(json.dumps(found.plain(), indent=1) + "\n")
-
-
-def _names(text: str) -> list[str] | None:
-    return [name.strip() for name in text.split(",") if name.strip()] or None
 
 
 def main() -> None:

@@ -6,12 +6,9 @@ from typing import Annotated
 
 import typer
 
+from humanquery.cli_options import Out, Overwrite
+
 data_app = typer.Typer(help="Check, count, draw and make data.", no_args_is_help=True)
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
-Overwrite = Annotated[
-    bool,
-    typer.Option("--overwrite", help="Replace files that humanquery did not write itself."),
-]
 
 
 @data_app.command()
@@ -101,3 +98,39 @@ def aggregate_votes(
         json.dumps({name: value for name, value in result.items() if name != "people"}, indent=1)
     )
     typer.echo(out)
+
+
+@data_app.command("convert")
+def convert_labels(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="COCO, Label Studio JSON, CVAT XML, a YOLO folder, a MOT clip, or a folder of "
+            "humanquery predict."
+        ),
+    ],
+    out: Out,
+    to: Annotated[
+        str, typer.Option(help="coco, yolo-pose, yolo-seg, yolo, label-studio, cvat or mot.")
+    ],
+    kind: Annotated[
+        str, typer.Option("--from", help="What SOURCE is; default: what it looks like.")
+    ] = "",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures, where the labels do not say it.")
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Copy the pictures into YOLO folders and MOT clips.")
+    ] = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Label files of one tool as those of another; what people found, as pre-annotations.
+
+    Example: humanquery data convert found --to label-studio --out tasks
+    """
+    from humanquery.interop.convert import convert
+
+    done = convert(source, to, out, kind=kind, pictures=images, copy=pictures, overwrite=overwrite)
+    typer.echo(f"{done.kind} to {to}: {done.people} people in {done.pictures} pictures; {done.out}")
+    for what, count in done.lost.items():
+        typer.secho(f"not kept: {count} x {what}", fg="yellow", err=True)

@@ -1,6 +1,7 @@
 """Every verb of the command line."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -43,6 +44,8 @@ VERBS = [
     "predict",
     "track",
     "show",
+    "models",
+    "doctor",
     "attend",
     "convert",
     "export",
@@ -61,7 +64,7 @@ VERBS = [
     "verb",
     [
         *[[v] for v in VERBS],
-        *[["data", v] for v in ("check", "stats", "generate", "aggregate-votes")],
+        *[["data", v] for v in ("check", "stats", "generate", "aggregate-votes", "convert")],
         ["bench", "train"],
     ],
 )
@@ -128,6 +131,45 @@ def test_predict_writes_results_and_its_exit_code_tells_of_broken_files(fake_mod
     assert done.exit_code == 1 and "b.png" in done.output
     person = json.loads((tmp_path / "o2" / "a.json").read_text())["persons"][0]
     assert set(person) == {"box", "score"}
+
+
+def test_predict_writes_one_table_of_all_pictures(fake_model, tmp_path):
+    for name in ("a", "b"):
+        write_image(tmp_path / "in" / f"{name}.png", np.zeros((30, 40, 3), np.uint8))
+    arguments = ["predict", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    done = runner.invoke(cli.app, [*arguments, "--csv", "--no-pictures"])
+    assert done.exit_code == 0, done.output
+    lines = (tmp_path / "out" / "people.csv").read_text().splitlines()
+    assert lines[0].startswith("file_name,person,x1,y1,x2,y2,score,gender,age,nose_x")
+    assert [line.split(",")[:4] for line in lines[1:]] == [
+        [str(tmp_path / "in" / f"{name}.png"), "0", "0.0", "0.0"] for name in ("a", "b")
+    ]
+
+
+def test_predict_cuts_people_out_and_hides_their_faces(fake_model, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8)
+    write_image(tmp_path / "a.png", noise)
+    out = tmp_path / "out"
+    arguments = ["predict", str(tmp_path / "a.png"), "--score", "0.1", "--crops", "--cut-outs"]
+    done = runner.invoke(cli.app, [*arguments, "--blur-faces", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert (out / "crops" / "a_0.jpg").is_file() and (out / "crops" / "a_1.jpg").is_file()
+    from PIL import Image
+
+    person = np.array(Image.open(out / "cutouts" / "a_0.png"))
+    assert person.shape == (60, 40, 4) and (person[..., 3] == 255).all()
+    changed = (person[..., :3] != noise[:, :40]).any(-1)
+    assert changed[6:12, 4:10].all() and not changed[40:].any(), "the face alone is hidden"
+    done = runner.invoke(cli.app, [*arguments, "--out", str(out)])
+    assert sorted(p.name for p in (out / "crops").glob("*.jpg")) == ["a_0.jpg", "a_1.jpg"]
+
+
+def test_a_picture_without_joints_is_not_passed_off_as_blurred(fake_model, tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((60, 80, 3), np.uint8))
+    arguments = ["predict", str(tmp_path / "a.png"), "--tasks", "box", "--blur-faces"]
+    done = runner.invoke(cli.app, [*arguments, "--out", str(tmp_path / "o")])
+    assert isinstance(done.exception, HumanQueryError) and "keypoints" in str(done.exception)
+    assert not list((tmp_path / "o").glob("*.jpg"))
 
 
 def test_videos_are_followed_by_both_verbs(fake_model, tmp_path):
@@ -344,3 +386,51 @@ def test_an_address_of_a_photo_is_a_photo_and_of_a_stream_a_video():
     assert not is_video("https://host/photo.jpg?size=2") and not is_video("photo.jpg")
     for video in ("rtsp://camera/1", "https://host/live.m3u8", "http://host/stream", "a.MP4"):
         assert is_video(video), video
+
+
+def test_a_shell_completes_verbs_and_options():
+    """What `humanquery --install-completion` makes bash ask for."""
+    code = "import sys; sys.argv[0] = 'humanquery'; from humanquery.cli import main; main()"
+    asked = {"_HUMANQUERY_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+
+    def completed(words: str, place: int) -> list[str]:
+        here = {**os.environ, **asked, "COMP_WORDS": words, "COMP_CWORD": str(place)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=here, capture_output=True, text=True, check=False
+        )
+        return done.stdout.split()
+
+    assert completed("humanquery pre", 1) == ["predict"]
+    assert completed("humanquery predict --blur", 2) == ["--blur-faces"]
+
+
+def test_models_lists_what_can_be_loaded_with_the_scores_of_its_card():
+    done = runner.invoke(cli.app, ["models", "--json"])
+    found = {model["name"]: model for model in json.loads(done.output)}
+    small = found["hqnet-small"]
+    assert {"box", "mask", "keypoints", "gender", "age"} <= set(small["outputs"])
+    assert small["scores"]["box/ap"] == 0.5466 and "research" in small["licence"]
+    assert not found["hqnet-small-fast"]["scores"] and found["hqnet-small-fast"]["note"]
+    assert "hqnet-small" in runner.invoke(cli.app, ["models"]).output
+
+
+def test_every_variant_has_a_note_for_the_list_of_models():
+    from humanquery.commands.models import NOTES
+    from humanquery.predict.base import VARIANTS
+
+    assert set(NOTES) == set(VARIANTS)
+
+
+def test_track_counts_at_lines_and_in_zones(fake_model, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    with VideoWriter(clip, 10) as video:
+        for _ in range(4):
+            video.write(np.zeros((64, 96, 3), np.uint8))
+    arguments = ["track", str(clip), "--out", str(tmp_path / "o"), "--save", "json,csv"]
+    places = ["--line", "door=0,30,90,30", "--zone", "0,0,50,0,50,64,0,64"]
+    done = runner.invoke(cli.app, [*arguments, *places])
+    assert done.exit_code == 0, done.output
+    assert "door: 0 in, 0 out" in done.output and "zone 1: 1 people" in done.output
+    counts = json.loads((tmp_path / "o" / "counts.json").read_text())
+    assert counts["frames"] == 4 and counts["zones"][0]["visits"][0]["frames"] == 4
+    assert (tmp_path / "o" / "tracks.csv").read_text().startswith("frame,seconds,person,x1")

@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "humanquery"
 RANKS = {"core": 0}
 RANKS |= dict.fromkeys(
-    ["ops", "nn", "losses", "media", "data", "evaluation", "tracking", "draw"], 1
+    ["ops", "nn", "losses", "media", "data", "evaluation", "tracking", "draw", "blur", "cut_out"], 1
 )
-RANKS |= dict.fromkeys(["backbones", "experts", "engine"], 2)
+RANKS |= dict.fromkeys(["backbones", "experts", "engine", "interop"], 2)
 RANKS |= {
     "tasks": 3,
     "models": 4,
@@ -19,7 +19,9 @@ RANKS |= {
     "recipes": 6,
     "commands": 7,
     "cli": 8,
+    "cli_options": 7,
     "cli_data": 8,
+    "cli_predict": 8,
     "serve": 8,
     "__main__": 9,
 }
@@ -32,12 +34,17 @@ SIBLINGS = [
     ("losses", "ops"),
     ("nn", "ops"),
     ("cli", "cli_data"),
+    ("cli", "cli_predict"),
     ("cli", "serve"),
 ]
 """of the same rank, yet the first may import the second"""
-ALLOWED = {("core/persons.py", "draw"), ("core/masks.py", "ops")}
-"""`Persons.draw` opens the painter when it is called, masks look for their coder in C when they
-are coded"""
+ALLOWED = {
+    ("core/persons.py", "draw"),
+    ("core/persons.py", "interop"),
+    ("core/masks.py", "ops"),
+}
+"""`Persons.draw` opens the painter when it is called, `to_pandas` the tables, masks look for their
+coder in C when they are coded"""
 WITHOUT_LOSSES = {"experts", "predict", "export", "nn"}
 FORBIDDEN_NAMES = {"utils", "util", "misc", "common", "helpers", "helper"}
 MAX_LINES = 600

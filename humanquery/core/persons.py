@@ -103,6 +103,21 @@ class Persons(PersonRows):
             )
         return draw(self.path if image is None else image, self, **style)
 
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the picture that was looked at with these people painted on; None
+        (plain text) where it was no file or the file is gone."""
+        import io
+
+        from PIL import Image
+
+        try:
+            picture = self.draw()
+        except ImageError:
+            return None
+        shown = io.BytesIO()
+        Image.fromarray(picture).save(shown, "PNG")
+        return shown.getvalue()
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and lists: {"image_size": [h, w], "skeleton": {"name", "joints"} or null,
         "persons": [...]}.
@@ -236,6 +251,18 @@ class Persons(PersonRows):
             if spec.column and values is not None:
                 row[name] = values[i].tolist()
         return row
+
+    def to_arrow(self, **constants: str) -> Any:
+        """These rows as a `pyarrow.Table`; see `humanquery.interop.tables.to_arrow`."""
+        from humanquery.interop.tables import to_arrow
+
+        return to_arrow(self, **constants)
+
+    def to_pandas(self, **constants: Any) -> Any:
+        """These rows as a `pandas.DataFrame`; see `humanquery.interop.tables.to_pandas`."""
+        from humanquery.interop.tables import to_pandas
+
+        return to_pandas(self, **constants)
 
 
 def _nest(person: dict[str, Any], key: str, value: Any) -> None:

@@ -173,7 +173,7 @@ def _described(
     first: int = 0,
 ) -> Skeleton:
     """A layout from parts that a file gave; positions in `edges` count from `first`."""
-    joints = tuple(_plain_name(text(joint, key)) for joint in items(names, key, "joint names"))
+    joints = tuple(plain_name(text(joint, key)) for joint in items(names, key, "joint names"))
     if not joints:
         raise AnnotationError(f"'{key}' is empty, expected joint names")
     for table in _TABLES.values():
@@ -194,8 +194,8 @@ def _described(
         raise AnnotationError(str(problem)) from problem
 
 
-def _plain_name(joint: str) -> str:
-    """'Left Eye', 'left-eye' and 'left_eye' are one joint."""
+def plain_name(joint: str) -> str:
+    """A joint's name as our layouts spell it: 'Left Eye' and 'left-eye' are 'left_eye'."""
     return re.sub(r"[^a-z0-9]+", "_", joint.lower()).strip("_") or joint
 
 
@@ -228,8 +228,8 @@ def _both(pair: Sequence[Any], key: str) -> tuple[Any, Any]:
 
 
 def _position(joint: Any, joints: tuple[str, ...], key: str, first: int) -> int:
-    if isinstance(joint, str) and _plain_name(joint) in joints:
-        return joints.index(_plain_name(joint))
+    if isinstance(joint, str) and plain_name(joint) in joints:
+        return joints.index(plain_name(joint))
     return integer(joint, key, low=first, high=len(joints) - 1 + first) - first
 
 

@@ -133,6 +133,23 @@ def read_weights(path: Path | str) -> Weights:
         ) from problem
 
 
+def read_card(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(config, card) of a weights file, from its header alone: no tensor is read. Errors as
+    `read_weights`."""
+    path = Path(path)
+    _check_is_safetensors(path)
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        _check_is_ours(path, metadata)
+        config = upgraded_config(json.loads(metadata["config"]), int(metadata["format_version"]))
+        return config, json.loads(metadata.get("card", "{}"))
+    except (SafetensorError, KeyError, json.JSONDecodeError) as problem:
+        raise CheckpointError(
+            f"{path}: the file is damaged ({problem}); fetch or write it again"
+        ) from problem
+
+
 def _check_is_safetensors(path: Path) -> None:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"

@@ -14,18 +14,21 @@ from urllib.parse import urlsplit
 import numpy as np
 from rich.progress import track
 
+from humanquery.blur import blur_faces
 from humanquery.core.errors import ConfigError, HumanQueryError, ImageError
 from humanquery.core.persons import Persons
+from humanquery.cut_out import crop, cut_out, write_rgba
 from humanquery.draw import draw
 from humanquery.media.images import write_image
 from humanquery.media.output_names import OutputFolder, OwnResults
 from humanquery.media.pictures import is_url, path_of, read_picture
 from humanquery.predict.base import BasePredictor
 from humanquery.predict.pipeline import Pipeline
-from humanquery.predict.track_files import JsonList
+from humanquery.predict.track_files import CsvPictures, JsonList
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 
+CSV = "people.csv"
 VIDEO_SUFFIXES = (
     ".mp4",
     ".mov",
@@ -60,6 +63,8 @@ class FolderResult:
     people: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     """name and reason"""
+    faces_left: int = 0
+    """people whose face could not be placed, and so not be blurred"""
 
     @property
     def exit_code(self) -> int:
@@ -119,23 +124,31 @@ def predict_sources(
     pictures: bool = True,
     overwrite: bool = False,
     allow_urls: bool = False,
+    csv: bool = False,
+    crops: bool = False,
+    cut_outs: bool = False,
+    blur: bool = False,
 ) -> FolderResult:
     """Writes `<name>.json` and, with `pictures`, `<name>.jpg` for every picture, and
     `coco_results.json` with `images.json` (COCO image records that give the ids their names),
     which are whole JSON lists after every picture: memory stays flat, and a killed run leaves
-    valid files.
+    valid files. With `csv` also `people.csv`, one row per person of all pictures;
+    with `crops` and `cut_outs` each person as `crops/<name>_<row>.jpg` and, on transparent ground,
+    `cutouts/<name>_<row>.png`. `blur` makes faces unrecognisable in all pictures that are written
+    (see `humanquery.blur`).
 
     Names follow `media.output_names`. A picture that fails is named and passed over.
     """
     names = find_pictures(sources)
     files = [path for name in names if (path := path_of(name)) is not None]
-    folder = OutputFolder(
-        out, "predict", files, overwrite=overwrite, reserved=("coco_results.json", "images.json")
-    )
+    fixed = ("coco_results.json", "images.json", CSV)
+    folder = OutputFolder(out, "predict", files, overwrite=overwrite, reserved=fixed)
+    pieces = _Pieces(out, files, overwrite, crops, cut_outs)
     result, stems = FolderResult(), picture_stems(names)
     suffixes = (".json", ".jpg") if pictures else (".json",)
     rows = JsonList(folder.fixed("coco_results.json"))
     records = JsonList(folder.fixed("images.json"))
+    table = CsvPictures(folder.fixed(CSV)) if csv else None
 
     def read(name: str) -> tuple[str, np.ndarray | HumanQueryError]:
         try:
@@ -158,17 +171,47 @@ def predict_sources(
                 image_id = result.done + 1
                 height, width = image.shape[:2]
                 base = folder.numbered(stems[name], suffixes)
+                if blur:
+                    image, unplaced = blur_faces(image, people)
+                    result.faces_left += unplaced
                 _write(base, name, image, people, pictures)
+                pieces.write(base.name, image, people)
                 record = {"id": image_id, "file_name": name, "height": height, "width": width}
                 records.extend([record])
                 rows.extend(people.to_coco(image_id))
+                if table is not None:
+                    table.rows((name,), people)
                 result.done += 1
                 result.people += len(people)
     finally:
         reading.close()
         rows.close()
         records.close()
+        if table is not None:
+            table.close()
     return result
+
+
+class _Pieces:
+    """Crops and cut-outs of people, in folders of their own."""
+
+    def __init__(self, out: Path, files: list, overwrite: bool, crops: bool, cut_outs: bool):
+        wanted = {"crops": crops, "cutouts": cut_outs}
+        self._folders = {
+            name: OutputFolder(out / name, "predict", files, overwrite=overwrite)
+            for name, chosen in wanted.items()
+            if chosen
+        }
+
+    def write(self, stem: str, image: np.ndarray, people: Persons) -> None:
+        for i in range(len(people)):
+            if "crops" in self._folders:
+                base = self._folders["crops"].numbered(f"{stem}_{i}", (".jpg",))
+                write_image(base.with_name(base.name + ".jpg"), crop(image, people, i))
+            if "cutouts" in self._folders:
+                person = cut_out(image, people, i)
+                base = self._folders["cutouts"].numbered(f"{stem}_{i}", (".png",))
+                write_rgba(base.with_name(base.name + ".png"), person)
 
 
 def picture_stems(names: Sequence[str]) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """What a tracked video leaves on disk: files that are valid after every frame, so that nothing
 done is lost."""
 
+import csv
 import errno
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from humanquery.core.errors import ConfigError, VideoError, nearest
 from humanquery.core.fields import FieldSpec
-from humanquery.core.persons import ROWS_VERSION, Persons
+from humanquery.core.persons import Persons
 from humanquery.data.readers.mot import mot_lines
+from humanquery.interop.tables import arrow_schema, flat_columns, flat_rows
 
-FORMATS = ("video", "mot", "json", "parquet", "coco")
+FORMATS = ("video", "mot", "json", "csv", "parquet", "coco")
 END = "\n]\n"
 """of a JSON list"""
 PART = 500
@@ -119,6 +122,56 @@ class CocoResults(JsonList):
         self.extend([row | {"track_id": track} for row, track in rows])
 
 
+class CsvTable(_Text):
+    """One row per person, for spreadsheets: the columns given first, then those of
+    `interop.tables.flat_columns`. The first line names them; it is written with the first
+    people."""
+
+    first: tuple[str, ...] = ()
+
+    def __init__(self, path: Path, mark: int | None = None):
+        super().__init__(path, mark)
+        self._columns: list[str] | None = None
+        if mark:
+            with open(path, encoding="utf-8", newline="") as before:
+                self._columns = next(csv.reader(before))
+
+    def rows(self, known: Sequence[Any], persons: Persons) -> None:
+        """Adds all of them, or none: VideoError where they cannot be written, ConfigError where
+        these people have other fields than those before them."""
+        if not len(persons):
+            return
+        columns = [*self.first, *flat_columns(persons)]
+        lines = [[*known, *row] for row in flat_rows(persons)]
+        if self._columns is None:
+            self._columns = columns
+            lines.insert(0, columns)
+        if columns != self._columns:
+            other = sorted(set(columns) ^ set(self._columns))
+            raise ConfigError(
+                f"{self.path}: a table has one set of columns, and these people differ in "
+                f"{', '.join(other[:6])}; write each model and choice of tasks to its own file"
+            )
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        self.append(text.getvalue())
+
+
+class CsvRows(CsvTable):
+    """The people of a video: frame and seconds in front."""
+
+    first = ("frame", "seconds")
+
+    def write(self, frame: int, seconds: float, persons: Persons) -> None:
+        self.rows((frame, round(seconds, 4)), persons)
+
+
+class CsvPictures(CsvTable):
+    """The people of many pictures: the picture's name in front."""
+
+    first = ("file_name",)
+
+
 class ParquetParts:
     """A folder of parquet files, one row per person and frame; a part is there once its frames
     are complete."""
@@ -169,25 +222,6 @@ class ParquetParts:
         self._flush()
 
 
-def arrow_schema(columns: dict[str, str]) -> Any:
-    """The Arrow schema of columns as `Persons.columns` names them, with the version of their
-    meaning in its metadata."""
-    import pyarrow
-
-    kinds = {
-        "int32": pyarrow.int32(),
-        "int64": pyarrow.int64(),
-        "float32": pyarrow.float32(),
-        "float64": pyarrow.float64(),
-        "string": pyarrow.string(),
-    }
-    fields = [
-        (n, pyarrow.list_(kinds[k[5:-1]]) if k.startswith("list<") else kinds[k])
-        for n, k in columns.items()
-    ]
-    return pyarrow.schema(fields, metadata={"humanquery_rows": str(ROWS_VERSION)})
-
-
 def _why_unwritten(path: Path, problem: OSError) -> str:
     reason = (
         "the disk is full"
@@ -205,6 +239,7 @@ FILES = {
     "json": ("tracks.jsonl", JsonLines),
     "mot": ("tracks.txt", MotText),
     "coco": ("coco_results.json", CocoResults),
+    "csv": ("tracks.csv", CsvRows),
     "parquet": ("tracks.parquet", ParquetParts),
 }
 

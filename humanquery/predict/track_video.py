@@ -15,6 +15,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 
+from humanquery.blur import blur_faces
 from humanquery.core.config import to_plain
 from humanquery.core.errors import CheckpointError
 from humanquery.core.persons import Persons
@@ -29,8 +30,10 @@ from humanquery.predict.base import BasePredictor
 from humanquery.predict.pipeline import Sink
 from humanquery.predict.track_files import FILES, checked_formats, open_files
 from humanquery.tracking import TrackBook, TrackConfig
+from humanquery.tracking.zones import ZoneCounter
 
 STATE, VIDEO, BEFORE = "state.safetensors", "tracked.mp4", "tracked.before.mp4"
+COUNTS = "counts.json"
 STATE_EVERY = 100
 """frames between two states that `--resume` can go on from"""
 AHEAD = 8
@@ -98,6 +101,8 @@ def track_video(
     progress: bool = True,
     overwrite: bool = False,
     allow_changes: bool = False,
+    blur: bool = False,
+    counter: ZoneCounter | None = None,
 ) -> VideoResult:
     """Follows everybody through a video (anything `open_video` opens) and writes what `save`
     names into the folder `out`.
@@ -105,13 +110,15 @@ def track_video(
     Ctrl-C and kill leave files that are valid up to some frame; with `resume` the run goes on
     from the last state. One that belongs to another video, model, tracker or choice of outputs is
     refused field by field (CheckpointError), or taken with `allow_changes`, which is written into
-    the state. `max_frames` stops early; 0 looks at all. Files are named as `media.output_names`
-    says: the video that is read is never written over.
+    the state. `max_frames` stops early; 0 looks at all.
+    `blur` makes faces in the video unrecognisable (see `humanquery.blur`).
+    `counter` counts who crosses its lines and visits its zones, into `counts.json`. Files
+    are named as `media.output_names` says: the video that is read is never written over.
     """
     config = config or track_config(predictor)
     save, out = checked_formats(save), Path(out)
     folder = OutputFolder(out, "track", [source], overwrite=overwrite)
-    for name in (STATE, *output_files(save)):
+    for name in (STATE, *output_files(save), *([COUNTS] if counter else [])):
         folder.fixed(name)
     identity = {
         "source": source_facts(source),
@@ -120,8 +127,14 @@ def track_video(
         "save": list(save),
         "config": to_plain(config),
     }
+    if blur:
+        identity["blur"] = True
+    if counter is not None:
+        identity["counted"] = to_plain([*counter.lines, *counter.zones])
     run = _Run(identity, out, config)
     book, result = run.start(resume, allow_changes)
+    if counter is not None and run.counts is not None:
+        counter.restore(run.counts)
     begun, seen = time.perf_counter(), set(run.identities)
     painter = None
     try:
@@ -131,7 +144,9 @@ def track_video(
             for opened in files.values():
                 stack.callback(opened.close)
             if "video" in save:
-                painter = stack.enter_context(_Painter(run, video.info, source, result.frames))
+                painter = stack.enter_context(
+                    _Painter(run, video.info, source, result.frames, blur)
+                )
             bar = stack.enter_context(_bar(video.info.num_frames, result.frames, progress))
             frames = (
                 iter(video) if not max_frames else islice(video, max(max_frames - result.frames, 0))
@@ -142,24 +157,30 @@ def track_video(
                     opened.write(frame.index, frame.seconds, people)
                 if painter is not None:
                     painter.put((frame, people))
+                if counter is not None:
+                    counter.update(people, frame.seconds)
                 seen |= set(people.track_ids.tolist())
                 result.frames, result.people = frame.index + 1, result.people + len(people)
                 bar(result)
                 if result.frames % STATE_EVERY == 0:
-                    run.keep(
-                        book, result, seen, {name: opened.mark() for name, opened in files.items()}
-                    )
+                    marks = {name: opened.mark() for name, opened in files.items()}
+                    counts = None if counter is None else counter.state()
+                    run.keep(book, result, seen, marks, counts)
                     run.commit(result.frames - (0 if painter is None else painter.delay))
             result.problems = list(video.problems)
     except BaseException:
         if painter is None or painter.whole:  # interrupted, but all that was done is on disk
             run.commit(result.frames)
         raise
+    finally:
+        if counter is not None:
+            (out / COUNTS).write_text(json.dumps(counter.report(), indent=1) + "\n")
     run.finish()
     result.identities, result.seconds = len(seen), time.perf_counter() - begun
     result.files = [opened.path for opened in files.values()] + (
         [run.video] if painter is not None else []
     )
+    result.files += [out / COUNTS] if counter is not None else []
     return result
 
 
@@ -200,6 +221,7 @@ class _Run:
         """differences that `allow_changes` let pass, of this and earlier parts of the run"""
         self.marks: dict[str, int] | None = None
         self.identities: list[int] = []
+        self.counts: dict[str, Any] | None = None
         self._kept: list[tuple[dict, dict]] = []
 
     def start(self, resume: bool, allow_changes: bool) -> tuple[TrackBook, VideoResult]:
@@ -222,13 +244,19 @@ class _Run:
             )
         self.changes = [*said.get("changes", []), *changed]
         self.marks, self.identities = said["marks"], said["identities"]
+        self.counts = said.get("counts")
         if self.video.exists() and not self.before.exists():
             self.video.rename(self.before)
         result = VideoResult(frames=said["frames"], people=said["people"])
         return TrackBook.resumed(load_file(self.path), self.config), result
 
     def keep(
-        self, book: TrackBook, result: VideoResult, seen: set[int], marks: dict[str, int]
+        self,
+        book: TrackBook,
+        result: VideoResult,
+        seen: set[int],
+        marks: dict[str, int],
+        counts: dict[str, Any] | None = None,
     ) -> None:
         """Remembers the state after this frame; `commit` writes it."""
         said = {
@@ -238,6 +266,7 @@ class _Run:
             "people": result.people,
             "identities": sorted(seen),
             "marks": marks,
+            "counts": counts,
         }
         self._kept.append((said, {name: value.clone() for name, value in book.state().items()}))
 
@@ -259,11 +288,11 @@ class _Run:
 class _Painter(Sink):
     """Draws and encodes in a thread of its own; `put` waits while too many pictures wait for it."""
 
-    def __init__(self, run: _Run, info, source: str | Path, already: int):
+    def __init__(self, run: _Run, info, source: str | Path, already: int, blur: bool):
         super().__init__("painter", self._paint, AHEAD)
         audio = str(source) if info.has_audio and not info.live else None
         self._writer = VideoWriter(run.video, info.frame_rate, audio_from=audio)
-        self._before, self._already = run.before, already
+        self._before, self._already, self._blur = run.before, already, blur
         self.delay = AHEAD + ENCODERS_DELAY + 2 * math.ceil(info.frame_rate)
         """frames after which a picture is certainly in the file, in a fragment that is complete
         """
@@ -272,7 +301,8 @@ class _Painter(Sink):
         with self._writer as writer:
             self._repeat(writer)
             for frame, people in painted:
-                writer.write(draw(frame.image, people), frame.seconds)
+                image = blur_faces(frame.image, people)[0] if self._blur else frame.image
+                writer.write(draw(image, people), frame.seconds)
 
     def _repeat(self, writer: VideoWriter) -> None:
         """The frames that an interrupted run had already painted."""

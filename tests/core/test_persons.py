@@ -98,3 +98,17 @@ def test_above_keeps_the_score_itself():
         or len(three_persons().above(0.5)) == 2
     )
     assert len(Persons.empty(SIZE).above(0.5)) == 0
+
+
+def test_a_notebook_shows_the_picture_and_text_where_there_is_none(tmp_path):
+    from PIL import Image
+
+    from tests.core.people import SIZE, three_persons
+
+    path = tmp_path / "a.png"
+    Image.new("RGB", SIZE[::-1]).save(path)
+    shown = three_persons().replace(path=str(path))._repr_png_()
+    assert shown.startswith(b"\x89PNG")
+    assert three_persons()._repr_png_() is None
+    path.unlink()
+    assert three_persons().replace(path=str(path))._repr_png_() is None

@@ -12,6 +12,7 @@ import torch
 
 from humanquery.core.errors import CheckpointError, VideoError
 from humanquery.core.persons import Persons
+from humanquery.core.system import Picture
 from humanquery.media.video import open_video
 from humanquery.media.video_writer import VideoWriter
 from humanquery.predict import Predictor
@@ -19,6 +20,7 @@ from humanquery.predict import track_video as video_module
 from humanquery.predict.predict_folder import is_video
 from humanquery.predict.track_video import track_config, track_frames, track_video
 from humanquery.tracking import TrackBook
+from humanquery.tracking.zones import ZoneCounter, parse_line, parse_zone
 from tests.media.test_video import damaged_clip
 from tests.predict.fake import FakeSystem
 
@@ -28,19 +30,18 @@ SIZE = (48, 64)
 class Bright(FakeSystem):
     """Sees one person where the picture is bright, with a query that never changes."""
 
-    def predict(self, batch, *, score=0.0, max_persons=None, tasks=None):
+    def predict(self, batch, ask=None):
         found = []
         for image, meta in zip(batch.images, batch.metas, strict=True):
             column = float(image.mean((0, 1)).argmax()) / image.shape[-1] * meta.image_size[1]
             box = torch.tensor([[column - 6, 8.0, column + 6, 40.0]])
-            found.append(
-                Persons(
-                    image_size=meta.image_size,
-                    boxes=box,
-                    scores=torch.tensor([0.9]),
-                    embeddings=torch.ones(1, 4),
-                )
+            people = Persons(
+                image_size=meta.image_size,
+                boxes=box,
+                scores=torch.tensor([0.9]),
+                embeddings=torch.ones(1, 4),
             )
+            found.append(Picture(people))
         return found
 
 
@@ -91,6 +92,7 @@ def test_everybody_keeps_one_id_and_every_asked_file_is_there(predictor, clip, t
         painted[3].image, bright(13), atol=60
     )  # a box is on it
     assert sorted(p.name for p in out.iterdir()) == [
+        ".humanquery.jsonl",
         "coco_results.json",
         "tracked.mp4",
         "tracks.jsonl",
@@ -127,6 +129,34 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     assert not (tmp_path / "cut" / "state.safetensors").exists()
 
 
+def test_counts_at_a_line_go_on_with_an_interrupted_run(predictor, clip, tmp_path, monkeypatch):
+    """The bright column walks from x 10 to 39, its feet on y 40."""
+    line, area = parse_line("door=20,60,20,0", 1), parse_zone("15,0,30,0,30,64,15,64", 1)
+    save, quiet = ("json",), {"progress": False}
+    whole = ZoneCounter([line], [area])
+    track_video(predictor, clip, tmp_path / "whole", save=save, counter=whole, **quiet)
+    said = json.loads((tmp_path / "whole" / "counts.json").read_text())
+    assert (said["lines"][0]["in"], said["lines"][0]["out"]) == (1, 0)
+    assert said["zones"][0]["people"] == 1 and said["frames"] == 30
+    monkeypatch.setattr(video_module, "STATE_EVERY", 8)
+    part = ZoneCounter([line], [area])
+    real = part.update
+
+    def breaking(people, seconds):
+        if seconds > 1.0:
+            raise KeyboardInterrupt
+        real(people, seconds)
+
+    part.update = breaking
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        track_video(predictor, clip, out, save=save, counter=part, **quiet)
+    assert json.loads((out / "counts.json").read_text())["frames"] == 21
+    rest = ZoneCounter([line], [area])
+    track_video(predictor, clip, out, save=save, counter=rest, resume=True, **quiet)
+    assert json.loads((out / "counts.json").read_text()) == said
+
+
 def test_another_source_cannot_go_on_with_a_run(predictor, clip, tmp_path, monkeypatch):
     monkeypatch.setattr(video_module, "STATE_EVERY", 5)
     out = tmp_path / "out"
@@ -134,7 +164,7 @@ def test_another_source_cannot_go_on_with_a_run(predictor, clip, tmp_path, monke
         video_module._Run, "finish", lambda run: None
     )  # as if it had been killed at the end
     track_video(predictor, clip, out, save=("json",), progress=False)
-    with pytest.raises(CheckpointError, match="had source .*clip.mp4.*start anew without --resume"):
+    with pytest.raises(CheckpointError, match=r"source.name: .*clip.mp4(.|\n)*start anew without"):
         track_video(
             predictor, tmp_path / "other.mp4", out, save=("json",), resume=True, progress=False
         )
@@ -238,13 +268,13 @@ def test_videos_are_known_by_their_names():
 KILLED = """
 import time, torch
 torch.set_num_threads(1)
-from tests.predict import test_video as t
+from tests.predict import test_track_video as t
 from humanquery.predict import Predictor, track_video as video
 video.STATE_EVERY = 5
 class Slow(t.Bright):
-    def predict(self, batch, **options):
+    def predict(self, batch, ask=None):
         time.sleep(0.05)
-        return super().predict(batch, **options)
+        return super().predict(batch, ask)
 predictor = Predictor(Slow(), {{"score_threshold": 0.5}}, "cpu")
 video.track_video(predictor, {clip!r}, {out!r}, progress=False, batch_size=1)
 """

@@ -45,12 +45,12 @@ def write_coco(
         records[record["id"]] = record
         skeleton = skeleton or sample.target.skeleton
         for i in range(len(sample.target)):
-            annotations.append(_annotation(sample.target, i, record["id"], len(annotations) + 1))
+            annotations.append(annotation_of(sample.target, i, record["id"], len(annotations) + 1))
         if images is not None:
             write_image(Path(images) / record["file_name"], sample.image)
     content = {
         "info": {"description": "people, in the COCO-UniHuman dialect"},
-        "categories": [_category(skeleton or COCO17)],
+        "categories": [category_of(skeleton or COCO17)],
         "images": list(records.values()),
         "annotations": annotations,
     }
@@ -66,7 +66,8 @@ def _image_record(sample: Sample) -> dict[str, Any]:
     return {"id": sample.meta.image_id, "file_name": name, "height": height, "width": width}
 
 
-def _category(skeleton: Skeleton) -> dict[str, Any]:
+def category_of(skeleton: Skeleton) -> dict[str, Any]:
+    """COCO's category of people with the names of these joints."""
     limbs = [[a + 1, b + 1] for a, b in skeleton.limbs]  # COCO counts joints from 1
     return {
         "id": 1,
@@ -77,7 +78,8 @@ def _category(skeleton: Skeleton) -> dict[str, Any]:
     }
 
 
-def _annotation(target: Target, i: int, image_id: int, number: int) -> dict[str, Any]:
+def annotation_of(target: Target, i: int, image_id: int, number: int) -> dict[str, Any]:
+    """Person i of a picture as a COCO annotation, numbered `number` where it has no id."""
     ignore = bool(target.ignore[i])
     row: dict[str, Any] = {
         "id": number if target.annotation_ids is None else int(target.annotation_ids[i]),

@@ -189,29 +189,29 @@ class MotSource:
         self.name: str = info.get("name") or self.folder.resolve().name
         self.frame_rate: float | None = _positive(info, "frameRate", self.folder)
         """frames per second, None where nobody says"""
-        self._pictures = _pictures(self.folder, info.get("imDir"))
+        self.pictures = _pictures(self.folder, info.get("imDir"))
         length = _positive(info, "seqLength", self.folder)
-        if length is not None and length != len(self._pictures):
+        if length is not None and length != len(self.pictures):
             raise AnnotationError(
-                f"{self.folder}: seqinfo.ini says {length:g} frames, {len(self._pictures)} "
+                f"{self.folder}: seqinfo.ini says {length:g} frames, {len(self.pictures)} "
                 f"pictures lie there; "
                 "fetch the clip again, or correct seqLength"
             )
         self.frames: list[MotFrame] = read_mot(
-            self.folder / "gt" / "gt.txt", num_frames=len(self._pictures), truth=True
+            self.folder / "gt" / "gt.txt", num_frames=len(self.pictures), truth=True
         )
-        self.image_size: Size = read_size(self._pictures[0])
+        self.image_size: Size = read_size(self.pictures[0])
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self.pictures)
 
     def __getitem__(self, i: int) -> Sample:
         if not -len(self) <= i < len(self):
             raise IndexError(f"{self.folder}: no frame {i}, there are {len(self)}")
         i %= len(self)
-        image = read_image(self._pictures[i])
+        image = read_image(self.pictures[i])
         size = image.shape[:2]
-        meta = Meta(image_size=size, canvas_size=size, image_id=i + 1, path=str(self._pictures[i]))
+        meta = Meta(image_size=size, canvas_size=size, image_id=i + 1, path=str(self.pictures[i]))
         return Sample(image, meta, self.frames[i].target(size).replace(source=self.name))
 
 
