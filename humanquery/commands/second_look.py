@@ -235,8 +235,8 @@ def run(weights: Path, data: Path, out: Path, config: SecondLookConfig) -> Path:
     """Collects, learns, writes `out`/model.safetensors and returns its path."""
     read = read_weights(weights)
     model = rebuild(read.config)
-    mask = getattr(model, "tasks", {}).get("mask")
-    refinement = getattr(mask, "refinement", None)
+    tasks = getattr(model, "tasks", {})
+    refinement = getattr(tasks["mask"], "refinement", None) if "mask" in tasks else None
     if refinement is None:
         raise ConfigError(
             f"{weights}: its model takes no second look at masks; set tasks.mask.refinement and "

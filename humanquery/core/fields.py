@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("boxes", "points", "joint_rows", "masks", "row", "area")
+JOINT_KINDS = ("points", "joint_rows")
+"""kinds with one entry per joint of the skeleton"""
+KINDS = ("boxes", *JOINT_KINDS, "masks", "row", "area")
 """boxes n 4 (xyxy px), points n k 2 (px), joint_rows n k ... (one value per joint), masks n h w,
 area n (px²), row: anything else with one row per person"""
 

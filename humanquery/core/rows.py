@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from humanquery.core.affine import Affine2D, Size
-from humanquery.core.fields import FieldSpec
+from humanquery.core.fields import JOINT_KINDS, FieldSpec
 from humanquery.core.skeleton import Skeleton
 
 Rows = TypeVar("Rows", bound="PersonRows")
@@ -85,7 +85,7 @@ class PersonRows:
                     f"{kind_of}: field '{name}' is {shape[1:]} for an image of {self.image_size}; "
                     f"(height, width)"
                 )
-            if kind in ("points", "joint_rows"):
+            if kind in JOINT_KINDS:
                 self._check_joints(name, shape[1])
 
     def _check_joints(self, name: str, joints: int):
@@ -99,6 +99,11 @@ class PersonRows:
                 f"{type(self).__name__}: field '{name}' has {joints} joints, "
                 f"skeleton {self.skeleton.name!r} has {len(self.skeleton)}"
             )
+
+    @property
+    def has_joints(self) -> bool:
+        """True where a field has one row per joint of the skeleton."""
+        return any(kind in JOINT_KINDS for _, kind, _ in self.filled())
 
     @classmethod
     @functools.cache  # asked for every picture, and never another
@@ -198,9 +203,7 @@ class PersonRows:
         if self.skeleton is None:
             return self
         order = list(self.skeleton.mirror_order)
-        return self._map(
-            lambda value, kind: value[:, order] if kind in ("points", "joint_rows") else value
-        )
+        return self._map(lambda value, kind: value[:, order] if kind in JOINT_KINDS else value)
 
     @classmethod
     def cat(cls: type[Rows], parts: Sequence[Rows]) -> Rows:

@@ -132,7 +132,7 @@ class Target(PersonRows):
         Maps belong to one picture each and are left out; `source` stays where it is the same.
         Pictures with different skeletons raise ValueError.
         """
-        skeletons = list(dict.fromkeys(t.skeleton for t in targets if t.keypoints is not None))
+        skeletons = list(dict.fromkeys(t.skeleton for t in targets if t.has_joints))
         if len(skeletons) > 1:
             names = [skeleton.name for skeleton in skeletons]
             raise ValueError(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from humanquery.core.affine import Size
 from humanquery.core.errors import AnnotationError
+from humanquery.core.fields import JOINT_KINDS
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.interop.packages import needed
@@ -35,7 +36,7 @@ def to_detections(people: Persons) -> Any:
     data: dict[str, Any] = {
         name: value.numpy()
         for name, kind, value in people.filled()
-        if name not in _OWN and kind not in ("points", "joint_rows")
+        if name not in _OWN and kind not in JOINT_KINDS
     }
     data["class_name"] = np.array([PERSON_NAME] * count, dtype=object).astype(str)
     return supervision.Detections(**own, class_id=np.full(count, PERSON), data=data)

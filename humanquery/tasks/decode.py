@@ -34,12 +34,17 @@ CHOICES = ("queries", "tokens")
 def best_queries(
     logits: Float[Tensor, "b q"], score: Tensor | float | int, most: int
 ) -> Int[Tensor, "b k"]:
-    """The chosen queries, best first: k is how many of the fullest picture reach `score`, at least
-    1 and at most `most`. Streets that are nearly empty cost little, and crowds are not cut."""
+    """The chosen queries, best first: k is how many of the fullest picture reach `score`, at most
+    `most`. Streets that are nearly empty cost little, and crowds are not cut. In an exported graph
+    k is at least 1: its operators do not take tensors without rows."""
     best = logits.float().sigmoid().topk(min(most, logits.shape[1]))
-    count = (best.values >= score).sum(1).amax(0).clamp(min=1).item()  # host sync: how many
-    torch._check(count >= 1)  # what a trace cannot know of a number that it reads from a tensor
-    torch._check(count <= best.values.shape[1])
+    count = (best.values >= score).sum(1).amax(0)
+    if torch.compiler.is_compiling():
+        traced = count.clamp(min=1).item()
+        torch._check(traced >= 1)  # what a trace cannot know of a number it reads from a tensor
+        torch._check(traced <= best.values.shape[1])
+        return best.indices[:, :traced]
+    count = int(count.item())  # host sync: how many
     return best.indices[:, :count]
 
 

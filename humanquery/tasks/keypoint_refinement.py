@@ -83,33 +83,34 @@ class KeypointRefinement(nn.Module):
         `RefinementConfig` says. Persons do not attend to each other; the memory's values are
         projected once per picture.
         """
-        b, n, k, _ = joints_unit.shape
+        b, n, k, _ = joints_unit.shape  # n may be 0: no shape is left to -1
+        c = queries.shape[-1]
         position, content = self.joint_queries.weight.chunk(2, -1)
         position = position.expand(b * n, -1, -1)
         states = content.expand(b * n, -1, -1)
         if self.in_boxes:
-            states = states + self.person(queries).reshape(b * n, 1, -1)
+            states = states + self.person(queries).reshape(b * n, 1, c)
         points, all_points, all_states = joints_unit.detach(), [], []
         for i, (layer, head) in enumerate(zip(self.layers, self.heads, strict=True)):
             if self.local_features is not None:
                 around = _joint_features(points, sides_unit, encoded)
-                states = states + self.local_features[i](around.to(states)).reshape(b * n, k, -1)
+                states = states + self.local_features[i](around.to(states)).reshape(b * n, k, c)
             states = layer.attend_self(states, position)
             value = layer.cross_attention.project(encoded.memory, encoded.padding)
             states = layer.attend_memory(
-                states.reshape(b, n * k, -1),
-                position.reshape(b, n * k, -1),
+                states.reshape(b, n * k, c),
+                position.reshape(b, n * k, c),
                 self._references(points, sides_unit, encoded),
                 value,
                 encoded.shapes,
-            ).reshape(b * n, k, -1)
+            ).reshape(b * n, k, c)
             move = head(states).reshape(b, n, k, 2)
             if self.in_boxes:
                 moved = points + move.float() * sides_unit[:, :, None]
             else:
                 moved = (move + inverse_sigmoid(points, 1e-5)).float().sigmoid()
             all_points.append(moved)
-            all_states.append(states.reshape(b, n, k, -1))
+            all_states.append(states.reshape(b, n, k, c))
             points = moved.detach()
         return all_points, all_states
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from humanquery.backbones import TimmBackbone
 from humanquery.commands.finetune import finetune
 from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.data.scenes.scenes import preset, write_scenes
@@ -13,8 +14,9 @@ from humanquery.engine.checkpoint import read_weights, save_weights
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.attributes.system import Attributes
+from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import load
-from tests.models.small import small_config, small_model
+from tests.models.small import small_config
 
 QUICK = ["engine.batch_size=2", "data.augment.canvas=(64, 64)", "engine.optim.lr=0.001"]
 
@@ -22,9 +24,12 @@ QUICK = ["engine.batch_size=2", "data.augment.canvas=(64, 64)", "engine.optim.lr
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     torch.manual_seed(0)
-    config = replace(small_config(), input=LetterboxConfig(64, 64))
+    backbone = TimmBackbone(
+        "test_resnet", options={"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
+    )
+    config = replace(small_config(), backbone=backbone, input=LetterboxConfig(64, 64))
     path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
-    return save_weights(path, small_model(config))
+    return save_weights(path, HQNet(config))
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_the_table_tells_shares(small_file):
 
 def test_what_is_no_coco_file_raises(tmp_path):
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(AnnotationError, match="JSON, but not COCO"):
+    with pytest.raises(AnnotationError, match="a.json: no list 'images' and 'annotations'"):
         measure(tmp_path / "a.json")
 
 

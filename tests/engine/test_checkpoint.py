@@ -138,7 +138,7 @@ def test_newer_formats_ask_for_an_update_and_broken_metadata_is_named(tmp_path):
         tmp_path / "new.safetensors",
         {"format": "humanquery", "format_version": "9", "config": "{}"},
     )
-    assert "format version 9, this humanquery reads up to 1; update humanquery" in refusal(
+    assert "format version 9, this humanquery reads up to 2; update humanquery" in refusal(
         tmp_path / "new.safetensors"
     )
     save_file({}, tmp_path / "odd.safetensors", {"format": "humanquery"})

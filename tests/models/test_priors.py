@@ -117,9 +117,8 @@ def test_priors_can_be_learned_away(batch):
 def test_the_other_pictures_of_a_batch_change_nothing(batch):
     net = model()
     alone = net.predict(batch_of([person((64, 64), tuple(BOX.tolist()))]))[0]
-    torch.testing.assert_close(
-        net.predict(batch)[1].persons.boxes, alone.boxes, atol=1e-3, rtol=1e-4
-    )
+    together = net.predict(batch)[1].persons
+    torch.testing.assert_close(together.boxes, alone.persons.boxes, atol=1e-3, rtol=1e-4)
 
 
 def test_denoising_goes_together_with_priors(batch):

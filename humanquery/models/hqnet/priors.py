@@ -147,7 +147,7 @@ class Priors(nn.Module):
         """The last layer's predictions, with the attribute network's logits added for the chosen
         queries, read in their final boxes."""
         names = self.late(predictions)
-        if not names:
+        if not names or chosen.shape[1] == 0:
             return dict(predictions)
         boxes = gather_rows(predictions["box"].boxes_unit, chosen)
         found = self._attributes(encoded, _canvas_boxes(boxes, encoded))

@@ -4,7 +4,7 @@ The files are for non-commercial research and may not be passed on; who has one 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +88,25 @@ def _choice(value: int, known: tuple[int, ...], what: str) -> int:
     return value
 
 
+def _fast_pose(config: FastPoseConfig) -> list[tuple[str, str]]:
+    table = _BACKBONE + (_DUC if config.upsampling == "duc" else _SHUFFLE)
+    if config.unshuffle:
+        table = [*table, (r"(layer[234]\.0\.conv2)\.weight$", r"\1.1.weight")]
+    return table
+
+
+_TABLES: dict[type, Callable[[Any], list[tuple[str, str]]]] = {
+    FastPoseConfig: _fast_pose,
+    SimplePoseConfig: lambda config: _BACKBONE + _SIMPLE,
+    HRNetConfig: lambda config: _HRNET,
+}
+"""type of a config -> (pattern of a released name, ours) in the order in which they apply"""
+
+
 def our_name(released: str, config: NetworkConfig) -> str:
     """What we call a tensor of a released state dict."""
-    if isinstance(config, HRNetConfig):
-        table = _HRNET
-    elif isinstance(config, SimplePoseConfig):
-        table = _BACKBONE + _SIMPLE
-    else:
-        table = _BACKBONE + (_DUC if config.upsampling == "duc" else _SHUFFLE)
-        if config.unshuffle:
-            table = [*table, (r"(layer[234]\.0\.conv2)\.weight$", r"\1.1.weight")]
     name = released
-    for pattern, ours in table:
+    for pattern, ours in _TABLES[type(config)](config):
         name = re.sub(pattern, ours, name)
     return name
 

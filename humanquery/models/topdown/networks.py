@@ -19,11 +19,7 @@ NetworkConfig = FastPoseConfig | SimplePoseConfig | HRNetConfig
 
 def build_network(config: NetworkConfig, num_joints: int) -> nn.Module:
     """The network of a config, with fresh weights."""
-    if isinstance(config, FastPoseConfig):
-        return FastPose(config, num_joints)
-    if isinstance(config, SimplePoseConfig):
-        return SimplePose(config, num_joints)
-    return HRNet(config, num_joints)
+    return NETWORKS[type(config)](config, num_joints)
 
 
 class Squeeze(nn.Module):
@@ -206,3 +202,11 @@ class HRNet(nn.Module):
 
     def forward(self, crops: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k H W"]:
         return self.head(self.backbone.forward_features(crops)[0])
+
+
+NETWORKS: dict[type, type[nn.Module]] = {
+    FastPoseConfig: FastPose,
+    SimplePoseConfig: SimplePose,
+    HRNetConfig: HRNet,
+}
+"""type of a config -> the network that is built from it"""
