@@ -131,10 +131,10 @@ def test_a_limit_that_cannot_be_is_told(tiny, tmp_path, number):
         export(tiny, tmp_path / "few", max_persons=number)
 
 
-def test_the_command_line_says_what_it_compared_and_leaves_one_file(exporting):
+def test_the_command_line_says_what_it_compared_and_leaves_one_file_and_the_record_of_it(exporting):
     path, said = exporting
     assert "mask_logits" in said and "box/ap" in said and "verified" in said
-    assert [file.name for file in path.parent.iterdir()] == ["tiny.onnx"]
+    assert {file.name for file in path.parent.iterdir()} == {"tiny.onnx", ".humanquery.jsonl"}
 
 
 def test_the_graph_holds_no_grid_sample_and_no_loop(onnx_file):
