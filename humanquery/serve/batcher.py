@@ -5,9 +5,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -116,11 +115,11 @@ class Batcher:
             group, ended = self._gather(first)
             self._begun = time.monotonic()
             taken = [job for job in group if job.answer.set_running_or_notify_cancel()]
-            # what is asked together must be asked alike; sort is stable, so first come first
-            # served holds among equals
-            taken.sort(key=lambda job: _order(job.ask))
-            for _, alike in groupby(taken, key=lambda job: _order(job.ask)):
-                self._look(list(alike))
+            alike: dict[Ask, list[_Job]] = {}
+            for job in taken:  # the model is asked one thing of a whole batch
+                alike.setdefault(job.ask, []).append(job)
+            for jobs in alike.values():
+                self._look(jobs)
             if taken:
                 seconds = time.monotonic() - self._begun
                 self.seconds_per_picture += 0.1 * (seconds / len(taken) - self.seconds_per_picture)
@@ -148,7 +147,7 @@ class Batcher:
         for job, reading in zip(jobs, read, strict=True):
             problem = reading.exception()
             if problem is not None:
-                _fail(job, problem)
+                job.answer.set_exception(problem)
             else:
                 good.append((job, reading.result()))
         if not good:
@@ -157,17 +156,18 @@ class Batcher:
             self._answer(good)
         except Exception as problem:
             if len(good) == 1:
-                _fail(good[0][0], problem)
+                good[0][0].answer.set_exception(problem)
                 return
             for one in good:  # whose fault it is shows when each is alone
                 try:
                     self._answer([one])
                 except Exception as own:
-                    _fail(one[0], own)
+                    one[0].answer.set_exception(own)
 
     def _answer(self, good: Sequence[tuple[_Job, np.ndarray]]) -> None:
-        images = [image for _, image in good]
-        found = self.predictor._persons(images, good[0][0].ask)
+        images, ask = [image for _, image in good], good[0][0].ask
+        asked = {"score": ask.score, "tasks": ask.outputs, "batch_size": len(images)}
+        found = list(self.predictor.predict_many(images, **asked))
         for (job, image), people in zip(good, found, strict=True):
             job.answer.set_result(Seen(image, people))
 
@@ -194,20 +194,8 @@ def cancel(waiting: Iterable[Future]) -> None:
         answer.cancel()
 
 
-def _order(ask: Ask) -> tuple:
-    outputs = ask.outputs
-    return (ask.score, outputs is not None, tuple(sorted(outputs or ())))
-
-
 def _read(job: _Job) -> np.ndarray:
     if isinstance(job.picture, np.ndarray):
         return job.picture
     # not read_picture: it looks whether the bytes are the name of a file
     return read_image(job.picture, name=job.name, max_pixels=job.max_pixels)
-
-
-def _fail(job: _Job, problem: BaseException) -> None:
-    try:
-        job.answer.set_exception(problem)
-    except InvalidStateError:  # it has its answer: another of the batch failed after it
-        pass

@@ -18,7 +18,7 @@ class ServiceConfig:
     """pictures that have been taken and are not answered; more are refused (503)"""
     waiting_bytes: int = 512_000_000
     """of all bodies that have been taken and are not answered; more are refused (503)"""
-    max_bytes: int = 25_000_000
+    max_bytes: int = 50_000_000
     """of one body"""
     max_pixels: int = 50_000_000
     """of one picture or frame"""
@@ -31,8 +31,9 @@ class ServiceConfig:
     upload_seconds: float | int = 30
     """in which a body must have come"""
     seconds: float | int = 60
-    """in which pictures must be answered once they have come; a clip has as long for every
-    `frames_per_share` frames"""
+    """in which pictures must be answered once they have come"""
+    clip_seconds: float | int = 300
+    """in which a clip must be answered once it has come"""
     api_keys: tuple[str, ...] = ()
     """one of them must come with what is asked of the model; none: everybody may ask"""
     cors_origins: tuple[str, ...] = ()
