@@ -6,7 +6,8 @@ import { save, table } from "./files.js";
 const at = (id) => document.getElementById(id);
 const SWITCHES = ["boxes", "masks", "joints", "labels", "faces"];
 const KEYS = { b: "boxes", m: "masks", j: "joints", l: "labels", f: "faces" };
-const WIDEST = 1600; // px of the canvas on the page; the PNG is as large as the picture
+const LARGER = 2; // times that a small picture is shown at, at most
+const TALLEST = 0.7; // of the window, so that a whole person is seen at once
 const TRIES = 4; // while the service says that it is busy
 
 let model = { outputs: [], skeleton: null, limits: {} };
@@ -72,7 +73,7 @@ async function look(blob, name) {
 async function patiently(isClip, blob, name, signal) {
   const masks = model.outputs.includes("masks");
   const faces = model.outputs.includes("keypoints") || model.outputs.includes("face_boxes");
-  let path = `v1/${isClip ? "clip" : "picture"}?masks=${masks && !isClip}&faces=${faces}`;
+  const path = `v1/${isClip ? "clip" : "picture"}?masks=${masks}&faces=${faces}`;
   for (let tries = 1; ; tries++) {
     const body = new FormData();
     body.append("file", blob, name);
@@ -113,9 +114,6 @@ function show(found) {
   result = found;
   const [height, width] = found.frames[0].image_size;
   Object.assign(result, { width, height });
-  const scale = Math.min(1, WIDEST / Math.max(width, height));
-  at("canvas").width = Math.round(width * scale);
-  at("canvas").height = Math.round(height * scale);
   const can = (field) => found.frames.some((f) => f.persons.some((p) => p[field]));
   for (const [name, field] of [["masks", "mask"], ["joints", "keypoints"], ["faces", "face"]])
     at(name).disabled = !can(field);
@@ -123,9 +121,21 @@ function show(found) {
   at("seek").max = found.frames.length - 1;
   at("play").disabled = !found.picture;
   at("result").hidden = false;
+  fit();
   if (found.isClip && !found.picture)
     complain("This browser cannot play the clip; its people are shown on plain ground.");
   showFrame(0, true);
+}
+
+// as many px as the screen has there: the PNG is as large as the picture
+function fit() {
+  const { width, height } = result;
+  const room = at("stage").clientWidth / width;
+  const scale = Math.min(room, (TALLEST * innerHeight) / height, LARGER);
+  const canvas = at("canvas");
+  canvas.style.width = `${Math.round(width * scale)}px`;
+  canvas.width = Math.max(1, Math.round(width * scale * devicePixelRatio));
+  canvas.height = Math.max(1, Math.round(height * scale * devicePixelRatio));
 }
 
 function showFrame(index, seek = false) {
@@ -182,7 +192,8 @@ function draw() {
   const canvas = at("canvas");
   const people = result.frames[now].persons;
   const ground = result.picture ?? plain(canvas);
-  paint(canvas.getContext("2d"), ground, people, model, shown(), canvas.width / result.width, lit);
+  const look = { ...shown(), scale: canvas.width / result.width, ink: devicePixelRatio, lit };
+  paint(canvas.getContext("2d"), ground, people, model, look);
 }
 
 function plain({ width, height }) {
@@ -285,7 +296,8 @@ function savePicture() {
   const { width, height, picture } = result;
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const ground = picture ?? plain(canvas);
-  paint(canvas.getContext("2d"), ground, result.frames[now].persons, model, shown(), 1);
+  const look = { ...shown(), scale: 1, ink: 1, lit: null };
+  paint(canvas.getContext("2d"), ground, result.frames[now].persons, model, look);
   canvas.toBlob((blob) => save(`${stem()}_people.png`, blob));
 }
 
@@ -333,6 +345,11 @@ addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files][0];
   if (file) give(file);
   else if (event.target.tagName !== "INPUT") complain("There is no picture in the clipboard.");
+});
+addEventListener("resize", () => {
+  if (!result) return;
+  fit();
+  draw();
 });
 addEventListener("dragover", (event) => {
   event.preventDefault();

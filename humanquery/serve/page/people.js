@@ -4,10 +4,23 @@ const SIDES = { left: "#009eff", right: "#ff8c00", middle: "#f5f5f5" };
 const SEEN_FROM = 0.2; // joints of a lower score are left out
 const CELLS = 6; // of a face's mosaic, across
 
-// a stable colour per person; neighbours in number are far apart in hue
+// a stable colour per person, that of humanquery.draw; neighbours in number are far apart in hue
 export function colorOf(identity) {
-  const hue = ((identity * 0.61803398875 + 0.02) % 1) * 360;
-  return `hsl(${hue.toFixed(1)} 92% 63%)`;
+  return `rgb(${channels(identity).map(Math.floor).join(" ")})`;
+}
+
+function channels(identity) {
+  const hue = ((identity * 0.61803398875 + 0.02) % 1) * 6;
+  const [saturation, value] = [0.72, 0.98];
+  return [5, 3, 1].map((shift) => {
+    const k = (shift + hue) % 6;
+    return 255 * value * (1 - saturation * Math.max(0, Math.min(k, 4 - k, 1)));
+  });
+}
+
+function inkOn(identity) {
+  const [red, green, blue] = channels(identity);
+  return 0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#000" : "#fff";
 }
 
 export function identityOf(person, row) {
@@ -30,29 +43,31 @@ export function genderOf(person) {
   return female == null ? "" : female >= 0.5 ? "woman" : "man";
 }
 
-// `shown`: {boxes, masks, joints, labels, faces} booleans; `lit`: row of the person to highlight
-export function paint(context, picture, people, model, shown, scale, lit = null) {
+// `look`: booleans {boxes, masks, joints, labels, faces}; px of the canvas for one of the picture
+// (`scale`) and for one of the screen (`ink`); the row of the person to highlight (`lit`), or null
+export function paint(context, picture, people, model, look) {
+  const { scale, ink, lit } = look;
   const { width, height } = context.canvas;
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.globalAlpha = 1;
   context.drawImage(picture, 0, 0, width, height);
-  const line = Math.max(1.5, Math.max(width, height) / 420);
+  const line = Math.max(1.5 * ink, Math.max(width, height) / 420);
   const rows = people.map((person, row) => ({ person, row })).sort((a, b) => area(b) - area(a));
-  if (shown.faces) rows.forEach(({ person }) => hideFace(context, person.face, scale));
+  if (look.faces) rows.forEach(({ person }) => hideFace(context, person.face, scale));
   for (const { person, row } of rows) {
     const color = colorOf(identityOf(person, row));
     const faded = lit !== null && lit !== row;
     context.globalAlpha = faded ? 0.15 : 1;
-    if (shown.masks && person.mask) paintMask(context, person, color, scale, lit === row);
+    if (look.masks && person.mask) paintMask(context, person, color, scale, lit === row);
   }
   for (const { person, row } of rows) {
     const color = colorOf(identityOf(person, row));
     context.globalAlpha = lit !== null && lit !== row ? 0.25 : 1;
-    if (shown.boxes || lit === row) paintBox(context, person.box, color, line, scale, lit === row);
-    if (shown.joints && person.keypoints && model.skeleton)
+    if (look.boxes || lit === row) paintBox(context, person.box, color, line, scale, lit === row);
+    if (look.joints && person.keypoints && model.skeleton)
       paintJoints(context, person, model.skeleton, line, scale);
   }
-  if (shown.labels) paintLabels(context, rows, scale, lit);
+  if (look.labels) paintLabels(context, rows, look);
   context.globalAlpha = 1;
 }
 
@@ -98,15 +113,15 @@ function paintJoints(context, person, skeleton, line, scale) {
   });
 }
 
-function paintLabels(context, rows, scale, lit) {
+function paintLabels(context, rows, { scale, ink, lit }) {
   const { width, height } = context.canvas;
   const taken = [];
   const best = [...rows].sort((a, b) => (b.row === lit) - (a.row === lit) ||
     b.person.score - a.person.score);
   for (const { person, row } of best) {
     const [x1, y1, x2, y2] = person.box.map((v) => v * scale);
-    const size = Math.round(Math.min(Math.max(11, Math.max(width, height) / 45),
-      Math.max(11, (x2 - x1) / 5)));
+    const size = Math.round(Math.min(Math.max(11 * ink, Math.max(width, height) / 45),
+      Math.max(11 * ink, (x2 - x1) / 5)));
     context.font = `600 ${size}px system-ui, sans-serif`;
     const text = wordsOf(person);
     const wide = context.measureText(text).width + 0.6 * size;
@@ -119,7 +134,7 @@ function paintLabels(context, rows, scale, lit) {
     context.globalAlpha = lit !== null && lit !== row ? 0.25 : 1;
     context.fillStyle = colorOf(identityOf(person, row));
     context.fillRect(x, y, wide, tall);
-    context.fillStyle = "#000";
+    context.fillStyle = inkOn(identityOf(person, row));
     context.textBaseline = "middle";
     context.fillText(text, x + 0.3 * size, y + tall / 2);
   }
