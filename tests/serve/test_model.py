@@ -1,0 +1,22 @@
+"""The shipped model, as a client gets it."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from humanquery import load
+from humanquery.interop.results import people_from_json
+from humanquery.serve.app import create_app
+from tests.paths import ROOT
+
+
+@pytest.mark.timeout(120)
+def test_the_shipped_model_finds_the_astronaut():
+    predictor = load("hqnet-small", "cpu")
+    photo = ROOT / "docs" / "astronaut.jpg"
+    with TestClient(create_app(lambda: predictor)) as client:
+        answer = client.post("/v1/picture?masks=true", files={"file": photo.open("rb")}).json()
+    found, known = people_from_json(answer), predictor.predict(photo)
+    assert len(found) == len(known) == 1
+    assert (found.boxes - known.boxes).abs().max() < 0.01
+    assert (found.keypoints - known.keypoints).abs().max() < 0.01
+    assert (found.masks == known.masks).all()
