@@ -19,6 +19,8 @@ from humanquery.predict.base import BasePredictor
 from humanquery.serve.batcher import Seen
 
 JPEG_QUALITY = 90
+LEAST_SCORE = 0.05
+"""that may be asked for: at 0 every query is a person, and a picture costs many times as much"""
 
 
 class Asked(BaseModel):
@@ -28,7 +30,9 @@ class Asked(BaseModel):
 
     score: Annotated[
         float | None,
-        Field(ge=0, le=1, description="Leave out people below this; default: the model's."),
+        Field(
+            ge=LEAST_SCORE, le=1, description="Leave out people below this; default: the model's."
+        ),
     ] = None
     tasks: Annotated[
         str | None,

@@ -69,8 +69,8 @@ class ProblemAnswer(BaseModel):
 
 class Entry(BaseModel):
     name: str
-    people: People | None
-    problem: ProblemAnswer | None
+    people: People | None = None
+    problem: ProblemAnswer | None = None
 
 
 class PictureList(BaseModel):

@@ -69,8 +69,8 @@ class Service:
 
     async def start(self) -> None:
         """Looks at an empty picture, so that nobody waits for what is only slow once."""
-        empty = np.zeros((64, 64, 3), np.uint8)
-        seen = await asyncio.wrap_future(self.batcher.submit(empty, Ask(score=0.0)))
+        empty, ask = np.zeros((64, 64, 3), np.uint8), self.batcher.predictor.ask()
+        seen = await asyncio.wrap_future(self.batcher.submit(empty, ask))
         self.skeleton, self.ready = seen.people.skeleton, True
 
     async def stop(self) -> None:

@@ -251,6 +251,7 @@ def test_wrong_options_are_told_by_name(serving, model):
     for query, word in (
         ("scor=1", "scor"),
         ("score=2", "less than or equal to 1"),
+        ("score=0", "greater than or equal to 0.05"),
         ("every=2", "every"),
     ):
         assert word in told(client.post(f"/v1/picture?{query}", content=picture()), 422)

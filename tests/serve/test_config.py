@@ -85,10 +85,10 @@ def test_several_workers_learn_from_their_environment_what_they_serve(monkeypatc
     assert int(os.environ["OMP_NUM_THREADS"]) == max((os.cpu_count() or 1) // 2, 1)
     assert json.loads(os.environ[run.SETTINGS])["weights"] == "hqnet-small"
     monkeypatch.setenv(run.SHARED, str(tmp_path))  # the folder is gone with the parent
-    made = {}
-    monkeypatch.setattr(run, "create_app", lambda load, config: made.update(config=config))
-    run.worker()
-    assert made["config"] == config
+    made, create = {}, run.create_app
+    keep = lambda load, config: made.update(config=config) or create(load, config)  # noqa: E731
+    monkeypatch.setattr(run, "create_app", keep)
+    assert run.worker().title == "humanquery" and made["config"] == config
 
 
 def test_without_the_extra_it_says_what_to_install():

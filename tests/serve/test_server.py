@@ -3,47 +3,15 @@
 import asyncio
 import json
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-import uvicorn
 
 from humanquery.serve import watch
-from humanquery.serve.app import create_app
-from humanquery.serve.config import ServiceConfig
 from humanquery.serve.metrics import Metrics
-from humanquery.serve.watch import PatientProtocol
-from tests.serve.stand_in import StandIn, comes, picture
-
-
-class Running:
-    """A server in a thread; `stop` is what SIGTERM does."""
-
-    def __init__(self, model: StandIn, **fields):
-        self.app = create_app(lambda: model, ServiceConfig(**({"wait": 0} | fields)))
-        config = uvicorn.Config(
-            self.app, port=0, http=PatientProtocol, ws="none", log_level="critical", loop="asyncio"
-        )
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        assert comes(lambda: self.server.started)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
-
-    @property
-    def service(self):
-        return self.app.state.service
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-
-    @contextmanager
-    def connected(self) -> Iterator[socket.socket]:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=15) as client:
-            yield client
+from tests.serve.running import Running
+from tests.serve.stand_in import comes, picture
 
 
 def head(length: int, path: str = "/v1/picture") -> bytes:
