@@ -19,6 +19,8 @@ from humanquery.media.images import read_image
 from humanquery.predict.base import BasePredictor, Picture
 
 END = object()
+NEWS = 0.2
+"""weight of the last batch in the running mean of seconds per picture"""
 
 
 class Busy(HumanQueryError):
@@ -122,7 +124,7 @@ class Batcher:
                 self._look(jobs)
             if taken:
                 seconds = time.monotonic() - self._begun
-                self.seconds_per_picture += 0.1 * (seconds / len(taken) - self.seconds_per_picture)
+                self.seconds_per_picture += NEWS * (seconds / len(taken) - self.seconds_per_picture)
                 self._on_batch(len(taken), seconds)
             self._begun = None
             if ended:

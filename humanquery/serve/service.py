@@ -190,15 +190,17 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._writers, write, what)
 
     def _refuse_where_full(self, pictures: int) -> None:
-        """Before a body is read in vain."""
-        if self.waiting + pictures > self.config.queue:
-            seconds = math.ceil(self.waiting * self.batcher.seconds_per_picture)
+        """Before a body is read in vain; also where it would wait until its time is over."""
+        wait = self.waiting * self.batcher.seconds_per_picture
+        if self.waiting + pictures > self.config.queue or wait > self.config.seconds:
+            # by then half of them are done, and who asks too early is only told again
+            again = max(math.ceil(wait / 2), 1)
             raise Problem(
                 503,
                 "busy",
-                f"{self.waiting} pictures are waiting already, at most {self.config.queue}; ask "
-                f"again in about {max(seconds, 1)} s",
-                retry_after=max(seconds, 1),
+                f"{self.waiting} pictures are waiting already, about {wait:.0f} s of work; ask "
+                f"again in {again} s",
+                retry_after=again,
             )
 
     @contextmanager

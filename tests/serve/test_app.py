@@ -301,6 +301,17 @@ def test_a_full_queue_says_when_to_ask_again(serving, model):
     assert client.post("/v1/picture", content=picture()).status_code == 200
 
 
+def test_what_would_wait_until_its_time_is_over_is_refused_at_once(serving, model):
+    client = serving(seconds=5)
+    service = client.app.state.service
+    service.batcher.seconds_per_picture, service.waiting = 2.0, 3
+    refused = client.post("/v1/picture", content=picture())
+    assert "3 pictures are waiting already, about 6 s of work" in told(refused, 503)
+    assert refused.headers["Retry-After"] == "3"
+    service.waiting = 0  # however slow the last ones were
+    assert client.post("/v1/picture", content=picture()).status_code == 200
+
+
 def test_bytes_that_wait_are_bounded(serving):
     refused = serving(waiting_bytes=100).post("/v1/picture", content=picture())
     assert "are waiting already" in told(refused, 503) and refused.headers["Retry-After"]
