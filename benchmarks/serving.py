@@ -2,6 +2,8 @@
 
     python -m benchmarks.serving --out serving.json              200 clients for a minute
     python -m benchmarks.serving --clients 20 --seconds 20       fewer, for less
+    python -m benchmarks.serving --stand-in 0.02                 the service alone: its model only
+                                                                 waits, so many seconds a picture
     python -m benchmarks.serving --arguments --workers 2         arguments of `humanquery serve`
 
 Starts `humanquery serve` in a process of its own and talks to it over loopback. Each client sends
@@ -79,7 +81,7 @@ async def well_behaved(
         try:
             answer = await client.post("/v1/picture", content=given[i % len(given)])
         except httpx.HTTPError as problem:
-            seen.statuses[type(problem).__name__] += 1
+            seen.statuses[_named(problem, until)] += 1
             await asyncio.sleep(0.5)
             continue
         seen.statuses[str(answer.status_code)] += 1
@@ -101,8 +103,14 @@ async def malformed(client: httpx.AsyncClient, until: float, seen: Seen) -> None
             answer = await client.post("/v1/picture", content=content, headers=headers)
             seen.statuses[str(answer.status_code)] += 1
         except httpx.HTTPError as problem:
-            seen.statuses[type(problem).__name__] += 1
+            seen.statuses[_named(problem, until)] += 1
         await asyncio.sleep(0.2)
+
+
+def _named(problem: httpx.HTTPError, until: float) -> str:
+    """A connection that is refused by a service that stops is no fault of it."""
+    refused = isinstance(problem, httpx.ConnectError) and time.monotonic() >= until
+    return "refused after the stop" if refused else type(problem).__name__
 
 
 async def slow(port: int, until: float, seen: Seen) -> None:
@@ -233,12 +241,17 @@ def main() -> None:
     parser.add_argument("--slow", type=int, default=10)
     parser.add_argument("--malformed", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--stand-in", type=float, help="seconds per picture; default: a model")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--arguments", nargs=argparse.REMAINDER, default=[])
     given = parser.parse_args()
-    address = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "humanquery", "serve", "--port", address.rpartition(":")[2]]
-    with subprocess.Popen([*command, *given.arguments], stdout=subprocess.DEVNULL) as process:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = ["humanquery", "serve", "--port", str(port), *given.arguments]
+    if given.stand_in is not None:
+        command = ["benchmarks.serving_stand_in", str(port), str(given.stand_in)]
+    command = [sys.executable, "-m", *command]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             ready = wait_until_ready(address, process)
             seen, samples = asyncio.run(measured(address, process, given))

@@ -68,7 +68,7 @@ class Batcher:
     ):
         self.predictor = predictor
         self.batch_size, self.wait, self._on_batch = batch_size, wait, on_batch
-        self.seconds_per_picture = 0.1
+        self.seconds_per_picture = 0.0
         """running mean, for `Retry-After`"""
         self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(min(batch_size, 8), thread_name_prefix="reader")
@@ -124,7 +124,8 @@ class Batcher:
                 self._look(jobs)
             if taken:
                 seconds = time.monotonic() - self._begun
-                self.seconds_per_picture += NEWS * (seconds / len(taken) - self.seconds_per_picture)
+                news = NEWS if self.seconds_per_picture else 1.0
+                self.seconds_per_picture += news * (seconds / len(taken) - self.seconds_per_picture)
                 self._on_batch(len(taken), seconds)
             self._begun = None
             if ended:

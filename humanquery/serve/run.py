@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client.multiprocess import mark_process_dead
 
-from humanquery.predict import load
+from humanquery.predict import BasePredictor, load
 from humanquery.serve.app import create_app
 from humanquery.serve.config import ServiceConfig
 from humanquery.serve.metrics import SHARED
@@ -20,6 +20,16 @@ SETTINGS = "HUMANQUERY_SERVE"
 """what a process tells its workers: JSON of model, device and `ServiceConfig`"""
 MOST_CONNECTIONS = 1000
 """of one worker; more are refused by uvicorn (503)"""
+
+STOP_SECONDS = 120
+"""that requests which were taken may still need once the service is asked to stop"""
+_OPTIONS = {
+    "http": PatientProtocol,
+    "ws": "none",
+    "limit_concurrency": MOST_CONNECTIONS,
+    "timeout_graceful_shutdown": STOP_SECONDS,
+    "server_header": False,
+}
 
 
 @dataclass(frozen=True)
@@ -31,24 +41,13 @@ class Place:
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
-    stop_seconds: int = 120
-    """that requests which were taken may still need once the service is asked to stop"""
 
 
 def serve(place: Place, config: ServiceConfig) -> None:
     """Serves until SIGTERM or SIGINT; what was taken by then is finished first."""
-    options = {
-        "host": place.host,
-        "port": place.port,
-        "http": PatientProtocol,
-        "ws": "none",
-        "limit_concurrency": MOST_CONNECTIONS,
-        "timeout_graceful_shutdown": place.stop_seconds,
-        "server_header": False,
-    }
     if place.workers == 1:
         predictor = load(place.weights or None, place.device)  # before the port is taken
-        uvicorn.run(create_app(lambda: predictor, config), **options)
+        run(predictor, config, host=place.host, port=place.port)
         return
     settings = {"weights": place.weights, "device": place.device, "config": asdict(config)}
     with tempfile.TemporaryDirectory(prefix="humanquery-metrics-") as numbers:
@@ -59,7 +58,19 @@ def serve(place: Place, config: ServiceConfig) -> None:
         share = max((os.cpu_count() or 1) // place.workers, 1)
         os.environ.setdefault("OMP_NUM_THREADS", str(share))
         factory = f"{__name__}:worker"
-        uvicorn.run(factory, factory=True, workers=place.workers, **options)
+        listening = {"host": place.host, "port": place.port, "workers": place.workers}
+        uvicorn.run(factory, factory=True, **listening, **_OPTIONS)
+
+
+def run(
+    predictor: BasePredictor,
+    config: ServiceConfig,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+) -> None:
+    """Serves a predictor of one's own in this process until SIGTERM or SIGINT."""
+    uvicorn.run(create_app(lambda: predictor, config), host=host, port=port, **_OPTIONS)
 
 
 def worker() -> FastAPI:
