@@ -1,7 +1,6 @@
 """The routes of the service, and what stands in its OpenAPI document."""
 
 import hmac
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -27,7 +26,6 @@ from humanquery.serve.problems import Problem, as_problem
 from humanquery.serve.service import Service
 from humanquery.serve.watch import Watch
 
-log = logging.getLogger("uvicorn.error")
 WORDS = {404: "nothing", 405: "method"}
 POSTED = (400, 401, 408, 413, 415, 422, 500, 503, 504)
 CONTENT_POLICY = (

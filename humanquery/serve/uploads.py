@@ -66,7 +66,9 @@ def kind_of(content: bytes) -> str | None:
 
 
 def check_kind(upload: Upload, kinds: tuple[str, ...]) -> str:
-    """The kind of a file; Problem 415 for one that is not among `kinds`."""
+    """The kind of a file; Problem 400 for one without bytes, 415 for one not among `kinds`."""
+    if not upload.content:
+        raise Problem(400, "body", f"{upload.name}: no bytes at all; expected a file")
     kind = kind_of(upload.content)
     if kind not in kinds:
         other = f"is {kind}" if kind else f"begins with {upload.content[:12]!r}"
@@ -80,20 +82,20 @@ def check_kind(upload: Upload, kinds: tuple[str, ...]) -> str:
 
 
 class Body:
-    """Bytes of one request's body that are in the house; `close` when it is answered."""
+    """Bytes of one request's body; given back at the end of the `with` block."""
 
-    def __init__(self, house: "Bodies"):
-        self._house, self.bytes = house, 0
+    def __init__(self, bodies: "Bodies"):
+        self._all, self.bytes = bodies, 0
 
     def add(self, count: int) -> None:
-        """Counts bytes that came. Problem 503 where the house is full."""
-        self._house.bytes += count
+        """Counts bytes that came. Problem 503 where all bodies together have too many."""
+        self._all.bytes += count
         self.bytes += count
-        if self._house.bytes > self._house.limit:
+        if self._all.bytes > self._all.limit:
             raise Problem(
                 503,
                 "busy",
-                f"more than {self._house.limit / 1e6:g} MB are waiting already; ask again in a "
+                f"more than {self._all.limit / 1e6:g} MB are waiting already; ask again in a "
                 "moment",
                 retry_after=2,
             )
@@ -102,12 +104,12 @@ class Body:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._house.bytes -= self.bytes
+        self._all.bytes -= self.bytes
 
 
 class Bodies:
-    """Bytes of all bodies that are in the house. Counted as they come, not as they are announced:
-    a client that sends nothing takes no room."""
+    """Bytes of all bodies that are not answered yet. Counted as they come, not as they are
+    announced: a client that sends nothing takes no room."""
 
     def __init__(self, limit: int):
         self.limit, self.bytes = limit, 0
@@ -146,9 +148,6 @@ async def read_uploads(
             f"Content-Type {kind!r}: expected multipart/form-data with a field 'file', "
             "application/json, image/*, video/* or application/octet-stream",
         )
-    for upload in uploads:
-        if not upload.content and not upload.url:
-            raise Problem(400, "body", f"{upload.name}: no bytes at all; expected a file")
     return uploads
 
 

@@ -102,13 +102,15 @@ def test_a_drawn_picture_comes_as_a_jpeg(serving):
 def test_of_a_list_each_picture_is_answered_and_a_damaged_one_spoils_nothing(serving):
     files = [("file", ("a.jpg", picture())), ("file", ("b.jpg", picture()[:300]))]
     files += [("file", ("c.txt", b"words")), ("file", ("d.png", picture((30, 40), kind="PNG")))]
+    files += [("file", ("e.jpg", b""))]
     entries = serving().post("/v1/pictures", files=files).json()["pictures"]
-    assert [entry["name"] for entry in entries] == ["a.jpg", "b.jpg", "c.txt", "d.png"]
+    assert [entry["name"] for entry in entries] == ["a.jpg", "b.jpg", "c.txt", "d.png", "e.jpg"]
     assert [entry["problem"] and entry["problem"]["error"] for entry in entries] == [
         None,
         "picture",
         "kind",
         None,
+        "body",
     ]
     assert entries[3]["people"]["image_size"] == [30, 40] and entries[1]["people"] is None
 
