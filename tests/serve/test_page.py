@@ -18,10 +18,9 @@ from tests.serve.stand_in import StandIn, picture
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium (Debian: apt install chromium)"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium (Debian: apt install chromium)"
+)
 WAIT = 20_000
 """milliseconds for what takes a few hundred on a quiet machine"""
 

@@ -131,7 +131,9 @@ def test_its_config_is_rebuilt_from_plain_data_and_its_losses_are_named():
 
 
 def test_a_class_that_nobody_imported_is_told():
-    with pytest.raises(ConfigError, match="no task class 'HatTusk'.*Did you mean 'HatTask'"):
+    with pytest.raises(
+        ConfigError, match="no task class 'HatTusk'.*--import.*Did you mean 'HatTask'"
+    ):
         small_model(small_config(extra=(ExtraTask("HatTusk"),)))
 
 
