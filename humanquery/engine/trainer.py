@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from humanquery.core.errors import ConfigError, NonFiniteError, TrainingError
-from humanquery.core.ranks import rank, world_size
+from humanquery.core.ranks import rank, sum_over_ranks, world_size
 from humanquery.engine.checkpoint import load_state
 from humanquery.engine.distributed import any_rank, gathered, gradient_sync, placed_like, share
 from humanquery.engine.optim import (
@@ -228,11 +228,15 @@ class Trainer:
                 losses = self.model(batch)
         except NonFiniteError as problem:
             self.optimizer.zero_grad(set_to_none=True)
+            named = f"{problem} (pictures: {_pictures(batch, problem.pictures)})"
+            # all ranks are here, see NonFiniteError
+            found = [line for line in gathered(named if problem.pictures else "") if line]
             known = before[-1] if len(before) else self._last
+            known = None if known is None else sum_over_ranks(known)
             raise TrainingError(
-                f"step {self.done + 1}: {problem} (pictures: {_pictures(batch)}). Losses before: "
-                f"{self._told(known)}. The optimizer step was not made. Look at these pictures' "
-                f"labels (humanquery data check), or lower optim.lr."
+                f"step {self.done + 1}: {'; '.join(found) or named}. Losses before: "
+                f"{self._told(known)}. The optimizer step was not made. Look at these "
+                f"pictures' labels (humanquery data check), or lower optim.lr."
             ) from problem
         self._check_names(losses)
         shaped = [
@@ -369,6 +373,8 @@ class Trainer:
             self.hooks.pop().remove()
 
 
-def _pictures(batch: Any) -> str:
+def _pictures(batch: Any, places: Sequence[int] = ()) -> str:
+    """Paths of a batch's pictures, of those at `places` if there are any."""
     metas = getattr(batch, "metas", None) or ()
+    metas = [metas[i] for i in places if i < len(metas)] or metas
     return ", ".join(meta.path or f"image {meta.image_id}" for meta in metas) or "not named"

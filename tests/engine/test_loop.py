@@ -226,7 +226,7 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     threads = f"--threads={torch.get_num_threads()}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.engine.toy", "long", str(killed), threads],
+        [sys.executable, "-m", "tests.engine.toy", str(killed), threads],
         stdout=subprocess.DEVNULL,
     )
     try:
