@@ -65,6 +65,7 @@ class Trainer:
         """of the system, in eval mode and never shared between ranks; only if asked for"""
         self.lr = 0.0
         self._last: Tensor | None = None
+        self._problems: list[str] = []  # of this rank's losses in this step
         self._factors: dict[int, float] = {}  # of the groups of `optim.shared`, in this micro-batch
 
     # ------------------------------------------------------------------ begin
@@ -238,7 +239,9 @@ class Trainer:
                 f"{self._told(known)}. The optimizer step was not made. Look at these "
                 f"pictures' labels (humanquery data check), or lower optim.lr."
             ) from problem
-        self._check_names(losses)
+        problem = self._wrong_names(losses)
+        if not losses:
+            raise TrainingError(problem)
         shaped = [
             f"{name} has shape {list(value.shape)}" for name, value in losses.items() if value.ndim
         ]
@@ -250,23 +253,27 @@ class Trainer:
         values = torch.stack([losses[n].float() if n in losses else absent for n in self.names])
         if not values.requires_grad:
             raise TrainingError(
-                f"step {self.done + 1}: no trainable parameter has a part in the losses "
+                problem
+                or f"step {self.done + 1}: no trainable parameter has a part in the losses "
                 f"{', '.join(sorted(losses))}"
             )
+        # raised by `update` on all ranks: the others wait for this one's gradients now
+        self._problems += [problem] if problem else []
         return values
 
-    def _check_names(self, losses: dict[str, Tensor]) -> None:
+    def _wrong_names(self, losses: dict[str, Tensor]) -> str:
+        """What is wrong with the names of the losses of one micro-batch; "" if nothing is."""
         where, kind = f"step {self.done + 1}", type(self.system).__name__
         if self.declared:
             unknown = sorted(losses.keys() - set(self.declared))
-            if unknown or not losses:
-                raise TrainingError(
+            if unknown:
+                return (
                     f"{where}: losses {unknown} of {kind} are not among its loss_names "
                     f"{list(self.names)}; declare them there"
-                    if unknown
-                    else f"{where}: {kind} gave no loss; expected at least one of its loss_names"
                 )
-            return
+            if not losses:
+                return f"{where}: {kind} gave no loss; expected at least one of its loss_names"
+            return ""
         if self.names is None:
             self.names = tuple(sorted(losses))
             if any(names != self.names for names in gathered(self.names)):
@@ -275,10 +282,11 @@ class Trainer:
                     f"unless {kind} declares loss_names"
                 )
         if not losses or tuple(sorted(losses)) != self.names:
-            raise TrainingError(
+            return (
                 f"{where}: losses {sorted(losses)}, expected {list(self.names)} as before; {kind} "
                 f"must return the same names, at least one, for every batch, or declare loss_names"
             )
+        return ""
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of one micro-batch."""
@@ -295,7 +303,7 @@ class Trainer:
                 for parameter in self._members[i]:
                     parameter.grad = None
         norm = clip_gradients(self.parameters, self.config.optim.clip)
-        bad = ~(losses.isfinite().all() & norm.isfinite())
+        bad = ~(losses.isfinite().all() & norm.isfinite()) | bool(self._problems)
         bad, *flags = any_rank(flags, bad, self.device)  # the one host sync of a step
         if bad:
             self._refuse(losses, norm, batches)
@@ -306,9 +314,13 @@ class Trainer:
         return norm, flags
 
     def _refuse(self, losses: Tensor, norm: Tensor, batches: list) -> None:
-        """Raises TrainingError that says which losses of which pictures are not finite; no weight
-        was changed."""
+        """Raises TrainingError that says what is wrong with the losses' names on any rank, or which
+        losses of which pictures are not finite; no weight was changed."""
         self.optimizer.zero_grad(set_to_none=True)
+        problems = sorted({line for lines in gathered(self._problems) for line in lines})
+        self._problems = []
+        if problems:
+            raise TrainingError("; ".join(problems))
         mine = []
         for values, batch in zip(losses.tolist(), batches, strict=True):
             broken = [
