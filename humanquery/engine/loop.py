@@ -245,7 +245,7 @@ class _Run:
         weights = (started_from or {}).get("sha256", "fresh")
         if state is not None and started_from is None:
             # a resumed run need not be told again what it started from
-            weights = state["identity"].get("started_from", weights)
+            weights = state.get("identity", {}).get("started_from", weights)
         return run_identity(
             self.config, self.trainer.system_config, **parts, **of_loader, started_from=weights
         )
@@ -259,7 +259,7 @@ class _Run:
     def _note_resumption(self, state: dict[str, Any], allow_changes: bool) -> None:
         """Compares the run with the state's; ConfigError names every difference that was not
         allowed."""
-        old = state["identity"]
+        old = state.get("identity", {})
         changed = differences(
             comparable(old, self.identity, self.trainer.system_config), self.identity
         )
