@@ -224,6 +224,8 @@ def track(
         blur=blur_faces,
         counter=counter,
     )
+    for change in result.changes:
+        typer.echo(f"allowed change: {change}")
     for problem in result.problems:
         typer.secho(problem, fg="yellow", err=True)
     rate = result.frames / max(result.seconds, 1e-6)
