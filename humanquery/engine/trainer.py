@@ -24,7 +24,7 @@ from humanquery.engine.optim import (
 )
 from humanquery.engine.state import seed_everything
 from humanquery.engine.train_config import EngineConfig
-from humanquery.ops.depthwise import use_fast_depthwise
+from humanquery.ops.depthwise import pays_off, use_fast_depthwise
 
 SHOWN_LOSSES = 5
 
@@ -78,7 +78,8 @@ class Trainer:
         """
         if state is not None:
             load_state(self.system, state["model"])
-        use_fast_depthwise(self.system)
+        if pays_off():
+            use_fast_depthwise(self.system)
         layout = {"memory_format": torch.channels_last} if self.config.channels_last else {}
         self.system.to(self.device, **layout).train()
         if self.copied:
