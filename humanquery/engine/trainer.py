@@ -237,7 +237,7 @@ class Trainer:
             known = None if known is None else sum_over_ranks(known)
             raise TrainingError(
                 f"step {self.done + 1}: {'; '.join(found) or named}. Losses before: "
-                f"{self._told(known)}. The optimizer step was not made. Look at these "
+                f"{self._summary(known)}. The optimizer step was not made. Look at these "
                 f"pictures' labels (humanquery data check), or lower optim.lr."
             ) from problem
         problem = self._wrong_names(losses)
@@ -341,7 +341,7 @@ class Trainer:
             "Look at these pictures' labels (humanquery data check), or lower optim.lr."
         )
 
-    def _told(self, losses: Tensor | None) -> str:
+    def _summary(self, losses: Tensor | None) -> str:
         if losses is None or self.names is None:
             return "none, this is the first"
         values = dict(zip(self.names, losses.tolist(), strict=True))

@@ -1,5 +1,5 @@
 """What HQNet takes over from networks that were trained on people before it (`experts/`): where its
-queries start, and what the kept people are told late. The HQNet of the paper has none of this."""
+queries start, and what kept people get late. The HQNet of the paper has none of this."""
 
 from collections.abc import Mapping
 from typing import Any
