@@ -20,6 +20,7 @@ EXTRAS = {
     "interop": ("pandas", "pyarrow", "supervision"),
     "demo": ("scikit-image",),
     "track": ("trackeval",),
+    "serve": ("fastapi", "uvicorn", "python-multipart", "prometheus-client"),
 }
 """packages of each extra of pyproject.toml that somebody may want to have"""
 CODECS = {"h264": "MP4", "hevc": "H.265", "vp9": "WebM", "av1": "AV1", "mjpeg": "webcams"}
