@@ -47,7 +47,7 @@ class MobileNetV2(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
         """The map after each group."""
-        x, maps = F.relu6(self.bn1(self.conv_stem(images))), []
+        x, maps = F.relu6(self.bn1(self.conv_stem(images)), inplace=True), []
         for group in self.blocks:
             x = group(x)
             maps.append(x)
@@ -66,7 +66,7 @@ class SeparableConv(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d _h _w"]:
-        return self.bn2(self.conv_pw(F.relu6(self.bn1(self.conv_dw(x)))))
+        return self.bn2(self.conv_pw(F.relu6(self.bn1(self.conv_dw(x)), inplace=True)))
 
 
 class InvertedResidual(nn.Module):
@@ -85,8 +85,8 @@ class InvertedResidual(nn.Module):
         self.bn3 = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d _h _w"]:
-        inner = F.relu6(self.bn1(self.conv_pw(x)))
-        out = self.bn3(self.conv_pwl(F.relu6(self.bn2(self.conv_dw(inner)))))
+        inner = F.relu6(self.bn1(self.conv_pw(x)), inplace=True)
+        out = self.bn3(self.conv_pwl(F.relu6(self.bn2(self.conv_dw(inner)), inplace=True)))
         return x + out if self.adds_input else out
 
 

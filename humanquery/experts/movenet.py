@@ -69,10 +69,10 @@ class MoveNetFeatures(Expert):
     def __init__(self, config: MoveNetBackbone):
         super().__init__()
         body = MobileNetV2(config.width, SameConv2d)
-        self.stem = nn.Sequential(body.conv_stem, body.bn1, nn.ReLU6())
+        self.stem = nn.Sequential(body.conv_stem, body.bn1, nn.ReLU6(inplace=True))
         self.blocks = body.blocks
         last = nn.Conv2d(body.widths[-1], HEAD_WIDTH, 1, bias=False)
-        self.head = nn.Sequential(last, nn.BatchNorm2d(HEAD_WIDTH), nn.ReLU6())
+        self.head = nn.Sequential(last, nn.BatchNorm2d(HEAD_WIDTH), nn.ReLU6(inplace=True))
         self.channels = (*body.widths[1:4], HEAD_WIDTH)
         self.people = MoveNetPeople(self.channels) if config.heads else None
         self.answers_about = ("keypoints",) if config.heads else ()
