@@ -151,8 +151,16 @@ def track(
         bool, typer.Option("--motion-only", help="Do not compare human queries.")
     ] = False,
     smooth: Annotated[
-        bool, typer.Option("--smooth", help="Calm joints; gender and age settle over a track.")
+        bool, typer.Option("--smooth", help="Calm joints; they shiver from frame to frame.")
     ] = False,
+    refresh: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Frames after which gender and age of a followed person are looked at again; "
+            "1: in every frame, much slower.",
+        ),
+    ] = 30,
     blur_faces: Annotated[
         bool,
         typer.Option(
@@ -192,6 +200,7 @@ def track(
     from humanquery.predict.track_files import checked_formats
     from humanquery.predict.track_video import check_video, track_config, track_video
     from humanquery.tracking import SmoothConfig
+    from humanquery.tracking.attributes import RefreshConfig
 
     formats = checked_formats(names_of(save) or [])
     counter = None
@@ -223,6 +232,7 @@ def track(
         allow_changes=allow_changes,
         blur=blur_faces,
         counter=counter,
+        refresh=RefreshConfig(every=refresh),
     )
     for problem in result.problems:
         typer.secho(problem, fg="yellow", err=True)

@@ -92,6 +92,8 @@ class TrackBook:
         self.config = config or TrackConfig()
         self.frame = 0
         """frames looked at so far"""
+        self.given = torch.zeros(0, dtype=torch.long)
+        """rows of the people that `update` was last called with who are in its answer"""
         self._stream = Stream()
         self._tracks: Tracks | None = None
         """None while nobody is known"""
@@ -117,6 +119,7 @@ class TrackBook:
                 f"TrackConfig(appearance=False)"
             )
         looked_at = persons.scores >= self.config.keep_score
+        self.given = looked_at.nonzero()[:, 0]
         persons = persons if looked_at.all() else persons[looked_at]
         people = plain(persons, (stream.width or 0) if self.config.appearance else 0)
         before, now = self._stream.image_size, stream.image_size
@@ -401,8 +404,10 @@ class TrackBook:
     def _answer(self, persons: Persons, owners: np.ndarray) -> Persons:
         tracks, shown = self._tracks, owners >= 0
         if tracks is None or not shown.any():
+            self.given = self.given[:0]
             return persons[:0].replace(track_ids=torch.zeros(0, dtype=torch.long))
         shown[shown] = tracks.confirmed[owners[shown]]
+        self.given = self.given[torch.from_numpy(shown)]
         rows = owners[shown]
         persons = persons if shown.all() else persons[torch.from_numpy(shown)]
         persons = persons.replace(track_ids=torch.from_numpy(tracks.ids[rows]))
