@@ -91,7 +91,7 @@ def identities(models: dict[str, Model], data: Path) -> dict[str, dict[str, floa
     for weights, model in models.items():
         real = real_clips(data).items()
         clips = [Clip(name, truth, model.people_in(name, look)) for name, (truth, look) in real]
-        (by_clip,) = compare(clips, model.config, ["query and motion"]).values()
+        (by_clip,) = compare(clips, model.config, ["motion only"]).values()
         one = by_clip["combined"]
         scores[weights] = {k: getattr(one, k) for k in (*SHOWN, "switches")}
     return scores

@@ -150,6 +150,14 @@ def track(
     motion_only: Annotated[
         bool, typer.Option("--motion-only", help="Do not compare human queries.")
     ] = False,
+    by_query: Annotated[
+        bool,
+        typer.Option(
+            "--by-query",
+            help="Compare human queries although the model's card does not say what they are "
+            "worth.",
+        ),
+    ] = False,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="Calm joints; they shiver from frame to frame.")
     ] = False,
@@ -202,6 +210,8 @@ def track(
     from humanquery.tracking import SmoothConfig
     from humanquery.tracking.attributes import RefreshConfig
 
+    if motion_only and by_query:
+        raise typer.BadParameter("--motion-only and --by-query exclude each other; leave one out")
     formats = checked_formats(names_of(save) or [])
     counter = None
     if line or zone:
@@ -214,10 +224,11 @@ def track(
 
     predictor = load(weights or None, device)
     chosen = {
-        "appearance": not motion_only,
         "patience": patience,
         "smooth": SmoothConfig() if smooth else None,
     }
+    if motion_only or by_query:
+        chosen["appearance"] = by_query
     result = track_video(
         predictor,
         source,

@@ -69,7 +69,7 @@ def test_queries_that_tell_people_apart_score_one_and_exchanged_ones_zero():
 
 def test_what_a_model_found_is_kept_for_the_next_run(tmp_path):
     class Kept(BasePredictor):
-        default_score, asked, outputs = 0.4, 0, {"masks": None}
+        default_score, asked, outputs, card = 0.4, 0, {"masks": None}, {}
 
         def predict_many(self, pictures, *, score, tasks):
             assert not tasks  # a model without joints is not asked for them

@@ -33,6 +33,7 @@ from humanquery.predict.pipeline import Sink, one_ahead
 from humanquery.predict.track_files import FILES, checked_formats, open_files
 from humanquery.tracking import TrackBook, TrackConfig
 from humanquery.tracking.attributes import RefreshConfig, TrackAttributes
+from humanquery.tracking.identity import IdentityEvidence
 from humanquery.tracking.zones import ZoneCounter
 
 STATE, VIDEO, BEFORE = "state.safetensors", "tracked.mp4", "tracked.before.mp4"
@@ -127,9 +128,15 @@ def _with_late(people: Persons, late: Persons | dict[str, Tensor]) -> Persons:
 
 def track_config(predictor: BasePredictor, score: float | None = None, **fields) -> TrackConfig:
     """The tracker's numbers for this model: births from `score` on (default: the model's
-    threshold), half of it is enough to be kept."""
+    threshold), half of it is enough to be kept. Human queries are compared (`appearance`) if the
+    model's card says what they are worth (`commands.identity`): else motion alone is surer."""
     score = predictor.default_score if score is None else score
-    return replace(TrackConfig(birth_score=score, keep_score=score / 2), **fields)
+    config = TrackConfig(birth_score=score, keep_score=score / 2, appearance=False)
+    said = predictor.card.get("identity")
+    if said is not None:
+        evidence = IdentityEvidence(said["offset"], said["slope"])
+        config = replace(config, appearance=True, identity=evidence)
+    return replace(config, **fields)
 
 
 def track_video(
