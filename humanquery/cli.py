@@ -384,7 +384,7 @@ def _evaluate_tracking(
     if results is not None:
         return evaluate_tracks(data, results, rules=rules)
     predictor = load(weights or None, device)
-    config = track_config(predictor, appearance=not motion_only)
+    config = track_config(predictor, **({"appearance": False} if motion_only else {}))
     return evaluate_tracks(data, predictor=predictor, config=config, rules=rules)
 
 

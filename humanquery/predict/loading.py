@@ -44,12 +44,10 @@ def load(
 
 
 def optimise_for_inference(system: Any) -> Any:
-    """The system, changed in place, with its norms folded and padding inside convolutions: for
-    predicting only."""
-    from humanquery.nn.inference import fold_norms, pad_inside
+    """The system, changed in place, with its norms folded: for predicting only."""
+    from humanquery.nn.inference import fold_norms
 
     fold_norms(system.backbone, lambda: look_once(system.backbone))
-    pad_inside(system.backbone)
     return system
 
 
@@ -78,9 +76,11 @@ def trained(name_or_path: str | Path | None = None) -> tuple[Any, dict[str, Any]
 
 
 def look_once(backbone: Any) -> None:
-    """Calls all parts of a backbone, those too that are asked about people only."""
-    from humanquery.experts.answers import answer
+    """Calls each network among the parts of a backbone, those too that are asked about people
+    only."""
+    from humanquery.backbones import Backbone
 
-    answers = answer(backbone, torch.zeros(1, 3, 128, 128))
-    if answers.attributes is not None:
-        answers.attributes.in_boxes(torch.tensor([[[32.0, 32.0, 96.0, 96.0]]]))
+    for network in backbone.modules():
+        parts = network.modules() if isinstance(network, Backbone) else ()
+        if [isinstance(part, Backbone) for part in parts].count(True) == 1:  # only itself
+            network(torch.zeros(1, 3, 64, 64))
