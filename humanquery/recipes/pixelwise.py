@@ -224,10 +224,10 @@ def pixelwise_tiny_scenes() -> Recipe:
 
     humanquery train --recipe pixelwise_tiny_scenes --out runs/pixelwise-tiny
 
-    Data: generated while training, one or two large people on 128 × 128. Hardware: one CPU core
+    Data: generated while training, one or two large people on 96 × 96. Hardware: one CPU core
     for some minutes. The scores it reaches on unseen scenes stand in EXPERIMENTS.md.
     """
-    size = 128
+    size = 96
     scenes = replace(
         easy_scenes(seed=1, size=size),
         people=(1, 2),
@@ -243,7 +243,7 @@ def pixelwise_tiny_scenes() -> Recipe:
                 "test_resnet",
                 frozen_stages=0,
                 frozen_norm=False,
-                options={"channels": [32, 48, 96, 128], "layers": [1, 1, 1, 1]},
+                options={"channels": [24, 48, 96, 128], "layers": [1, 1, 1, 1]},
             ),
             keypoints=KeypointBranchConfig(channels=8),
             instance=InstanceBranchConfig(channels=32),
@@ -263,7 +263,7 @@ def pixelwise_tiny_scenes() -> Recipe:
             letterbox=letterbox,
         ),
         engine=EngineConfig(
-            steps=600,
+            steps=400,
             batch_size=8,
             num_workers=0,
             optim=OptimConfig(
