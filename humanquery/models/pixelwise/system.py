@@ -37,7 +37,7 @@ from humanquery.models.pixelwise.targets import (
     quality,
     to_pixels,
 )
-from humanquery.tasks.base import count_over_ranks
+from humanquery.tasks.base import count_over_ranks, zero_loss
 from humanquery.tasks.decode import decode, how_many
 
 CANVAS_STEP = 32
@@ -188,7 +188,8 @@ class PixelWise(nn.Module):
         for target, meta in zip(batch.targets, batch.metas, strict=True):
             self._check(target, meta.path)
         seen = [target.to("cpu") for target in batch.targets]
-        truth = cell_truth(seen, cell_padding(batch.padding).cpu(), self.config.target)
+        outside, k = cell_padding(batch.padding).cpu(), len(self.skeleton)
+        truth = cell_truth(seen, outside, k, self.config.target)
         truth = truth.to(batch.images.device)
         pose, scores = self.read(self.features(batch.images, batch.padding))
         with torch.autocast(batch.images.device.type, enabled=False):
@@ -211,14 +212,11 @@ class PixelWise(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         c, wanted = self.config.loss, self.config.instance
         found = truth.at_cells(displacements)
-        if truth.joints.shape[1]:
-            true, counted = truth.displacements()
-            good = quality(truth, found, self.sigmas)
-        else:  # nobody in the batch: the map's values are the graph that is kept
-            true, counted = found, torch.zeros_like(found[..., 0], dtype=torch.bool)
-            good = found.new_zeros(len(found))
+        true, counted = truth.displacements()
+        good = quality(truth, found, self.sigmas)
         each = F.smooth_l1_loss(found, true, reduction="none", beta=c.beta).sum(-1)
-        apart = torch.where(counted, each, 0.0).sum() + displacements.sum() * 0
+        # the map's own sum keeps the graph where there is nobody
+        apart = torch.where(counted, each, 0.0).sum() + zero_loss(displacements)
         losses = {
             "displacement": c.displacement * apart / count_over_ranks(2 * counted.sum(), found)
         }
@@ -229,7 +227,7 @@ class PixelWise(nn.Module):
         losses["score"] = c.score * squared.sum() / count_over_ranks(count, found)
         if wanted.quality_branch:
             said = truth.at_cells(scores.quality_logit).sigmoid()
-            missed = ((said - good) ** 2).sum() + scores.quality_logit.sum() * 0
+            missed = ((said - good) ** 2).sum() + zero_loss(scores.quality_logit)
             losses["quality"] = c.quality * missed / count_over_ranks(len(found), found)
         return losses
 
@@ -275,7 +273,7 @@ class PixelWise(nn.Module):
         if len(looks) == 1:
             return looks[0]
         joined = {name: torch.cat([look[name] for look in looks], 1) for name in ROWS}
-        order = joined["scores"].argsort(1, descending=True, stable=True)
+        order = joined["scores"].argsort(dim=1, descending=True, stable=True)
         rows = torch.arange(len(order), device=order.device)[:, None]
         return {name: value[rows, order] for name, value in joined.items()}
 

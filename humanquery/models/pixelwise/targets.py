@@ -75,9 +75,10 @@ class CellTruth:
 
 
 def cell_truth(
-    targets: Sequence[Target], padding: Bool[Tensor, "b h w"], config: TargetConfig
+    targets: Sequence[Target], padding: Bool[Tensor, "b h w"], joints: int, config: TargetConfig
 ) -> CellTruth:
-    """Of the targets of a batch, on the host. `padding`: cells outside of the pictures.
+    """Of the targets of a batch, on the host. `padding`: cells outside of the pictures; `joints`:
+    how many a person has, also where nobody is.
 
     Ignore regions, people whose joints nobody labelled (their masks, or else boxes) and discs of
     people below `TargetConfig.min_area` are `UNKNOWN`, unless they are in somebody's disc.
@@ -85,7 +86,7 @@ def cell_truth(
     people, owners = [], []
     first = 0
     for picture, target in enumerate(targets):
-        known = _People.of(target)
+        known = _People.of(target, joints)
         learned = known.areas >= config.min_area / STRIDE**2
         small, known = known.only(~learned), known.only(learned)
         owner = torch.full(padding.shape[1:], NOBODY)
@@ -130,7 +131,8 @@ def gaussian_label(truth: CellTruth, sigma: float) -> Float[Tensor, "b h w"]:
     squared = y[:, :, None] ** 2 + x[:, None] ** 2
     each = torch.where(squared <= (3 * sigma) ** 2, torch.exp(-squared / (2 * sigma**2)), 0.0)
     label = each.new_zeros(b, height, width)
-    return label.index_reduce(0, truth.pictures, each, "amax")
+    picture = truth.pictures[:, None, None].expand_as(each)
+    return label.scatter_reduce(0, picture, each, "amax")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +145,10 @@ class _People:
     centers: Tensor
 
     @staticmethod
-    def of(target: Target) -> "_People":
+    def of(target: Target, k: int) -> "_People":
         if target.keypoints is None:
-            return _People(
-                torch.zeros(0, 0, 2), torch.zeros(0, 0).bool(), torch.zeros(0), torch.zeros(0, 2)
-            )
+            nobody = torch.zeros(0, k, 2)
+            return _People(nobody, nobody[..., 0].bool(), torch.zeros(0), torch.zeros(0, 2))
         some = target.counted_joints.any(1) & ~target.ignore
         counted = target.counted_joints[some]
         joints = torch.where(counted[..., None], to_cells(target.keypoints.value[some]), 0.0)
