@@ -164,16 +164,24 @@ def summed_at(
     """
     b, _, height, width = maps.shape
     groups, points = displacements.shape[3:5]
-    x = torch.arange(width, device=maps.device, dtype=maps.dtype)
-    y = torch.arange(height, device=maps.device, dtype=maps.dtype)
-    cells = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)
-    places = (cells[:, :, None, None] + 0.5 + displacements) / constants([width, height], maps)
+    places = (cell_places(height, width, maps)[:, :, None, None] + 0.5 + displacements) / constants(
+        [width, height], maps
+    )
     locations = places.reshape(b, height * width, groups, 1, points, 2)
     value = maps.permute(0, 2, 3, 1).reshape(b, height * width, groups, -1)
     seen = deformable_attention(
         value, ((height, width),), locations, torch.ones_like(locations[..., 0])
     )
     return seen.reshape(b, height, width, -1).permute(0, 3, 1, 2)
+
+
+def cell_places(
+    height: int | torch.SymInt, width: int | torch.SymInt, like: Tensor
+) -> Float[Tensor, "h w 2"]:
+    """x and y of every cell, of the type of `like`."""
+    x = torch.arange(width, device=like.device, dtype=like.dtype)
+    y = torch.arange(height, device=like.device, dtype=like.dtype)
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)
 
 
 def first_points(count: int) -> Float[Tensor, "n 2"]:

@@ -28,6 +28,7 @@ from humanquery.models.pixelwise.network import (
     InstanceBranch,
     KeypointBranches,
     Scores,
+    cell_places,
 )
 from humanquery.models.pixelwise.targets import (
     STRIDE,
@@ -307,13 +308,13 @@ class PixelWise(nn.Module):
         """`scores`, `keypoints` and `boxes` (px of the canvas) of the cells that become poses, best
         first, and `queries`: the number of each cell, line by line. As many as the fullest picture
         has with at least `score`, at most `most`."""
-        b, height, width = outputs.scores.shape
+        _, height, width = outputs.scores.shape
         best = highest(outputs.scores, self.config.nms_kernel).flatten(1).topk(most)
         count = how_many(best.values, score)
         scores, cells = best.values[:, :count], best.indices[:, :count]
         every = outputs.displacements.flatten(1, 2)
         picked = every.gather(1, cells[..., None, None].expand(-1, -1, *every.shape[2:]))
-        places = torch.stack([cells % width, cells // width], -1).to(picked.dtype)
+        places = cell_places(height, width, picked).flatten(0, 1)[cells]
         joints = to_pixels(places[:, :, None] + picked)
         return {
             "scores": scores,
