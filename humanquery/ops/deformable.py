@@ -15,7 +15,8 @@ from humanquery.core.transfer import constants
 from humanquery.ops import native
 from humanquery.ops.fused import attend
 
-Shapes = tuple[tuple[int, int], ...]  # (height, width) of every level
+Side = int | torch.SymInt  # a symbol in a trace
+Shapes = tuple[tuple[Side, Side], ...]  # (height, width) of every level
 Value = Float[Tensor, "b s heads d"]
 Locations = Float[Tensor, "b q heads levels points 2"]
 Weights = Float[Tensor, "b q heads levels points"]
