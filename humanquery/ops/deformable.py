@@ -166,7 +166,7 @@ def indexed(
     return out.reshape(b, q, heads * d).to(dtype)
 
 
-def _corners(shapes: Shapes, locations: Locations, s: int) -> tuple[list[Tensor], list[Weights]]:
+def _corners(shapes: Shapes, locations: Locations, s: Side) -> tuple[list[Tensor], list[Weights]]:
     """For each of the four cells around every sample: its row in the (picture, cell, head) table,
     and its bilinear share, 0 where outside."""
     b, _, heads = locations.shape[:3]
