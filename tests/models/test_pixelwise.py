@@ -9,11 +9,13 @@ from humanquery.core.affine import Affine2D
 from humanquery.core.batch import Meta
 from humanquery.core.config import from_plain, override, to_plain
 from humanquery.core.errors import ConfigError
+from humanquery.core.persons import Persons
 from humanquery.core.pose_nms import PoseNMSConfig
 from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.core.system import Ask, Exportable, System
 from humanquery.core.target import Target, empty_target
 from humanquery.models import SystemConfig, rebuild
+from humanquery.models.pixelwise.candidates import highest, hulls, unique
 from humanquery.models.pixelwise.config import (
     InstanceBranchConfig,
     KeypointBranchConfig,
@@ -23,8 +25,9 @@ from humanquery.models.pixelwise.config import (
     TargetConfig,
 )
 from humanquery.models.pixelwise.network import Scores
-from humanquery.models.pixelwise.system import PixelWise, PoseMaps, Seen, highest, hulls
+from humanquery.models.pixelwise.system import PixelWise, PoseMaps, Seen
 from humanquery.models.pixelwise.targets import cell_truth
+from humanquery.tracking import TrackBook, TrackConfig
 from tests.models.pixelwise_small import (
     SIZE,
     Pyramid,
@@ -265,8 +268,6 @@ def test_several_scales_find_people_in_the_same_pixels():
 def test_poses_of_the_same_person_are_joined(nms):
     model = small_model(pose_nms=nms, num_queries=5)
     found = found_in(model, maps_with(model, (10, 5, 0.9), (10, 12, 0.8)), 0.05)
-    from humanquery.core.persons import Persons
-
     people = Persons(
         image_size=SIZE,
         boxes=torch.cat([found["boxes"][0], found["boxes"][0, :1]]),
@@ -276,8 +277,28 @@ def test_poses_of_the_same_person_are_joined(nms):
         skeleton=COCO17,
     )
     people = people.replace(boxes=hulls(people.keypoints, 0.0) + torch.tensor([0.0, -20, 0, 20]))
-    assert model._unique(people).scores.tolist() == [pytest.approx(0.9), pytest.approx(0.8)]
-    assert len(model._unique(people[:0])) == 0
+    kept = unique(people, nms, model.sigmas)
+    assert kept.scores.tolist() == [pytest.approx(0.9), pytest.approx(0.8)]
+    assert len(unique(people[:0], nms, model.sigmas)) == 0
+    assert unique(people, None, model.sigmas) is people
+
+
+def test_people_are_followed_by_their_boxes():
+    """Poses have no human query."""
+    model = small_model(box_margin=0.1)
+    maps = maps_with(model, (16, 12, 0.9))
+    maps = replace(maps, displacements=(around((0.0, 0.0), 6.0)).expand(1, *CELLS, 17, 2))
+    found = found_in(model, maps)
+    people = Persons(
+        image_size=SIZE,
+        boxes=found["boxes"][0],
+        scores=found["scores"][0],
+        keypoints=found["keypoints"][0],
+        skeleton=COCO17,
+    )
+    book = TrackBook(TrackConfig(appearance=False))
+    ids = [book.update(people).track_ids.tolist() for _ in range(4)]
+    assert ids[-1] == [1]
 
 
 # -- errors

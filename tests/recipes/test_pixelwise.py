@@ -1,8 +1,15 @@
 """Recipes of the pixel-wise regressor: the paper's numbers, and the tiny one from training to
 pictures."""
 
+import pytest
+from rich.console import Console
+
 from humanquery.commands.evaluate import evaluate
+from humanquery.commands.show import attend, show
 from humanquery.commands.train import train
+from humanquery.core.errors import ConfigError
+from humanquery.data.scenes.scenes import Scenes
+from humanquery.media.images import write_image
 from humanquery.predict import load
 from humanquery.recipes import find
 
@@ -37,10 +44,20 @@ def test_the_tiny_recipe_trains_scores_and_finds_people_in_a_picture(tmp_path):
     )
     assert {"box", "keypoints"} <= report.families.keys()
     predictor = load(result.weights, device="cpu")
-    from humanquery.data.scenes.scenes import Scenes
-
     scene = Scenes(find("pixelwise_tiny_scenes").data.val)[0]
     people = predictor.predict(scene.image, score=0.0)
     assert len(people) and people.keypoints.shape[1:] == (17, 2)
     assert predictor.predict(scene.image, score=0.0, tasks=["box"]).keypoints is None
     assert people.draw(scene.image).shape == scene.image.shape
+    write_image(tmp_path / "scene.png", scene.image)
+    with pytest.raises(ConfigError, match="holds a PixelWise; attend shows where the queries of"):
+        attend(str(tmp_path / "scene.png"), tmp_path / "out.png", str(result.weights), 0.3, "cpu")
+
+
+def test_a_recipe_is_shown_with_what_it_gives_and_its_parts():
+    console = Console(record=True, width=120)
+    show("pixelwise_tiny_scenes", console=console)
+    said = console.export_text()
+    assert "PixelWise, gives boxes, keypoints" in said
+    for part in ("backbone", "keypoints", "instance"):
+        assert part in said

@@ -11,18 +11,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from humanquery.core.batch import Batch
-from humanquery.core.boxes import BODY_SHARE, areas
 from humanquery.core.errors import ConfigError, nearest
 from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
-from humanquery.core.pose_nms import oks_nms, pose_nms
 from humanquery.core.skeleton import Skeleton
 from humanquery.core.system import Ask, Picture
 from humanquery.core.target import Target
 from humanquery.core.transfer import constants
 from humanquery.experts import build as build_backbone
 from humanquery.media.letterbox import LetterboxConfig
-from humanquery.models.pixelwise.config import OksNMSConfig, PixelWiseConfig
+from humanquery.models.pixelwise.candidates import highest, hulls, unique
+from humanquery.models.pixelwise.config import PixelWiseConfig
 from humanquery.models.pixelwise.network import (
     Displacements,
     InstanceBranch,
@@ -266,7 +265,10 @@ class PixelWise(nn.Module):
             skeleton=self.skeleton,
             ask=replace(ask, max_persons=None),
         )
-        return [Picture(self._asked(self._unique(found), ask, most)) for found in people]
+        return [
+            Picture(self._asked(unique(found, self.config.pose_nms, self.sigmas), ask, most))
+            for found in people
+        ]
 
     def _found(self, batch: Batch, score: float) -> dict[str, Tensor]:
         """Candidates of all scales, best first, in px of the canvas."""
@@ -325,20 +327,6 @@ class PixelWise(nn.Module):
             "tokens": torch.zeros_like(cells[:, :1]),
         }
 
-    def _unique(self, found: Persons) -> Persons:
-        nms = self.config.pose_nms
-        if nms is None or not len(found):
-            return found
-        if isinstance(nms, OksNMSConfig):
-            sizes = areas(found.boxes) * BODY_SHARE
-            kept = oks_nms(found.keypoints, found.scores, sizes, self.sigmas, nms.threshold)
-            return found[kept.to(found.scores.device)]
-        people = pose_nms(found.keypoints, found.keypoint_scores, found.boxes, nms)
-        device = found.scores.device
-        kept = found[people.kept.to(device)]
-        joints = people.keypoints.to(device)
-        return kept.replace(keypoints=joints, keypoint_scores=people.scores.to(device))
-
     def _asked(self, found: Persons, ask: Ask, most: int) -> Persons:
         found = found[:most]
         if ask.wants("keypoints"):
@@ -353,16 +341,3 @@ ROWS = ("scores", "keypoints", "boxes")
 def cell_padding(padding: Bool[Tensor, "b h w"]) -> Bool[Tensor, "b H W"]:
     """Cells whose centre is outside of the picture."""
     return padding[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
-
-
-def highest(scores: Float[Tensor, "b h w"], kernel: int) -> Float[Tensor, "b h w"]:
-    """Scores that are the highest of their square of `kernel` cells, 0 elsewhere."""
-    around = F.max_pool2d(scores[:, None], kernel, 1, kernel // 2)[:, 0]
-    return torch.where(scores == around, scores, 0.0)
-
-
-def hulls(joints: Float[Tensor, "*n k 2"], margin: float) -> Float[Tensor, "*n 4"]:
-    """xyxy of the joints of each pose, wider by `margin` of its sides on each side."""
-    low, high = joints.amin(-2), joints.amax(-2)
-    more = (high - low) * margin
-    return torch.cat([low - more, high + more], -1)
