@@ -10,6 +10,7 @@ from humanquery.models.pixelwise.targets import (
     NOBODY,
     UNKNOWN,
     cell_truth,
+    cells_outside,
     gaussian_label,
     quality,
     to_cells,
@@ -142,8 +143,9 @@ def test_a_disc_in_a_crowd_is_still_learned():
 
 
 def test_padding_has_no_weight():
-    padding = torch.zeros(1, 24, 32, dtype=torch.bool)
-    padding[..., 20:] = True
+    """The centre of cell 20 is at 82 px."""
+    padding = cells_outside([(96, 82)], SIZE)
+    assert padding.shape == (1, 24, 32) and padding[..., 20:].all()
     truth = cell_truth([empty_target(SIZE, COCO17)], padding, 17, TargetConfig())
     weights = truth.weights(0.1)
     assert weights[..., 20:].eq(0).all() and weights[..., :20].gt(0).all()

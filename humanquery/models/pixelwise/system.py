@@ -33,6 +33,7 @@ from humanquery.models.pixelwise.targets import (
     STRIDE,
     CellTruth,
     cell_truth,
+    cells_outside,
     gaussian_label,
     quality,
     to_pixels,
@@ -188,8 +189,10 @@ class PixelWise(nn.Module):
         for target, meta in zip(batch.targets, batch.metas, strict=True):
             self._check(target, meta.path)
         seen = [target.to("cpu") for target in batch.targets]
-        outside, k = cell_padding(batch.padding).cpu(), len(self.skeleton)
-        truth = cell_truth(seen, outside, k, self.config.target)
+        # from the metas: the padding is on the device, and asking it would wait for all its work
+        valid = [meta.canvas_size for meta in batch.metas]
+        outside = cells_outside(valid, tuple(batch.images.shape[-2:]))
+        truth = cell_truth(seen, outside, len(self.skeleton), self.config.target)
         truth = truth.to(batch.images.device)
         pose, scores = self.read(self.features(batch.images, batch.padding))
         with torch.autocast(batch.images.device.type, enabled=False):

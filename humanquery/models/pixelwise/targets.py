@@ -34,6 +34,12 @@ def to_pixels(points: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
     return (points + 0.5) * STRIDE
 
 
+def cells_outside(valid: Sequence[Size], canvas: Size) -> Bool[Tensor, "b h w"]:
+    """Cells of each picture whose centre is outside of its `valid` (height, width) px."""
+    y, x = (torch.arange(STRIDE // 2, side, STRIDE) for side in canvas)
+    return torch.stack([(y >= height)[:, None] | (x >= width) for height, width in valid])
+
+
 @dataclass(frozen=True, eq=False)
 class CellTruth:
     """The people of a batch who are learned, and the cells of their discs."""
