@@ -311,8 +311,8 @@ def evaluate(
     task: Annotated[
         str,
         typer.Option(
-            help="people, results (of --results), or tracking: --data is then a folder of clips "
-            "in MOT layout."
+            help="people, results (of --results), crowdpose (of --results, by how crowded pictures "
+            "are), or tracking: --data is then a folder of clips in MOT layout."
         ),
     ] = "people",
     rules: Annotated[str, typer.Option(help="Of tracking: mot or posetrack21.")] = "mot",
@@ -342,14 +342,18 @@ def evaluate(
     refuse_unused(mode, given)
     if mode.endswith("tracking"):
         report = _evaluate_tracking(data, results, weights, device, rules, motion_only)
-    elif mode == "results":
+    elif mode.startswith("results"):
+        from humanquery.evaluation.crowd_pose import evaluate_crowd_pose
         from humanquery.evaluation.result_files import evaluate_files
 
         if data is None or results is None:
             raise typer.BadParameter(
                 "scoring results needs both --results FILE and the truth, --data annotations.json"
             )
-        report = evaluate_files(data, results, limit=limit)
+        if mode == "results":
+            report = evaluate_files(data, results, limit=limit)
+        else:
+            report = evaluate_crowd_pose(data, results)
     else:
         report = run(
             weights or None,
