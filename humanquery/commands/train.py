@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from humanquery.core.batch import Batch
 from humanquery.core.config import override, to_plain
-from humanquery.core.errors import CheckpointError
+from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.core.ranks import rank, world_size
 from humanquery.core.system import Ask, System
+from humanquery.data.loading.data_sets import DataSetsConfig, DataSetsLoader
 from humanquery.data.loading.identity import file_hash, source_identity
 from humanquery.data.loading.loader import TrainLoader
 from humanquery.data.readers.sources import open_source
@@ -141,21 +142,28 @@ class RecipeLoader:
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
-        self._opened: TrainLoader | None = None
+        self._opened: TrainLoader | DataSetsLoader | None = None
 
-    def opened(self) -> TrainLoader:
+    def opened(self) -> TrainLoader | DataSetsLoader:
         engine, data = self.recipe.engine, self.recipe.data
-        if self._opened is None:
-            self._opened = TrainLoader(
-                data.train,
-                data.augment,
-                engine.batch_size,
-                seed=engine.seed,
-                num_workers=engine.num_workers,
-                rank=rank(),
-                world_size=world_size(),
-                divisor=DIVISOR,
+        options = {
+            "seed": engine.seed,
+            "num_workers": engine.num_workers,
+            "rank": rank(),
+            "world_size": world_size(),
+            "divisor": DIVISOR,
+        }
+        if self._opened is not None:
+            return self._opened
+        if not isinstance(data.train, DataSetsConfig):
+            self._opened = TrainLoader(data.train, data.augment, engine.batch_size, **options)
+            return self._opened
+        if engine.accumulate % len(data.train.parts):
+            raise ConfigError(
+                f"engine.accumulate: got {engine.accumulate} for {len(data.train.parts)} data "
+                f"sets; expected a multiple, so that every step sees all of them"
             )
+        self._opened = DataSetsLoader(data.train, **options)
         return self._opened
 
     def batches(self, start: int):

@@ -71,7 +71,7 @@ class DetectionHead(nn.Module):
         return found
 
     def losses(self, layers: list[tuple[Tensor, Tensor]], batch: Batch) -> dict[str, Tensor]:
-        """Focal, L1 and GIoU losses, each the sum over layers divided by the people of all ranks."""
+        """Focal, L1 and GIoU losses: sums over layers, divided by the people of all ranks."""
         size = tuple(batch.images.shape[-2:])
         targets = batch.targets or []
         device = batch.images.device

@@ -321,13 +321,12 @@ class CountingHead(nn.Module):
 
     def decode(self, cells: Float[Tensor, "b h w"], batch: Batch) -> list[Picture]:
         """Nobody by name, and a map whose sum is the number of people."""
-        pictures = []
-        for meta, canvas in zip(batch.metas, cells.float(), strict=True):
-            height, width = meta.canvas_size
-            # cells of the padding hold nobody
-            kept = canvas[: -(-height // STRIDE), : -(-width // STRIDE)]
-            spread = F.interpolate(kept[None, None], size=meta.image_size, mode="nearest")[0]
-            total = spread.sum().clamp(min=1e-9)
-            density = spread * (kept.sum() / total)
-            pictures.append(Picture(Persons.empty(meta.image_size), {DENSITY: density}))
-        return pictures
+        maps = _on_pictures(cells.float()[:, None] / STRIDE**2, batch)
+        return [
+            # per px² of the canvas becomes per px² of the picture
+            Picture(
+                Persons.empty(meta.image_size),
+                {DENSITY: density * abs(meta.to_canvas.determinant)},
+            )
+            for meta, density in zip(batch.metas, maps, strict=True)
+        ]
