@@ -17,6 +17,7 @@ from humanquery.evaluation.evaluate import evaluate
 from humanquery.evaluation.people_report import EvaluationReport
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import SystemConfig
+from humanquery.recipes.path_evaluations import PathEvaluation
 
 
 @dataclass(frozen=True)
@@ -89,5 +90,7 @@ class Recipe:
     data_name: str = ""
     """what the model card says about the data"""
     data_licence: str = ""
-    evaluations: tuple[Any, ...] = (PeopleEvaluation(),)
+    evaluations: tuple[PeopleEvaluation | RegionsEvaluation | PathEvaluation, ...] = (
+        PeopleEvaluation(),
+    )
     """each with `run(system, data)`, whose report has `numbers()`; scored at `evaluate_every`"""

@@ -198,7 +198,9 @@ class AttributeHead(nn.Module):
                 f"one each, or none for equal weights"
             )
         self.config = config
-        self.linear, self.norm = nn.Linear(dim, len(names)), RankBatchNorm(len(names))
+        # the norm takes away any bias
+        self.linear = nn.Linear(dim, len(names), bias=False)
+        self.norm = RankBatchNorm(len(names))
         shares = torch.tensor(shares or (0.5,) * len(names))
         self.register_buffer("positive_share", shares, persistent=False)
 
