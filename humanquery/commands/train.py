@@ -41,12 +41,12 @@ def train(
     *,
     resume: bool = False,
     allow_changes: bool = False,
-    weights: Path | str | None = None,
+    weights: "Path | str | Start | None" = None,
 ) -> TrainingResult:
     """Trains a recipe by name with `path.to.field=value` changes; leaves the run in `out` (see
     `engine.loop.train`).
 
-    `weights`: a shipped name or a weights file to start from (fine-tuning). Its tensors of the same
+    `weights`: a shipped name or a weights file to start from (fine-tuning), or what was read of one. Its tensors of the same
     name and shape are taken, the rest is named; a file of which nothing fits raises
     CheckpointError. With `resume` a run that is in `out` goes on with its own weights, and must
     have started from these; where there is none, it starts from them. `allow_changes` lets a
@@ -56,7 +56,7 @@ def train(
     recipe = override(find(recipe) if isinstance(recipe, str) else recipe, overrides)
     seed_everything(recipe.engine.seed)  # first weights follow from the engine's seed
     goes_on = resume and latest(out) is not None
-    start = None if weights is None else Start.of(weights)
+    start = weights if weights is None or isinstance(weights, Start) else Start.of(weights)
     system = _system(recipe, start.state if start and not goes_on else {})
     freeze_others(system, recipe.engine.optim.only)
     if start and not goes_on:

@@ -7,6 +7,13 @@ from humanquery.core.code_files import import_file
 from humanquery.core.errors import ConfigError, nearest
 from humanquery.recipes.attributes import attributes_small
 from humanquery.recipes.paper import hqnet_r50, hqnet_swin_l, hqnet_vit_l
+from humanquery.recipes.path import (
+    path_attributes,
+    path_counting,
+    path_parsing,
+    path_reid,
+    path_small,
+)
 from humanquery.recipes.recipe import DataConfig, Recipe
 from humanquery.recipes.small import hqnet_small, hqnet_tiny_scenes
 
@@ -19,6 +26,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         hqnet_small,
         hqnet_tiny_scenes,
         attributes_small,
+        path_small,
+        path_reid,
+        path_attributes,
+        path_parsing,
+        path_counting,
     )
 }
 

@@ -18,6 +18,7 @@ from humanquery.data.readers.crowdhuman import CrowdHumanConfig
 from humanquery.data.readers.identities import IdentityConfig
 from humanquery.data.readers.parsing import PARSING, ParsingConfig
 from humanquery.data.readers.pedestrian_attributes import Pa100kConfig, PetaAttributesConfig
+from humanquery.data.readers.persons import PersonsConfig
 from humanquery.data.readers.sources import SourceConfig, open_source
 from humanquery.evaluation.attribute_labels import attribute_scores
 from humanquery.evaluation.counts import count_scores
@@ -185,7 +186,7 @@ class JointsEvaluation(_OneHead):
     """PCK@0.2 of the box and the mean end-point error in px of joints in given boxes: a source with
     one person per sample."""
 
-    source: SourceConfig = IdentityConfig("people")
+    source: PersonsConfig = PersonsConfig("val.json", layout="coco")
     size: tuple[int, int] = (256, 192)
     padding: float = 1.25
 

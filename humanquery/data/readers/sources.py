@@ -12,6 +12,7 @@ from humanquery.data.readers.crowdhuman import CrowdHumanConfig
 from humanquery.data.readers.identities import IdentityConfig
 from humanquery.data.readers.parsing import ParsingConfig
 from humanquery.data.readers.pedestrian_attributes import Pa100kConfig, PetaAttributesConfig
+from humanquery.data.readers.persons import PersonsConfig
 from humanquery.data.scenes.scenes import GeneratedScenes, Scenes
 
 # A new kind of source joins here: a frozen dataclass with `build()` (or a line in
@@ -29,6 +30,7 @@ SourceConfig = (
     | ParsingConfig
     | CountingConfig
     | CrowdHumanConfig
+    | PersonsConfig
 )
 
 
