@@ -46,11 +46,11 @@ def train(
     """Trains a recipe by name with `path.to.field=value` changes; leaves the run in `out` (see
     `engine.loop.train`).
 
-    `weights`: a shipped name or a weights file to start from (fine-tuning), or what was read of one. Its tensors of the same
-    name and shape are taken, the rest is named; a file of which nothing fits raises
-    CheckpointError. With `resume` a run that is in `out` goes on with its own weights, and must
-    have started from these; where there is none, it starts from them. `allow_changes` lets a
-    resumed run be another one, and writes down how.
+    `weights`: a shipped name or a weights file to start from (fine-tuning), or what was read of
+    one. Its tensors of the same name and shape are taken, the rest is named; a file of which
+    nothing fits raises CheckpointError. With `resume` a run that is in `out` goes on with its own
+    weights, and must have started from these; where there is none, it starts from them.
+    `allow_changes` lets a resumed run be another one, and writes down how.
     """
     name = recipe if isinstance(recipe, str) else "custom"
     recipe = override(find(recipe) if isinstance(recipe, str) else recipe, overrides)

@@ -305,7 +305,7 @@ def weights_of(folder):
 
 
 def test_two_ranks_learn_what_one_process_learns_from_all_data_sets(tmp_path):
-    run_in_two_ranks("tests.models.path_small", str(tmp_path / "two"))
+    run_in_two_ranks("tests.models.path_small", str(tmp_path / "two"), timeout=300)
     run(tmp_path / "one")
     logs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
     for one, two in zip(*logs, strict=True):

@@ -35,8 +35,8 @@ def picture(path, size=(40, 24), value=90):
 def data(tmp_path, monkeypatch):
     """A folder as data/, with a few pictures of every task, and a tiny backbone for all recipes."""
     root = tmp_path / "data"
-    for part, people in (("train", range(1, recipes.PEOPLE + 1)), ("val/all_imgs", (71, 72))):
-        for person in people:
+    for part, everybody in (("train", range(1, recipes.PEOPLE + 1)), ("val/all_imgs", (71, 72))):
+        for person in everybody:
             for camera in (1, 2):
                 picture(root / f"reid/data/{part}/{person:03d}/{camera:02d}_1.png", value=person)
     rows = [
@@ -62,13 +62,13 @@ def data(tmp_path, monkeypatch):
         inner = np.empty((1, 1), dtype=object)
         inner[0, 0] = np.array([(np.array([[9.0, 9.0]]), 1)], dtype=[("a", object), ("b", object)])
         scipy.io.savemat(crowd / part / "ground-truth/GT_IMG_1.mat", {"image_info": inner})
-    people(root / "people")
+    photos(root / "people")
     monkeypatch.setenv("HUMANQUERY_DATA", str(root))
     monkeypatch.setattr(recipes, "SMALL", small_config().backbone)
     return root
 
 
-def people(folder):
+def photos(folder):
     joints = [v for i in range(17) for v in (10 + i, 20 + 3 * i, 2)]
     for part in ("train", "val"):
         picture(folder / f"images/{part}.png", (90, 70))
