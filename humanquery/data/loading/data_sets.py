@@ -1,5 +1,6 @@
 """Several data sets side by side: every optimizer step sees one micro-batch of each."""
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,13 +58,15 @@ class DataSetsLoader:
     ):
         self.config = config
         self.loaders: dict[str, TrainLoader] = {}
-        for i, part in enumerate(config.parts):
+        for part in config.parts:
+            # of the name, so that a data set goes the same way alone and beside others
+            own_seed = seed + zlib.crc32(part.name.encode()) % 65_536
             with _named(part.name):
                 self.loaders[part.name] = TrainLoader(
                     MixConfig.of(part.source),
                     part.augment,
                     part.batch_size,
-                    seed=seed + i,  # two data sets of one source do not go the same way
+                    seed=own_seed,
                     num_workers=num_workers,
                     rank=rank,
                     world_size=world_size,
