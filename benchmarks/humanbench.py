@@ -4,9 +4,9 @@ of fine-tuning, with one small equal budget and several seeds.
     python -m benchmarks.humanbench --out runs/humanbench
 
 Pretraining: `path_small` (ladder projectors), the same with MLP projectors, and every data set
-alone with a ladder of its own. All begin from the same fresh backbone of a seed, and a data set sees
-the same pictures alone and together. Fine-tuning: the backbone that was pretrained together (ladder)
-and a fresh one, with each protocol, on held-out identities (re-ID) and on counting, which
+alone with a ladder of its own. All begin from the same fresh backbone of a seed, and a data set
+sees the same pictures alone and together. Fine-tuning: the backbone that was pretrained together
+(ladder) and a fresh one, with each protocol, on held-out identities (re-ID) and on counting, which
 pretraining has not seen. A finished run is not repeated and a broken one goes on: call it again
 after an interruption. Tables show the mean over seeds, and behind it the half range, in
 HumanBench's order.

@@ -29,6 +29,23 @@ class FlatReport:
     def to_json(self) -> str:
         return json.dumps(self.numbers(), indent=1)
 
+
+@dataclass(frozen=True)
+class JoinedReport:
+    """Reports of several data sets, one after the other."""
+
+    parts: tuple[FlatReport, ...]
+
+    def numbers(self) -> dict[str, float | int | None]:
+        """Of all parts, flat."""
+        return {name: value for part in self.parts for name, value in part.numbers().items()}
+
+    def table(self) -> str:
+        return "\n".join(part.table() for part in self.parts)
+
+    def to_json(self) -> str:
+        return json.dumps(self.numbers(), indent=1)
+
     def save(self, path: Path | str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(self.to_json() + "\n")

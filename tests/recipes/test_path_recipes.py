@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from humanquery.cli import app
+from humanquery.commands.evaluate import evaluate
 from humanquery.commands.finetune import finetune_path
 from humanquery.commands.train import train
 from humanquery.core.errors import ConfigError
@@ -90,6 +91,11 @@ def test_pretraining_protocols_and_every_evaluation_run(data, tmp_path):
     }  # fmt: skip
     assert result.evaluation["reid/mAP"] is not None and result.evaluation["pose/joints"] == 17
     assert 0 <= result.evaluation["attributes/mean_accuracy"] <= 1
+    report = evaluate(result.weights, recipe="path_small")
+    assert report.numbers() == pytest.approx(result.evaluation)
+    assert "attributes" in report.table() and "mIoU" in report.table()
+    with pytest.raises(ConfigError, match="no head for counting, which the recipe scores"):
+        evaluate(result.weights, recipe="path_counting")
     before = read_weights(result.weights).state
     frozen = "backbone.patch_embed.proj.weight"
     for protocol, recipe, score in (
