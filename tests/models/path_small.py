@@ -135,7 +135,7 @@ def run(out: FilePath, steps: int = 3, resume: bool = False, **optim) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     with joined_ranks("cpu"):
-        run(FilePath(sys.argv[1]))
+        run(FilePath(sys.argv[1]), lr=1e-5)
 
 
 if __name__ == "__main__":

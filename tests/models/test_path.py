@@ -9,7 +9,7 @@ from humanquery.core.config import from_plain, to_plain
 from humanquery.core.errors import CheckpointError, ConfigError, TrainingError
 from humanquery.core.system import Ask
 from humanquery.engine.optim import OptimConfig
-from humanquery.engine.state import read_metrics
+from humanquery.engine.state import latest, read_metrics, read_state
 from humanquery.engine.train_config import EngineConfig
 from humanquery.engine.trainer import Trainer
 from humanquery.models import SystemConfig, build
@@ -305,16 +305,28 @@ def weights_of(folder):
 
 
 def test_two_ranks_learn_what_one_process_learns_from_all_data_sets(tmp_path):
+    """Weights hardly move (lr 1e-5), so that Adam cannot blow up the last bits of tiny gradients:
+    its first moments are the gradients."""
     run_in_two_ranks("tests.models.path_small", str(tmp_path / "two"), timeout=300)
-    run(tmp_path / "one")
+    run(tmp_path / "one", lr=1e-5)
     logs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
     for one, two in zip(*logs, strict=True):
-        for name in one.keys() - {"time", "images_per_second", "seconds"}:
+        for name in one:
             if "/" in name or name in ("total", "grad_norm"):
-                assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-5), name
+                assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-6), name
     theirs = weights_of(tmp_path / "two")
     for name, value in weights_of(tmp_path / "one").items():
-        torch.testing.assert_close(theirs[name], value, atol=3e-4, rtol=2e-3, msg=name)
+        torch.testing.assert_close(
+            theirs[name], value, atol=1e-4, rtol=1e-3, msg=lambda text, name=name: f"{name} {text}"
+        )
+    one, two = (
+        read_state(latest(tmp_path / name))["optimizer"]["state"] for name in ("one", "two")
+    )
+    largest = max(float(moments["exp_avg"].abs().max()) for moments in one.values())
+    for i, moments in one.items():
+        torch.testing.assert_close(
+            two[i]["exp_avg"], moments["exp_avg"], atol=1e-4 * largest, rtol=2e-3
+        )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
