@@ -55,15 +55,15 @@ def show(name: str, *, time: bool = False, console: Console | None = None) -> No
     table.add_row("total", f"{sum(p.parameters for p in parts):,}", "")
     console.print(table)
     scores = card.get("scores") or card.get("training", {}).get("evaluation") or {}
-    said = {
+    facts = {
         key: card[key]
         for key in ("data", "licences", "intended_use", "score_threshold")
         if key in card
     }
-    said["scores"] = {
+    facts["scores"] = {
         name: round(scores[name], 3) for name in MAIN_NUMBERS if scores.get(name) is not None
     }
-    for key, value in said.items():
+    for key, value in facts.items():
         if value != {}:
             console.print(
                 f"[bold]{key.replace('_', ' ')}[/bold]: {_plainly(value)}", highlight=False

@@ -21,9 +21,9 @@ HELPERS = {
     spec.name: spec
     for spec in (
         FieldSpec("logits"),
-        FieldSpec("keypoint_confidence", span=1),
-        FieldSpec("mask_logits"),
-        FieldSpec("mask_windows", span="canvas"),
+        FieldSpec("keypoint_confidence", span=1, part_of="keypoints"),
+        FieldSpec("mask_logits", part_of="masks"),
+        FieldSpec("mask_windows", span="canvas", part_of="masks"),
     )
 }
 """declarations of tensors that become part of fields instead of being one"""

@@ -1,7 +1,5 @@
-"""A tiny PATH model and batches of every task; `python -m tests.models.path_small OUT` is one of
-two ranks."""
+"""A tiny PATH model and batches of every task."""
 
-import sys
 from pathlib import Path as FilePath
 
 import torch
@@ -132,11 +130,7 @@ def run(out: FilePath, steps: int = 3, resume: bool = False, **optim) -> None:
     )
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def in_two_ranks(out: FilePath) -> None:
+    """One of two processes that train together."""
     with joined_ranks("cpu"):
-        run(FilePath(sys.argv[1]), lr=1e-5)
-
-
-if __name__ == "__main__":
-    main()
+        run(out, lr=1e-5)

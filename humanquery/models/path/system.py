@@ -1,6 +1,9 @@
 """One backbone, a projector per task, a head per data set, as a system that trains on all of
 them."""
 
+import re
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -68,6 +71,18 @@ class Path(nn.Module):
             {one.name: HEADS[type(one.head)](one.head, dim) for one in config.data_sets}
         )
         self._maps = maps
+
+    @staticmethod
+    def layer_depths(names: Iterable[str]) -> dict[str, int]:
+        """Layers for `OptimConfig.layer_decay`: the patch embedding 0, block i at i + 1. Positions
+        and class tokens learn as fast as projectors and heads, as released."""
+        names = list(names)
+        blocks = {name: re.search(r"\.blocks\.(\d+)\.", name) for name in names}
+        above = 2 + max(int(found[1]) for found in blocks.values() if found)
+        return {
+            name: int(found[1]) + 1 if found else 0 if ".patch_embed." in name else above
+            for name, found in blocks.items()
+        }
 
     @property
     def answering(self) -> str:
