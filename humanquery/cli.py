@@ -232,9 +232,15 @@ def train(
 
 @app.command()
 def finetune(
-    data: Annotated[Path, typer.Option(help="COCO file of your people.")],
+    data: Annotated[
+        Path, typer.Option(help="COCO file of your people; with --protocol: a recipe's name.")
+    ],
     out: Out,
     weights: Weights = "",
+    protocol: Annotated[
+        str,
+        typer.Option(help="Of a PATH model: full, partial (last two blocks and head) or head."),
+    ] = "",
     images: Annotated[
         Path | None, typer.Option(help="Its pictures; default: the folder images beside it.")
     ] = None,
@@ -265,6 +271,12 @@ def finetune(
 
     Example: humanquery finetune --weights hqnet-small --data mine.json --out runs/mine
     """
+    if protocol:
+        _finetune_path(
+            weights, str(data), protocol, out, steps, set, resume, allow_changes,
+            {"images": images, "val": val, "skeleton": skeleton, "task": task},
+        )  # fmt: skip
+        return
     for path in (data, val):
         if path is not None and not path.is_file():
             raise AnnotationError(f"{path}: no such file; expected a COCO annotation file")
@@ -284,6 +296,22 @@ def finetune(
         resume=resume,
         allow_changes=allow_changes,
     )
+    typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
+
+
+def _finetune_path(weights, recipe, protocol, out, steps, set, resume, allow_changes, unused):
+    from humanquery.commands.finetune import finetune_path
+
+    given = [f"--{name}" for name, value in unused.items() if value]
+    if given or not weights:
+        wrong = f"does not use {', '.join(given)}" if given else "needs --weights of a PATH model"
+        raise typer.BadParameter(f"--protocol {wrong}; --data names a recipe, such as path_reid")
+    result = finetune_path(
+        weights, recipe, protocol, out,
+        steps=steps, overrides=set, resume=resume, allow_changes=allow_changes,
+    )  # fmt: skip
+    for name, value in result.evaluation.items():
+        typer.echo(f"{name} {value if value is None else format(value, '.4g')}")
     typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
 
 

@@ -7,6 +7,13 @@ from humanquery.core.code_files import import_file
 from humanquery.core.errors import ConfigError, nearest
 from humanquery.recipes.attributes import attributes_small
 from humanquery.recipes.paper import hqnet_r50, hqnet_swin_l, hqnet_vit_l
+from humanquery.recipes.path import (
+    path_attributes,
+    path_counting,
+    path_parsing,
+    path_reid,
+    path_small,
+)
 from humanquery.recipes.pixelwise import (
     pixelwise_crowdpose,
     pixelwise_small,
@@ -31,6 +38,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         pixelwise_crowdpose,
         pixelwise_small,
         pixelwise_tiny_scenes,
+        path_small,
+        path_reid,
+        path_attributes,
+        path_parsing,
+        path_counting,
     )
 }
 

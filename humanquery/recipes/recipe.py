@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from humanquery.data.augment.augment import AugmentConfig
-from humanquery.data.augment.person_crops import RegionAugmentConfig
-from humanquery.data.loading.loader import EvalLoader, MixConfig
+from humanquery.data.loading.data_sets import DataSetsConfig
+from humanquery.data.loading.loader import Augmentation, EvalLoader, MixConfig
 from humanquery.data.readers.sources import SourceConfig, open_source
 from humanquery.engine.train_config import EngineConfig
 from humanquery.evaluation.attribute_accuracy import RegionReport
@@ -17,6 +17,7 @@ from humanquery.evaluation.evaluate import evaluate
 from humanquery.evaluation.people_report import EvaluationReport
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import SystemConfig
+from humanquery.recipes.path_evaluations import PathEvaluation
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class ValPart:
 class DataConfig:
     """What is learned from, and what is scored on."""
 
-    train: MixConfig
+    train: MixConfig | DataSetsConfig
     val: SourceConfig
-    augment: AugmentConfig | RegionAugmentConfig = field(default_factory=AugmentConfig)
+    augment: Augmentation = field(default_factory=AugmentConfig)
     letterbox: LetterboxConfig = field(default_factory=LetterboxConfig)
     """how pictures are laid for evaluation"""
     also_val: tuple[ValPart, ...] = ()
@@ -89,5 +90,7 @@ class Recipe:
     data_name: str = ""
     """what the model card says about the data"""
     data_licence: str = ""
-    evaluations: tuple[PeopleEvaluation | RegionsEvaluation, ...] = (PeopleEvaluation(),)
+    evaluations: tuple[PeopleEvaluation | RegionsEvaluation | PathEvaluation, ...] = (
+        PeopleEvaluation(),
+    )
     """each with `run(system, data)`, whose report has `numbers()`; scored at `evaluate_every`"""
