@@ -13,6 +13,7 @@ import typer
 from humanquery.cli_data import data_app
 from humanquery.cli_options import Device, Out, Overwrite, Sets, Weights
 from humanquery.cli_predict import predict, track
+from humanquery.cli_wholebody import wholebody
 from humanquery.core.errors import AnnotationError, HumanQueryError
 
 os.environ.setdefault(
@@ -48,6 +49,7 @@ def imports(
 
 app.command()(predict)
 app.command()(track)
+app.command()(wholebody)
 
 
 @app.command()

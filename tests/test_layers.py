@@ -22,6 +22,7 @@ RANKS |= {
     "cli_options": 7,
     "cli_data": 8,
     "cli_predict": 8,
+    "cli_wholebody": 8,
     "serve": 8,
     "__main__": 9,
 }
@@ -35,6 +36,7 @@ SIBLINGS = [
     ("nn", "ops"),
     ("cli", "cli_data"),
     ("cli", "cli_predict"),
+    ("cli", "cli_wholebody"),
     ("cli", "serve"),
 ]
 """of the same rank, yet the first may import the second"""

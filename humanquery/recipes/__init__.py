@@ -9,6 +9,7 @@ from humanquery.recipes.attributes import attributes_small
 from humanquery.recipes.paper import hqnet_r50, hqnet_swin_l, hqnet_vit_l
 from humanquery.recipes.recipe import DataConfig, Recipe
 from humanquery.recipes.small import hqnet_small, hqnet_tiny_scenes
+from humanquery.recipes.topdown import wholebody_small
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
@@ -19,6 +20,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         hqnet_small,
         hqnet_tiny_scenes,
         attributes_small,
+        wholebody_small,
     )
 }
 

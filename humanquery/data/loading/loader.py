@@ -18,12 +18,15 @@ from humanquery.core.errors import ConfigError, ImageError
 from humanquery.core.target import Target
 from humanquery.data.augment.augment import AugmentConfig, augment
 from humanquery.data.augment.person_crops import RegionAugmentConfig, augment_region
+from humanquery.data.augment.person_samples import PersonSampleConfig, person_sample
 from humanquery.data.loading.identity import source_identity
 from humanquery.data.loading.transport import pack, unpack
 from humanquery.data.readers.sources import Source, SourceConfig, open_source
 from humanquery.media.letterbox import LetterboxConfig, letterboxed
 
 log = logging.getLogger(__name__)
+
+Augmentation = AugmentConfig | RegionAugmentConfig | PersonSampleConfig
 
 BLOCK = 1000
 """samples in which every source gets exactly its share"""
@@ -36,7 +39,7 @@ _LARGEST_SHUFFLE = 1 << 23
 class MixPart:
     source: SourceConfig
     weight: float = 1.0
-    augment: AugmentConfig | RegionAugmentConfig | None = None
+    augment: Augmentation | None = None
     """instead of the loader's"""
 
 
@@ -66,7 +69,7 @@ class TrainLoader:
     def __init__(
         self,
         mix: MixConfig,
-        augmentation: AugmentConfig | RegionAugmentConfig,
+        augmentation: Augmentation,
         batch_size: int,
         *,
         seed: int = 0,
@@ -195,7 +198,7 @@ class _TrainSamples(Dataset):
         self,
         plan: MixPlan,
         mix: MixConfig,
-        augmentation: AugmentConfig | RegionAugmentConfig,
+        augmentation: Augmentation,
         seed: int,
     ):
         self.plan, self.seed = plan, seed
@@ -209,6 +212,11 @@ class _TrainSamples(Dataset):
         sample = self._read(source, index, problems)
         if isinstance(config, RegionAugmentConfig):
             return augment_region(sample, config, rng), problems
+        if isinstance(config, PersonSampleConfig):
+            crop = person_sample(
+                sample.image, sample.target, 0, config, rng, image_id=sample.meta.image_id
+            )
+            return crop, problems
         donor = None
         if rng.random() < config.copy_paste.chance:
             donor = self._read(source, int(rng.integers(len(self.plan.sources[source]))), problems)

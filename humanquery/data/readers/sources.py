@@ -7,12 +7,19 @@ from humanquery.core.batch import Sample
 from humanquery.data.augment.person_crops import RegionsConfig
 from humanquery.data.readers.coco import CocoSourceConfig
 from humanquery.data.readers.crops import FacesConfig, MosaicConfig, PetaConfig
+from humanquery.data.readers.persons import PersonsConfig
 from humanquery.data.scenes.scenes import GeneratedScenes, Scenes
 
 # A new kind of source joins here: a frozen dataclass with `build()` (or a line in
 # `open_source`).
 SourceConfig = (
-    CocoSourceConfig | PetaConfig | FacesConfig | MosaicConfig | GeneratedScenes | RegionsConfig
+    CocoSourceConfig
+    | PetaConfig
+    | FacesConfig
+    | MosaicConfig
+    | GeneratedScenes
+    | RegionsConfig
+    | PersonsConfig
 )
 
 

@@ -49,6 +49,8 @@ class LiteHRNetConfig:
     detail: int = 0
     """channels of a 3×3 convolution beside the 1×1 output, for joints that a linear reading of few
     channels cannot tell apart (fingers, face); 0: none"""
+    weights: str = ""
+    """an ncnn file of TinyPose (`tinypose_256x192.bin`) to start from; empty: fresh weights"""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from humanquery.models.topdown.config import LiteHRNetConfig
 
-Maps = Float[Tensor, "n c h w"]
+Maps = Float[Tensor, "n _c _h _w"]
 UNITS = 2
 """shuffle units per branch of a module"""
 
@@ -25,9 +25,11 @@ def _separable(inputs: int, outputs: int, stride: int = 1, *, relu: bool = True)
     return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
 
 
-def _shuffled(maps: Maps) -> Maps:
-    """Channels of both halves in turn."""
-    return maps.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+def _shuffled(one: Maps, other: Maps) -> Maps:
+    """Channels of both in turn."""
+    # written channels-last: one pass over memory, and the fast layout for what follows
+    turns = torch.stack([one.movedim(1, -1), other.movedim(1, -1)], -1)
+    return turns.flatten(-2).movedim(-1, 1)
 
 
 class ShuffleUnit(nn.Module):
@@ -40,7 +42,9 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, maps: Maps) -> Maps:
         kept, worked = maps.chunk(2, 1)
-        return _shuffled(torch.cat([kept, self.work(worked)], 1))
+        # a view of half of the channels would leave the fast layout
+        worked = self.work(worked.contiguous(memory_format=torch.channels_last))
+        return _shuffled(kept, worked)
 
 
 class Stem(nn.Module):
@@ -54,7 +58,7 @@ class Stem(nn.Module):
 
     def forward(self, crops: Float[Tensor, "n 3 h w"]) -> Maps:
         first, second = self.conv(crops).chunk(2, 1)
-        return _shuffled(torch.cat([self.one(first), self.other(second)], 1))
+        return _shuffled(self.one(first), self.other(second))
 
 
 class _Down(nn.Sequential):
@@ -134,6 +138,10 @@ class LiteHRNet(nn.Module):
             nn.init.zeros_(self.detail[-1].bias)
 
     def forward(self, crops: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k H W"]:
+        return self.read(*self.features(crops))
+
+    def features(self, crops: Float[Tensor, "n 3 h w"]) -> tuple[Maps, Maps]:
+        """Maps at stride 4: of the finest branch, and of all branches merged."""
         stem = self.stem(crops)
         maps = [branch(stem) for branch in self.first]
         for i, stage in enumerate(self.stages):
@@ -146,7 +154,11 @@ class LiteHRNet(nn.Module):
             size = maps[i].shape[-2:]
             wide = interpolate(merged, size=size, mode="bilinear", align_corners=True)
             merged = self.merge[i](maps[i] + wide)
+        return maps[0], merged
+
+    def read(self, fine: Maps, merged: Maps) -> Maps:
+        """Heat maps from what `features` gives."""
         out = self.head(merged)
         if self.detail is not None:
-            out = out + self.detail(torch.cat([maps[0], merged], 1))
+            out = out + self.detail(torch.cat([fine, merged], 1))
         return out

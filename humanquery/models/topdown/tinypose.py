@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from humanquery.core.errors import CheckpointError
+from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.models.topdown.config import LiteHRNetConfig, TopDownConfig
-from humanquery.models.topdown.networks import build_network
+from humanquery.models.topdown.lite_hrnet import LiteHRNet
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """of red, green, blue in 0..1, as TinyPose was trained"""
@@ -36,7 +37,7 @@ def read_tinypose(path: Path | str) -> dict[str, Tensor]:
     The division by `STD` is part of the first convolution, since a `TopDown` only subtracts a mean.
     A file that does not fit to the last byte raises CheckpointError.
     """
-    network = build_network(LiteHRNetConfig(), 17)
+    network = LiteHRNet(LiteHRNetConfig(), 17)
     convolutions = _in_order(network)
     try:
         data = Path(path).read_bytes()
@@ -63,6 +64,41 @@ def read_tinypose(path: Path | str) -> dict[str, Tensor]:
     return state
 
 
+PARENTS = {"face": "nose", "lefthand": "left_wrist", "righthand": "right_wrist"}
+"""parts whose joints start as the body joint that they hang on, and are learned as coordinates"""
+SHARPER, LOWER = 15.0, -9.0
+"""heat of a joint (0..1) to the logit of a part's joint: such a map has its mean at the parent, not
+at the middle of the crop"""
+
+
+@torch.no_grad()
+def start_from_tinypose(network: LiteHRNet, skeleton: Skeleton, path: Path | str) -> None:
+    """Fills a network that reads another skeleton: the joints that TinyPose has are its own, those
+    of face and hands begin at `PARENTS`, those of the feet at the ankles, others at zero."""
+    state = read_tinypose(path)
+    names = COCO17.joints
+    weight, bias = state.pop("head.weight"), state.pop("head.bias")
+    own = network.state_dict()
+    network.load_state_dict(own | state)
+    head = network.head
+    head.weight.zero_()
+    head.bias.zero_()
+    fine = {
+        i: names.index(parent)
+        for part, parent in PARENTS.items()
+        for i in range(*skeleton.parts.get(part, (0, 0)))
+    }
+    for i, joint in enumerate(skeleton.joints):
+        if joint in names:
+            head.weight[i], head.bias[i] = weight[names.index(joint)], bias[names.index(joint)]
+        elif i in fine:
+            head.weight[i] = SHARPER * weight[fine[i]]
+            head.bias[i] = SHARPER * bias[fine[i]] + LOWER
+        elif i in range(*skeleton.parts.get("foot", (0, 0))):
+            ankle = names.index(f"{skeleton.side(i)}_ankle")
+            head.weight[i], head.bias[i] = weight[ankle], bias[ankle]
+
+
 def _in_order(network: nn.Module) -> list[nn.Conv2d]:
     """Convolutions in the order in which they run, which is that of the file."""
     order: list[nn.Conv2d] = []
@@ -72,7 +108,7 @@ def _in_order(network: nn.Module) -> list[nn.Conv2d]:
         if isinstance(module, nn.Conv2d)
     ]
     with torch.no_grad():
-        network(torch.zeros(1, 3, 64, 64))
+        network(torch.zeros(1, 3, 32, 32))
     for hook in hooks:
         hook.remove()
     return order
