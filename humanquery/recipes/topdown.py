@@ -55,27 +55,14 @@ def score_poses(system: TopDown, source: PersonSource, parts: list[str]) -> Whol
         people = Persons(image_size=(height, width), boxes=boxes, scores=torch.ones(len(boxes)))
         crops = cut_crops([samples[0].image], [people], system.config)
         joints, scores = system.read(crops.images.to(next(system.parameters()).device))
-        for i, (sample, row) in enumerate(zip(samples, rows, strict=True)):
+        for i, row in enumerate(rows):
             places = crops.metas[i].to_canvas.inverse().points(joints[i].float().cpu())
-            truth.append(_true_row(sample.target, source.people[row], image_id))
+            truth.append(source.row(row))
             found.append(_found_row(places, scores[i].float().cpu(), image_id))
     spans = parts or None
     families = whole_body_scores(images, truth, found, system.skeleton, spans)
     inside = [part for part in families if part in system.skeleton.parts]
     return WholeBodyReport(families, part_errors(truth, found, system.skeleton, inside), len(truth))
-
-
-def _true_row(target, person: dict, image_id: int) -> Row:
-    counted = target.counted_joints[0]
-    third = torch.where(counted, target.visibility[0], 0).double()
-    joints = torch.cat([target.keypoints.value[0].double() - 0.5, third[:, None]], 1)
-    area = float(person.get("area") or target.areas[0])
-    return {
-        "image_id": image_id,
-        "keypoints": joints.flatten().tolist(),
-        "bbox": person["bbox"],
-        "area": area,
-    }
 
 
 def _found_row(places: torch.Tensor, scores: torch.Tensor, image_id: int) -> Row:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from humanquery.core.pose_nms import PoseNMSConfig
 from humanquery.nn.integral import IntegralConfig
 
 
@@ -81,3 +82,5 @@ class TopDownConfig:
     """predict on the mirrored crop too"""
     nms: bool = True
     """join poses of the same person by the parametric pose NMS (`core.pose_nms`)"""
+    pose_nms: PoseNMSConfig | None = None
+    """its numbers; None: those released for models of this kind"""

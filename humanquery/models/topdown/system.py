@@ -236,17 +236,27 @@ class TopDown(nn.Module):
             scores[:, self.integral] = read.scores
         return joints * STRIDE + 0.5, scores
 
+    @property
+    def pose_nms(self) -> PoseNMSConfig:
+        """When two poses are one person."""
+        if self.config.pose_nms is not None:
+            return self.config.pose_nms
+        regressed = self._is_whole and self.config.joints_by != "heatmap"
+        return WHOLE_BODY if regressed else PoseNMSConfig()
+
+    @property
+    def _is_whole(self) -> bool:
+        return {"face", "lefthand", "righthand"} <= set(self.skeleton.parts)
+
     def _unique(self, found: Persons) -> Persons:
         if not self.config.nms:
             return found
-        whole = {"face", "lefthand", "righthand"} <= set(self.skeleton.parts)
-        regressed = whole and self.config.joints_by != "heatmap"
         people = pose_nms(
             found.keypoints,
             found.keypoint_scores,
             found.boxes,
-            WHOLE_BODY if regressed else PoseNMSConfig(),
-            JointWeights.whole_body(self.skeleton) if whole else None,
+            self.pose_nms,
+            JointWeights.whole_body(self.skeleton) if self._is_whole else None,
         )
         return found[people.kept].replace(keypoints=people.keypoints, keypoint_scores=people.scores)
 

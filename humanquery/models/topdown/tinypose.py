@@ -130,3 +130,17 @@ def _array(data: bytes, at: int, count: int, marked: bool) -> tuple[np.ndarray |
         return None, at
     values = np.frombuffer(data, kind, count, at).astype(np.float32)
     return values, at + -(-size // 4) * 4
+
+
+def convert_file(source: Path, destination: Path) -> list[str]:
+    """TinyPose's ncnn `.bin` to our .safetensors; returns notices. Raises CheckpointError."""
+    from humanquery.engine.checkpoint import save_state_dict
+
+    state = {f"network.{name}": value for name, value in read_tinypose(source).items()}
+    card = {
+        "name": "TinyPose",
+        "source": "converted from PP-TinyPose (PaddleDetection), 17 joints, 256 x 192",
+        "licences": {"code": "Apache-2.0", "weights": "Apache-2.0", "data": "COCO, AI Challenger"},
+    }
+    save_state_dict(Path(destination), state, tinypose_config(), card)
+    return ["coco17, joints read as heatmap"]
