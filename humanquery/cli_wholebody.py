@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from humanquery.cli_options import Device, Out, Overwrite, names_of
-from humanquery.core.errors import CheckpointError, HumanQueryError
+from humanquery.core.errors import CheckpointError, ConfigError, HumanQueryError
 
 fit_app = typer.Typer(help="Fit numbers of a method on your own data.", no_args_is_help=True)
 
@@ -41,6 +41,9 @@ def wholebody(
         Path | None,
         typer.Option(help="When two poses are one person: a file of `humanquery fit pose-nms`."),
     ] = None,
+    tracker: Annotated[
+        str, typer.Option(help="Of videos: query (as humanquery track) or msim (AlphaPose).")
+    ] = "query",
     device: Device = "auto",
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Write only the numbers.")
@@ -73,8 +76,11 @@ def wholebody(
         from humanquery.commands.fit_pose_nms import read
 
         joining = read(pose_nms)
-    from humanquery.predict.track_video import track_config, track_video
+    from humanquery.predict.track_video import msim_config, track_config, track_video
 
+    if tracker not in ("query", "msim"):
+        raise ConfigError(f"--tracker {tracker}: expected query or msim")
+    configure = msim_config if tracker == "msim" else track_config
     predictor = _loaded(weights, device, boxes)
     if pose_nms is not None:
         predictor.system.config = replace(predictor.system.config, nms=True, pose_nms=joining)
@@ -93,7 +99,7 @@ def wholebody(
         typer.echo(f"{result.people} people in {result.done} pictures; results in {out}")
     save = (*(() if no_pictures else ("video",)), "json", *formats)
     for video in videos:
-        config = track_config(predictor, score)
+        config = configure(predictor, score)
         try:
             found = track_video(
                 predictor, video, out / stems[video], save=save, config=config, overwrite=overwrite
