@@ -45,8 +45,9 @@ MIN_PIXELS_FOR_RIMS = 64
 MIN_PIXELS_FOR_LABEL = 14
 WIDEST_LABEL = 1.1
 """in longest sides of the box"""
-MIN_PIXELS_FOR_PARTS, MIN_PIXELS_FOR_PART_DOTS = 14, 6
-"""extent of a face or hand from which its lines, and its dots, can be told apart"""
+MIN_PIXELS_FOR_PARTS, MIN_PIXELS_FOR_PART_DOTS, MIN_PIXELS_FOR_PART_RIMS = 14, 6, 48
+"""extent of a face or hand from which its lines can be told apart, its dots, and lines with dark
+rims"""
 DARK = (20, 20, 20)
 MAX_LABELS = 40
 
@@ -196,7 +197,8 @@ def _paint_part(
         joints = [first + k for k in run]
         for a, b in itertools.pairwise(joints):
             if extent >= MIN_PIXELS_FOR_PARTS and a in shown and b in shown:
-                cv2.line(canvas, points[a], points[b], DARK, width + 2, cv2.LINE_AA, 4)
+                if extent >= MIN_PIXELS_FOR_PART_RIMS:
+                    cv2.line(canvas, points[a], points[b], DARK, width + 2, cv2.LINE_AA, 4)
                 cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA, 4)
         for k in joints:
             if k in shown and extent >= MIN_PIXELS_FOR_PART_DOTS:
