@@ -23,6 +23,7 @@ from humanquery.recipes.pixelwise import (
 )
 from humanquery.recipes.recipe import DataConfig, Recipe
 from humanquery.recipes.small import hqnet_small, hqnet_tiny_scenes
+from humanquery.recipes.topdown import wholebody_small
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
@@ -43,6 +44,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         path_attributes,
         path_parsing,
         path_counting,
+        wholebody_small,
     )
 }
 

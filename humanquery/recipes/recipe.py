@@ -17,7 +17,6 @@ from humanquery.evaluation.evaluate import evaluate
 from humanquery.evaluation.people_report import EvaluationReport
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import SystemConfig
-from humanquery.recipes.path_evaluations import PathEvaluation
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,5 @@ class Recipe:
     data_name: str = ""
     """what the model card says about the data"""
     data_licence: str = ""
-    evaluations: tuple[PeopleEvaluation | RegionsEvaluation | PathEvaluation, ...] = (
-        PeopleEvaluation(),
-    )
+    evaluations: tuple[Any, ...] = (PeopleEvaluation(),)
     """each with `run(system, data)`, whose report has `numbers()`; scored at `evaluate_every`"""
