@@ -13,6 +13,7 @@ import typer
 from humanquery.cli_data import data_app
 from humanquery.cli_options import Device, Out, Overwrite, Sets, Weights
 from humanquery.cli_predict import predict, track
+from humanquery.cli_serve import serve
 from humanquery.core.errors import AnnotationError, HumanQueryError
 
 os.environ.setdefault(
@@ -21,16 +22,34 @@ os.environ.setdefault(
 
 app = typer.Typer(
     name="humanquery",
-    help="Sees people: box, mask, keypoints, apparent gender and age of everybody in a photo, and "
-    "who is who in a video. The shipped model joins three frozen networks (see `humanquery show`).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 bench_app = typer.Typer(help="Measure where the time goes.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+
+
+@app.callback()
+def imports(
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--import", help="Run this Python file first: a task of your own (repeatable)."
+        ),
+    ] = None,
+) -> None:
+    """Sees people: box, mask, keypoints, apparent gender and age of everybody in a photo, and who
+    is who in a video. The shipped model joins three frozen networks (see `humanquery show`)."""
+    from humanquery.core.code_files import import_file
+
+    for file in files or ():
+        import_file(file)
+
+
 app.command()(predict)
 app.command()(track)
+app.command()(serve)
 
 
 @app.command()
@@ -179,7 +198,9 @@ def convert(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Option(help="Its name; see `humanquery recipes`.")],
+    recipe: Annotated[
+        str, typer.Option(help="Its name (see `humanquery recipes`) or file.py:function.")
+    ],
     out: Out,
     set: Sets = [],  # noqa: B006 (typer copies it)
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
@@ -226,9 +247,19 @@ def finetune(
     skeleton: Annotated[
         str, typer.Option(help="Joints: a name or a small JSON; default: those of the file.")
     ] = "",
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Class of a task of your own to add; see --import. Repeatable."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=0)] = 300,
     set: Sets = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes", help="Resume although data or weights differ; written down."
+        ),
+    ] = False,
 ) -> None:
     """Fine-tune a model on people of your own: boxes alone, masks, joints of any layout.
 
@@ -247,9 +278,11 @@ def finetune(
         val=val,
         val_images=val_images,
         skeleton=skeleton,
+        tasks=task or (),
         steps=steps,
         overrides=set,
         resume=resume,
+        allow_changes=allow_changes,
     )
     typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
 
@@ -278,8 +311,8 @@ def evaluate(
     task: Annotated[
         str,
         typer.Option(
-            help="people, results (of --results), or tracking: --data is then a folder of clips "
-            "in MOT layout."
+            help="people, results (of --results), crowdpose (of --results, by how crowded pictures "
+            "are), or tracking: --data is then a folder of clips in MOT layout."
         ),
     ] = "people",
     rules: Annotated[str, typer.Option(help="Of tracking: mot or posetrack21.")] = "mot",
@@ -309,14 +342,18 @@ def evaluate(
     refuse_unused(mode, given)
     if mode.endswith("tracking"):
         report = _evaluate_tracking(data, results, weights, device, rules, motion_only)
-    elif mode == "results":
+    elif mode.startswith("results"):
+        from humanquery.evaluation.crowd_pose import evaluate_crowd_pose
         from humanquery.evaluation.result_files import evaluate_files
 
         if data is None or results is None:
             raise typer.BadParameter(
                 "scoring results needs both --results FILE and the truth, --data annotations.json"
             )
-        report = evaluate_files(data, results, limit=limit)
+        if mode == "results":
+            report = evaluate_files(data, results, limit=limit)
+        else:
+            report = evaluate_crowd_pose(data, results)
     else:
         report = run(
             weights or None,
@@ -450,7 +487,9 @@ def version() -> None:
 
 @bench_app.command("train")
 def bench_train(
-    recipe: Annotated[str, typer.Option(help="Its name; see `humanquery recipes`.")],
+    recipe: Annotated[
+        str, typer.Option(help="Its name (see `humanquery recipes`) or file.py:function.")
+    ],
     steps: Annotated[int, typer.Option(min=1)] = 10,
     set: Sets = [],  # noqa: B006
     out: Annotated[

@@ -257,6 +257,8 @@ def track(
         counter=counter,
         refresh=RefreshConfig(every=refresh),
     )
+    for change in result.changes:
+        typer.echo(f"allowed change: {change}")
     for problem in result.problems:
         typer.secho(problem, fg="yellow", err=True)
     rate = result.frames / max(result.seconds, 1e-6)
@@ -264,7 +266,7 @@ def track(
     for each in counter.report()["lines"] if counter else ():
         typer.echo(f"{each['name']}: {each['in']} in, {each['out']} out")
     for each in counter.report()["zones"] if counter else ():
-        said = f"{each['people']} people, at most {each['most_at_once']} at once"
-        typer.echo(f"{each['name']}: {said}")
+        counted = f"{each['people']} people, at most {each['most_at_once']} at once"
+        typer.echo(f"{each['name']}: {counted}")
     for path in result.files:
         typer.echo(path)

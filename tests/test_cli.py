@@ -44,6 +44,7 @@ def test_help_imports_nothing_heavy():
 VERBS = [
     "predict",
     "track",
+    "serve",
     "show",
     "models",
     "doctor",

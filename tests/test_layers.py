@@ -22,7 +22,8 @@ RANKS |= {
     "cli_options": 7,
     "cli_data": 8,
     "cli_predict": 8,
-    "serve": 8,
+    "cli_serve": 8,
+    "serve": 7,
     "__main__": 9,
 }
 SIBLINGS = [
@@ -35,7 +36,7 @@ SIBLINGS = [
     ("nn", "ops"),
     ("cli", "cli_data"),
     ("cli", "cli_predict"),
-    ("cli", "serve"),
+    ("cli", "cli_serve"),
 ]
 """of the same rank, yet the first may import the second"""
 ALLOWED = {

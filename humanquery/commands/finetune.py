@@ -1,5 +1,6 @@
 """Fine-tunes a shipped or own model on a COCO file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from humanquery.commands.train import train
@@ -22,9 +23,11 @@ def finetune(
     val: Path | None = None,
     val_images: Path | None = None,
     skeleton: str = "",
+    tasks: Sequence[str] = (),
     steps: int = 300,
     overrides: list[str] | None = None,
     resume: bool = False,
+    allow_changes: bool = False,
 ) -> TrainingResult:
     """Fine-tunes the model of `weights` (a shipped name or a file; None: the shipped model) on the
     people of `data` and leaves the run in `out`; see `recipes.finetune.finetune`.
@@ -46,6 +49,14 @@ def finetune(
         val=val or "",
         val_images=val_images or "",
         skeleton=skeleton,
+        tasks=tasks,
         steps=steps,
     )
-    return train(recipe, overrides or [], out, resume=resume, weights=path)
+    return train(
+        recipe,
+        overrides or [],
+        out,
+        resume=resume,
+        allow_changes=allow_changes,
+        weights=path,
+    )

@@ -172,27 +172,29 @@ def matching(names: Iterable[str], patterns: Iterable[str], field: str) -> dict[
     return found
 
 
-_LAYER = re.compile(r"(?:^|\.)(?:blocks|layers|stages|layer)[._]?(\d+)(?=\.)")
-_STEM = re.compile(
-    r"(?:^|\.)(?:patch_embed|cls_token|pos_embed|reg_token|mask_token|stem|conv1|bn1|conv_stem)"
-)
+# of a block within a stage both numbers count: stages.1.blocks.0, layer2.0, blocks.3.1
+_LAYER = re.compile(r"(?:^|\.)(?:block|layer|stage)s?[._]?(\d+)(?:\.(\d+))?(?=\.)")
 
 
 def timm_depths(names: Iterable[str]) -> dict[str, int]:
-    """Layer of every parameter of a network in the manner of timm, 0 nearest the picture.
+    """Layer of every parameter of a network in the manner of timm, 0 nearest the picture; `names`
+    in the order of `named_parameters`.
 
     Numbered blocks (`blocks.3`, `stages.1.blocks.0`, `layer2.0` ...) count up in their order from
-    1; embeddings and stems are 0; what is neither (norms after the last block, heads) stands above
-    all blocks.
+    1. What has no number is 0 before the first block (embeddings, stems), stands above all blocks
+    after the last (norms, heads), and elsewhere belongs to the block before it.
     """
-    names = list(names)
-    keys = {name: tuple(map(int, _LAYER.findall(name))) for name in names}
-    order = {key: depth for depth, key in enumerate(sorted({k for k in keys.values() if k}), 1)}
-    above = len(order) + 1
-    return {
-        name: order[key] if key else 0 if _STEM.search(name) else above
-        for name, key in keys.items()
+    keys = {
+        name: tuple(int(number) for pair in _LAYER.findall(name) for number in pair if number)
+        for name in names
     }
+    depth_of = {key: depth for depth, key in enumerate(sorted({k for k in keys.values() if k}), 1)}
+    depths, depth, left = {}, 0, sum(map(bool, keys.values()))
+    for name, key in keys.items():
+        depth = depth_of[key] if key else depth if left else len(depth_of) + 1
+        depths[name] = depth
+        left -= bool(key)
+    return depths
 
 
 def layer_rates(module: nn.Module, decay: float) -> dict[str, tuple[int, float]]:

@@ -69,11 +69,8 @@ class AttributeCrops:
     """people are cut out of these, if there are any"""
 
     @torch.no_grad()
-    def in_boxes(
-        self, boxes: Float[Tensor, "b q 4"]
-    ) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
-        """Logit of label 1 (female) and logits of whole years from 0, for boxes xyxy px of the
-        padded canvas."""
+    def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> dict[str, Float[Tensor, "b q *n"]]:
+        """Logits of gender (b q) and age (b q years), for boxes xyxy px of the padded canvas."""
         images, times = (
             (self.images, 1)
             if self.zoomed is None
@@ -81,4 +78,7 @@ class AttributeCrops:
         )
         reading = read_people(images, boxes * times, self.backbone, self.regions, mirrored=True)
         shape = boxes.shape[:2]
-        return reading.gender_logit.unflatten(0, shape), reading.age_logits.unflatten(0, shape)
+        return {
+            "gender": reading.gender_logit.unflatten(0, shape),
+            "age": reading.age_logits.unflatten(0, shape),
+        }

@@ -23,6 +23,8 @@ TAKEN = (
 )
 URL_SECONDS = 30.0
 """that fetching one picture may take in all"""
+WAIT_SECONDS = 10.0
+"""of these without a byte"""
 URL_BYTES = 50_000_000
 CHANNELS = (1, 3, 4)
 CHUNK = 1 << 16
@@ -126,7 +128,7 @@ def fetch(address: str, *, seconds: float | int = URL_SECONDS, max_bytes: int = 
     label, deadline, content = _public(address), time.monotonic() + seconds, bytearray()
     try:
         asked = request.Request(address, headers={"User-Agent": "humanquery"})
-        with opener.open(asked, timeout=min(seconds, 10)) as answer:
+        with opener.open(asked, timeout=min(seconds, WAIT_SECONDS)) as answer:
             while chunk := answer.read1(CHUNK):
                 content += chunk
                 if len(content) > max_bytes:
@@ -135,16 +137,19 @@ def fetch(address: str, *, seconds: float | int = URL_SECONDS, max_bytes: int = 
                         "really is a picture"
                     )
                 if time.monotonic() > deadline:
-                    raise ImageError(
-                        f"{label}: not complete after {seconds:g} s ({len(content)} bytes came); "
-                        "download it and give the path"
-                    )
+                    raise TimeoutError
     except HTTPError as problem:
         raise ImageError(
             f"{label}: the server answers {problem.code} ({problem.reason}); check the address"
         ) from problem
     except (OSError, http.client.HTTPException, ValueError, AttributeError) as problem:
         reason = getattr(problem, "reason", None) or problem
+        if isinstance(reason, TimeoutError):  # of the server, of a wait for bytes, or of all
+            raise ImageError(
+                f"{label}: not complete in time (at most {seconds:g} s in all, "
+                f"{min(seconds, WAIT_SECONDS):g} s without a byte; {len(content)} bytes came); "
+                "download it and give the path"
+            ) from problem
         raise ImageError(
             f"{label}: cannot be fetched ({reason}); check address and network"
         ) from problem

@@ -15,7 +15,8 @@ from humanquery.core.transfer import constants
 from humanquery.ops import native
 from humanquery.ops.fused import attend
 
-Shapes = tuple[tuple[int, int], ...]  # (height, width) of every level
+Side = int | torch.SymInt  # a symbol in a trace
+Shapes = tuple[tuple[Side, Side], ...]  # (height, width) of every level
 Value = Float[Tensor, "b s heads d"]
 Locations = Float[Tensor, "b q heads levels points 2"]
 Weights = Float[Tensor, "b q heads levels points"]
@@ -182,7 +183,7 @@ def indexed(
     return out.reshape(b, q, heads * d).to(dtype)
 
 
-def _corners(shapes: Shapes, locations: Locations, s: int) -> tuple[list[Tensor], list[Weights]]:
+def _corners(shapes: Shapes, locations: Locations, s: Side) -> tuple[list[Tensor], list[Weights]]:
     """For each of the four cells around every sample: its row in the (picture, cell, head) table,
     and its bilinear share, 0 where outside."""
     b, _, heads = locations.shape[:3]

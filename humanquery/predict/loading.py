@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from humanquery.core.errors import CheckpointError, ConfigError
+from humanquery.core.system import ReadsGivenBoxes
 from humanquery.predict.base import EXPORTED, BasePredictor, find_weights, settings_of
 
 
@@ -61,15 +62,14 @@ def trained(name_or_path: str | Path | None = None) -> tuple[Any, dict[str, Any]
         )
     from humanquery.engine.checkpoint import load_state, read_weights
     from humanquery.models import rebuild
-    from humanquery.models.attributes.system import Attributes
 
     weights = read_weights(path)
     system = rebuild(weights.config, settings_of(name_or_path))
-    if isinstance(system, Attributes):
+    if isinstance(system, ReadsGivenBoxes):
         raise CheckpointError(
-            f"{path}: an attribute model, which reads people in given boxes and finds nobody by "
-            f"itself; score it with "
-            "`humanquery evaluate --recipe attributes_small`, or give the weights of an HQNet"
+            f"{path}: holds {type(system).__name__}, which reads people in given boxes and finds "
+            f"nobody by itself; score it with `humanquery evaluate --recipe` and the recipe that "
+            f"trained it, or give the weights of an HQNet"
         )
     load_state(system, weights.state)
     return system.eval(), weights.card

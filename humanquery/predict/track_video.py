@@ -57,6 +57,8 @@ class VideoResult:
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    """`field: old -> new` of what `allow_changes` let pass when the run was resumed"""
 
 
 def track_frames(
@@ -236,6 +238,7 @@ def track_video(
         if counter is not None:
             (out / COUNTS).write_text(json.dumps(counter.report(), indent=1) + "\n")
     run.finish()
+    result.changes = run.changes
     result.identities, result.seconds = len(seen), time.perf_counter() - begun
     result.files = [opened.path for opened in files.values()] + (
         [run.video] if painter is not None else []
@@ -252,10 +255,11 @@ def output_files(save: tuple[str, ...]) -> list[str]:
 
 def source_facts(source: str | Path) -> dict[str, Any]:
     """What tells one video from another: its name, and of a file its size and the hash of its first
-    megabyte (all of a long one would take minutes)."""
-    facts: dict[str, Any] = {"name": str(source)}
+    megabyte (all of a long one would take minutes), wherever it lies."""
     path = path_of(source)
+    facts: dict[str, Any] = {"name": str(source)}
     if path is not None and path.is_file():
+        facts["name"] = path.name  # it may lie elsewhere when the run goes on
         with open(path, "rb") as opened:
             start = hashlib.sha256(opened.read(1 << 20)).hexdigest()
         facts |= {"bytes": path.stat().st_size, "first_megabyte": start}

@@ -1,5 +1,6 @@
 """Fine-tuning any HQNet on a COCO file of one's own."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from humanquery.data.readers.coco import CocoSource, CocoSourceConfig
 from humanquery.engine.optim import OptimConfig, ParamRule
 from humanquery.engine.train_config import EngineConfig
 from humanquery.models import without_sources
-from humanquery.models.hqnet.config import HQNetConfig
+from humanquery.models.hqnet.config import ExtraTask, HQNetConfig, TasksConfig
+from humanquery.models.hqnet.hqnet import imported_task
 from humanquery.recipes.recipe import DataConfig, PeopleEvaluation, Recipe
 
 LEARN = ("decoder.", "content.", "tasks.")
@@ -29,6 +31,7 @@ def finetune(
     val: str | Path = "",
     val_images: str | Path = "",
     skeleton: str = "",
+    tasks: Sequence[str] = (),
     steps: int = 300,
 ) -> Recipe:
     """The recipe that fine-tunes `model` (the config of a weights file) on a COCO file.
@@ -37,17 +40,22 @@ def finetune(
 
     Data: whatever the file annotates: boxes alone, boxes and masks, joints of any layout (the
     category's `keypoints`, or `skeleton`: a name or a small JSON, docs/fine-tuning.md). Labels that
-    it lacks give no loss. `val`, where given, is scored after the last step. Hardware: one CPU
+    it lacks give no loss. `tasks`: classes of tasks of one's own, imported before, which are added
+    with fresh heads; their labels are read by the keys of their fields (docs/adding-a-task.md).
+    `val`, where given, is scored after the last step. Hardware: one CPU
     core, some minutes for hqnet-small. Scores from 40 photos stand in docs/fine-tuning.md.
     """
     side = -(-min(model.input.short_side, model.input.long_side, LARGEST_CANVAS) // 32) * 32
-    train = CocoSourceConfig(str(data), str(images), skeleton=skeleton)
+    specs = tuple(spec for name in tasks for spec in imported_task(name).fields)
+    train = CocoSourceConfig(str(data), str(images), skeleton=skeleton, extra=specs)
     opened = CocoSource(train)
     if not len(opened):
         raise ConfigError(f"{data}: no picture to learn from; expected pictures with people")
     if "keypoints" in opened.options.fields:
         model = with_joints(model, opened.skeleton)
-    scored = CocoSourceConfig(str(val or data), str(val_images or images), skeleton=skeleton)
+    if tasks:
+        model = replace(model, tasks=with_tasks(model.tasks, tasks))
+    scored = replace(train, annotations=str(val or data), images=str(val_images or images))
     return Recipe(
         model=without_sources(model),
         data=DataConfig(
@@ -81,6 +89,13 @@ def finetune(
         data_licence="see the owner of the data",
         evaluations=(PeopleEvaluation(),) if val else (),
     )
+
+
+def with_tasks(tasks: TasksConfig, names: Sequence[str]) -> TasksConfig:
+    """The tasks and these, each once."""
+    known = [extra.task for extra in tasks.extra]
+    added = tuple(ExtraTask(name) for name in names if name not in known)
+    return replace(tasks, extra=(*tasks.extra, *added))
 
 
 def with_joints(model: HQNetConfig, skeleton: Skeleton) -> HQNetConfig:

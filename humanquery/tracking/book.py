@@ -37,7 +37,7 @@ class TrackConfig:
     birth_score: float = 0.5
     """who is less sure than this starts no track"""
     keep_score: float = 0.2
-    """who is less sure than this is not looked at; between the two only a track that is there can
+    """who is less sure than this is left out; between the two only a track that is there can
     be continued"""
     confirm_hits: int = 3
     """frames in a row after which a track is believed; those of the first frame are at once"""
@@ -103,7 +103,7 @@ class TrackBook:
     def __init__(self, config: TrackConfig | None = None):
         self.config = config or TrackConfig()
         self.frame = 0
-        """frames looked at so far"""
+        """frames so far"""
         self.given = torch.zeros(0, dtype=torch.long)
         """rows of the people that `update` was last called with who are in its answer"""
         self._stream = Stream()

@@ -14,6 +14,7 @@ from humanquery.engine.checkpoint import read_weights, save_weights
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.attributes.system import Attributes
+from humanquery.models.hqnet.config import HQNetConfig
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import load
 from tests.models.small import small_config
@@ -21,15 +22,19 @@ from tests.models.small import small_config
 QUICK = ["engine.batch_size=2", "data.augment.canvas=(64, 64)", "engine.optim.lr=0.001"]
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
+def small_file_config() -> HQNetConfig:
+    """Of a small model that a file of weights rebuilds."""
     backbone = TimmBackbone(
         "test_resnet", options={"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
     )
-    config = replace(small_config(), backbone=backbone, input=LetterboxConfig(64, 64))
+    return replace(small_config(), backbone=backbone, input=LetterboxConfig(64, 64))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
-    return save_weights(path, HQNet(config))
+    return save_weights(path, HQNet(small_file_config()))
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from humanquery.core.errors import CheckpointError, VideoError
 from humanquery.core.persons import Persons
@@ -169,6 +171,37 @@ def test_another_source_cannot_go_on_with_a_run(predictor, clip, tmp_path, monke
         track_video(
             predictor, tmp_path / "other.mp4", out, save=("json",), resume=True, progress=False
         )
+
+
+def test_what_another_run_may_not_continue_is_told_field_by_field_and_may_be_allowed(
+    predictor, clip, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(video_module, "STATE_EVERY", 5)
+    out, quiet = tmp_path / "out", {"save": ("json",), "progress": False}
+    track_video(predictor, clip, out, max_frames=20, **quiet)
+    assert not (out / "state.safetensors").exists()  # it came to its end
+    with monkeypatch.context() as killed:
+        killed.setattr(video_module._Run, "finish", lambda run: None)
+        track_video(predictor, clip, out, max_frames=20, overwrite=True, **quiet)
+    moved = tmp_path / "elsewhere" / clip.name
+    moved.parent.mkdir()
+    clip.rename(moved)  # the same video in another folder is the same video
+    other = Predictor(Bright(), {"score_threshold": 0.5, "name": "other"}, "cpu")
+    config = replace(track_config(predictor), patience=3)
+    with pytest.raises(CheckpointError) as refused:
+        track_video(other, moved, out, config=config, resume=True, **quiet)
+    patience = f"config.patience: {track_config(predictor).patience} -> 3"
+    changes = ["model.name: '' -> 'other'", patience]
+    assert all(f"\n  {change}\n" in str(refused.value) for change in changes)
+    assert "source" not in str(refused.value) and "--allow-changes" in str(refused.value)
+    allowed = {"resume": True, "allow_changes": True}
+    with monkeypatch.context() as killed:
+        killed.setattr(video_module._Run, "finish", lambda run: None)
+        track_video(other, moved, out, config=config, max_frames=25, **allowed, **quiet)
+    with safe_open(out / "state.safetensors", framework="pt") as state:
+        assert sorted(json.loads(state.metadata()["run"])["changes"]) == sorted(changes)
+    result = track_video(other, moved, out, config=config, resume=True, **quiet)
+    assert result.frames == 30 and sorted(result.changes) == sorted(changes)
 
 
 def test_frames_can_be_followed_one_by_one(predictor, clip):

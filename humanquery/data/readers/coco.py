@@ -20,12 +20,14 @@ from humanquery.core.coco_files import (
     skeleton_of,
 )
 from humanquery.core.errors import AnnotationError, ConfigError, nearest
+from humanquery.core.fields import FieldSpec
 from humanquery.core.foreign import shown
 from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.core.target import Target
 from humanquery.data.readers.coco_target import (
     FIELDS,
     CocoOptions,
+    check_extra,
     is_ignored,
     is_kept,
     read_target,
@@ -52,6 +54,8 @@ class CocoSourceConfig:
     """of the data set, `Target.source`; empty: the annotation file's name without its ending"""
     fields: tuple[str, ...] | None = None
     """which labels to read (see `coco_target.FIELDS`); None: all that the file holds"""
+    extra: tuple[FieldSpec, ...] = ()
+    """labels of tasks that are not built in, by annotation key (see `CocoOptions.extra`)"""
     age_labels: Literal["point", "range"] = "point"
     suspect_boxes: Literal["ignore", "person"] = "ignore"
     depicted: Literal["ignore", "person"] = "person"
@@ -102,6 +106,7 @@ class CocoSource:
             depicted=config.depicted,
             fragments=config.fragments,
             unlabelled_keypoints=config.unlabelled_keypoints,
+            extra=config.extra,
         )
         unknown = set(self.options.fields) - set(FIELDS)
         if unknown:
@@ -174,6 +179,11 @@ class CocoSource:
                     f"'image_id' is {shown(picture)}, which is none of the {len(people)} pictures "
                     "under 'images'"
                 )
+        if problem is None and self.config.extra:
+            try:
+                check_extra(annotation, self.config.extra)
+            except AnnotationError as extra:
+                return str(extra)
         return problem
 
     def _keep(self, records: list[dict[str, Any]], people: dict[int, list]) -> None:

@@ -14,9 +14,11 @@ from torch import Tensor
 from humanquery.core.affine import Size
 from humanquery.core.boxes import BODY_SHARE
 from humanquery.core.coco_files import Annotation, is_crowd, problem_of, says_valid
-from humanquery.core.errors import AnnotationError
+from humanquery.core.errors import AnnotationError, ConfigError
+from humanquery.core.fields import FieldSpec
+from humanquery.core.foreign import box, number
 from humanquery.core.masks import polygons_to_bitmap, rle_to_bitmap
-from humanquery.core.rows import Labelled
+from humanquery.core.rows import Extra, Labelled
 from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.core.target import Target
 
@@ -45,6 +47,18 @@ class CocoOptions:
     """a person without one labelled joint. negative: known to show no joint (what the HQNet
     release assumes; target of the `keypoints seen` score); unknown: nobody looked, unless
     `valid.keypoints_2d` says 1"""
+    extra: tuple[FieldSpec, ...] = ()
+    """labels of tasks that are not built in, each read from the annotation's key `FieldSpec.coco`
+    (else its name): a number or true/false (kind "row"), an xywh box (kind "boxes"). Missing or
+    null: not annotated"""
+
+    def __post_init__(self):
+        for spec in self.extra:
+            if spec.kind not in ("row", "boxes"):
+                raise ConfigError(
+                    f"extra label {spec.name!r} is of kind {spec.kind!r}; a COCO file is read for "
+                    "further labels of kind 'row' (a number) or 'boxes' (xywh)"
+                )
 
 
 def read_target(
@@ -98,7 +112,8 @@ def read_target(
         ),
     }
     return target.replace(
-        **{name: read() for name, read in labels.items() if name in options.fields}
+        **{name: read() for name, read in labels.items() if name in options.fields},
+        extra={spec.name: Extra(spec, _extra(seen, spec)) for spec in options.extra},
     )
 
 
@@ -215,6 +230,26 @@ def _face_box(person: Annotation) -> list[float] | None:
         return None
     box = _xyxy(person["face_box"])
     return box if box[2] > box[0] and box[3] > box[1] else None
+
+
+def check_extra(annotation: Annotation, specs: Iterable[FieldSpec]) -> None:
+    """Raises AnnotationError where a label of `CocoOptions.extra` is none of its kind."""
+    for spec in specs:
+        value = annotation.get(_key(spec))
+        if value is None or (spec.kind == "row" and isinstance(value, bool)):
+            continue
+        (box if spec.kind == "boxes" else number)(value, _key(spec))
+
+
+def _extra(people: Sequence[Annotation | None], spec: FieldSpec) -> Labelled:
+    values = [None if person is None else person.get(_key(spec)) for person in people]
+    if spec.kind == "boxes":
+        return _labelled([None if value is None else _xyxy(value) for value in values], 4)
+    return _labelled([None if value is None else float(value) for value in values])
+
+
+def _key(spec: FieldSpec) -> str:
+    return spec.coco or spec.name
 
 
 def _xyxy(xywh: Sequence[int | float]) -> list[float]:

@@ -76,7 +76,7 @@ def build_tasks(config: TasksConfig, sizes: TaskSizes) -> nn.ModuleDict:
         if numbers is not None:
             built[kind.name] = kind(numbers, sizes)
     for extra in config.extra:
-        kind = _imported_task(extra.task)
+        kind = imported_task(extra.task)
         if kind.name in built:
             raise ConfigError(f"tasks.extra: {extra.task} is another task named {kind.name!r}")
         numbers = from_plain(kind.config_type, dict(extra.config), f"tasks.extra.{kind.name}")
@@ -84,12 +84,13 @@ def build_tasks(config: TasksConfig, sizes: TaskSizes) -> nn.ModuleDict:
     return built
 
 
-def _imported_task(name: str) -> type[Task]:
+def imported_task(name: str) -> type[Task]:
+    """The task class of that name, of those that somebody has imported; else ConfigError."""
     known = {kind.__name__: kind for kind in Task.__subclasses__()}
     if name not in known:
         raise ConfigError(
             f"tasks.extra: no task class {name!r} is imported; import the file that defines it "
-            f"first.{nearest(name, known)}"
+            f"first (command line: humanquery --import FILE.py ...).{nearest(name, known)}"
         )
     return known[name]
 
