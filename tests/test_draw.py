@@ -100,3 +100,12 @@ def test_attention_outside_the_picture_does_no_harm():
     one = people((60, 60))[:1].replace(boxes=torch.tensor([[0.0, 0, 5, 5]]))
     places = torch.tensor([[[-500.0, 30.0], [900.0, 900.0], [-1.0, -1.0], [60.5, 30.0]]])
     assert draw_attention(grey(60, 60), one, places, torch.ones(1, 4)).shape == (60, 60, 3)
+
+
+def test_joints_that_are_more_likely_hidden_than_seen_are_not_drawn():
+    options = dict(masks=False, boxes=False, labels=False)
+    unsure, sure = (
+        people((60, 60)).replace(keypoint_scores=torch.full((2, 17), score)) for score in (0.3, 0.4)
+    )
+    assert (draw(grey(60, 60), unsure, **options) == 128).all()
+    assert (draw(grey(60, 60), sure, **options) != 128).any()
