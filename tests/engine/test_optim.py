@@ -275,5 +275,5 @@ def test_adafactor_has_the_groups_and_rates_of_adamw():
 
 
 def test_an_optimizer_that_there_is_not_is_told():
-    with pytest.raises(ConfigError, match="got 'sgd', expected adamw or adafactor"):
-        OptimConfig(optimizer="sgd")
+    with pytest.raises(ConfigError, match="got 'sgd', expected one of 'adamw', 'adafactor'"):
+        override(OptimConfig(), ["optimizer=sgd"])
