@@ -14,6 +14,7 @@ from humanquery.cli_data import data_app
 from humanquery.cli_options import Device, Out, Overwrite, Sets, Weights
 from humanquery.cli_predict import predict, track
 from humanquery.cli_serve import serve
+from humanquery.cli_wholebody import fit_app, wholebody
 from humanquery.core.errors import AnnotationError, HumanQueryError
 
 os.environ.setdefault(
@@ -28,6 +29,7 @@ app = typer.Typer(
 bench_app = typer.Typer(help="Measure where the time goes.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(fit_app, name="fit")
 
 
 @app.callback()
@@ -50,6 +52,7 @@ def imports(
 app.command()(predict)
 app.command()(track)
 app.command()(serve)
+app.command()(wholebody)
 
 
 @app.command()
@@ -178,20 +181,28 @@ def export(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="The official .pth.")],
+    source: Annotated[Path, typer.Argument(help="The official .pth, or TinyPose's ncnn .bin.")],
     destination: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+    kind: Annotated[str, typer.Option(help="hqnet, alphapose or tinypose.")] = "hqnet",
+    joints_by: Annotated[
+        str,
+        typer.Option(
+            help="alphapose: how joints are read: heatmap, integral, combined; default: by their "
+            "number."
+        ),
+    ] = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn an official HQNet checkpoint into a weights file of this library.
+    """Turn an official checkpoint (HQNet, AlphaPose, TinyPose) into a weights file of this library.
 
-    Example: humanquery convert hqnet_r50.pth hqnet_r50.safetensors
+    Example: humanquery convert --kind alphapose fast_res50_256x192.pth fastpose.safetensors
     """
     from humanquery.media.output_names import output_file
 
     destination = output_file(destination, "convert", [source], overwrite=overwrite)
-    from humanquery.models.hqnet.convert import convert_file
+    from humanquery.commands.convert import convert as write
 
-    for notice in convert_file(source, destination):
+    for notice in write(source, destination, kind, joints_by):
         typer.echo(notice)
     typer.echo(f"wrote {destination}")
 
@@ -339,8 +350,8 @@ def evaluate(
     task: Annotated[
         str,
         typer.Option(
-            help="people, results (of --results), or tracking: --data is then a folder of clips "
-            "in MOT layout."
+            help="people, results (of --results), crowdpose (of --results, by how crowded pictures "
+            "are), or tracking: --data is then a folder of clips in MOT layout."
         ),
     ] = "people",
     rules: Annotated[str, typer.Option(help="Of tracking: mot or posetrack21.")] = "mot",
@@ -370,14 +381,18 @@ def evaluate(
     refuse_unused(mode, given)
     if mode.endswith("tracking"):
         report = _evaluate_tracking(data, results, weights, device, rules, motion_only)
-    elif mode == "results":
+    elif mode.startswith("results"):
+        from humanquery.evaluation.crowd_pose import evaluate_crowd_pose
         from humanquery.evaluation.result_files import evaluate_files
 
         if data is None or results is None:
             raise typer.BadParameter(
                 "scoring results needs both --results FILE and the truth, --data annotations.json"
             )
-        report = evaluate_files(data, results, limit=limit)
+        if mode == "results":
+            report = evaluate_files(data, results, limit=limit)
+        else:
+            report = evaluate_crowd_pose(data, results)
     else:
         report = run(
             weights or None,
@@ -412,7 +427,7 @@ def _evaluate_tracking(
     if results is not None:
         return evaluate_tracks(data, results, rules=rules)
     predictor = load(weights or None, device)
-    config = track_config(predictor, appearance=not motion_only)
+    config = track_config(predictor, **({"appearance": False} if motion_only else {}))
     return evaluate_tracks(data, predictor=predictor, config=config, rules=rules)
 
 
@@ -556,6 +571,7 @@ def _offer_nearest_verb(arguments: list[str]) -> None:
     known = [command.name or command.callback.__name__ for command in app.registered_commands] + [
         "data",
         "bench",
+        "fit",
     ]
     if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
         close = difflib.get_close_matches(arguments[0], known, n=1)

@@ -26,6 +26,7 @@ EVALUATION_BATCH = 4
 USED_OPTIONS = {
     "people": ("weights", "data", "images", "recipe", "set", "device", "limit"),
     "results": ("data", "results", "limit"),
+    "results by crowd": ("data", "results"),
     "tracking": ("weights", "data", "device", "rules", "motion-only"),
     "results of tracking": ("data", "results", "rules"),
 }
@@ -35,8 +36,10 @@ USED_OPTIONS = {
 def mode_of(task: str, has_results: bool) -> str:
     """The key of `USED_OPTIONS` that `--task` and `--results` mean; another task raises
     ConfigError."""
-    if task not in ("people", "tracking", "results"):
-        raise ConfigError(f"--task {task}: expected people, tracking or results")
+    if task not in ("people", "tracking", "results", "crowdpose"):
+        raise ConfigError(f"--task {task}: expected people, tracking, results or crowdpose")
+    if task == "crowdpose":
+        return "results by crowd"
     if task == "tracking":
         return "results of tracking" if has_results else "tracking"
     return "results" if has_results or task == "results" else "people"

@@ -14,8 +14,16 @@ from humanquery.recipes.path import (
     path_reid,
     path_small,
 )
+from humanquery.recipes.pixelwise import (
+    pixelwise_crowdpose,
+    pixelwise_small,
+    pixelwise_tiny_scenes,
+    pixelwise_w32,
+    pixelwise_w48,
+)
 from humanquery.recipes.recipe import DataConfig, Recipe
 from humanquery.recipes.small import hqnet_small, hqnet_tiny_scenes
+from humanquery.recipes.topdown import wholebody_small
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
@@ -26,11 +34,17 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         hqnet_small,
         hqnet_tiny_scenes,
         attributes_small,
+        pixelwise_w32,
+        pixelwise_w48,
+        pixelwise_crowdpose,
+        pixelwise_small,
+        pixelwise_tiny_scenes,
         path_small,
         path_reid,
         path_attributes,
         path_parsing,
         path_counting,
+        wholebody_small,
     )
 }
 

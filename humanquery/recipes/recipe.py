@@ -18,6 +18,7 @@ from humanquery.evaluation.people_report import EvaluationReport
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import SystemConfig
 from humanquery.recipes.path_evaluations import PathEvaluation
+from humanquery.recipes.poses_in_boxes import PosesInBoxes
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,10 @@ class RegionsEvaluation:
         return score_source(system, source, letterbox, self.batch_size)
 
 
+# A new evaluation joins here: a union, since a recipe is plain data and comes back from it.
+Evaluation = PeopleEvaluation | RegionsEvaluation | PosesInBoxes | PathEvaluation
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A whole experiment. `--set model.tasks.mask=none` and the like change one number."""
@@ -90,7 +95,5 @@ class Recipe:
     data_name: str = ""
     """what the model card says about the data"""
     data_licence: str = ""
-    evaluations: tuple[PeopleEvaluation | RegionsEvaluation | PathEvaluation, ...] = (
-        PeopleEvaluation(),
-    )
+    evaluations: tuple[Evaluation, ...] = (PeopleEvaluation(),)
     """each with `run(system, data)`, whose report has `numbers()`; scored at `evaluate_every`"""

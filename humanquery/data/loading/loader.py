@@ -19,7 +19,7 @@ from humanquery.core.target import Target
 from humanquery.data.augment.augment import AugmentConfig, augment
 from humanquery.data.augment.pedestrians import PedestrianAugmentConfig, augment_pedestrian
 from humanquery.data.augment.person_crops import RegionAugmentConfig, augment_region
-from humanquery.data.augment.person_samples import PersonSampleConfig, person_sample
+from humanquery.data.augment.person_samples import PersonSampleConfig, person_sample, proposer
 from humanquery.data.loading.identity import source_identity
 from humanquery.data.loading.transport import pack, unpack
 from humanquery.data.readers.sources import Source, SourceConfig, open_source
@@ -236,6 +236,11 @@ class _TrainSamples(Dataset):
     ):
         self.plan, self.seed = plan, seed
         self.configs = [part.augment or augmentation for part in mix.parts]
+        self._propose = {
+            config.proposal_file: proposer(config)
+            for config in self.configs
+            if isinstance(config, PersonSampleConfig)
+        }
 
     def __getitem__(self, position: int) -> tuple[Sample, list[str]]:
         rng = np.random.default_rng((self.seed, 0, position))
@@ -248,8 +253,9 @@ class _TrainSamples(Dataset):
         if isinstance(config, PedestrianAugmentConfig):
             return augment_pedestrian(sample, config, rng), problems
         if isinstance(config, PersonSampleConfig):
+            propose = self._propose[config.proposal_file]
             crop = person_sample(
-                sample.image, sample.target, 0, config, rng, image_id=sample.meta.image_id
+                sample.image, sample.target, 0, config, rng, propose, sample.meta.image_id
             )
             return crop, problems
         donor = None

@@ -4,11 +4,13 @@ crop."""
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
+
+import torch
 
 from humanquery.core.batch import Meta, Sample
 from humanquery.core.coco_files import load_coco
-from humanquery.core.errors import AnnotationError
+from humanquery.core.errors import AnnotationError, ConfigError, nearest
 from humanquery.core.skeleton import COCO17
 from humanquery.core.target import Target
 from humanquery.data.readers.coco_target import Annotation, CocoOptions, read_target
@@ -16,6 +18,13 @@ from humanquery.data.readers.whole_body import flat_joints, whole_body_target
 from humanquery.media.images import read_image
 
 Layout = Literal["coco", "coco_wholebody", "halpe"]
+
+
+def checked_layout(name: str) -> Layout:
+    """The name, which must be one of `Layout`; another raises ConfigError."""
+    if name not in get_args(Layout):
+        raise ConfigError(f"layout {name!r}: unknown.{nearest(name, get_args(Layout))}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class PersonSource:
     def __getitem__(self, i: int) -> Sample:
         person = self.people[i]
         record = self._records[person["image_id"]]
-        path = self.images / record["file_name"]
+        path = self.path(record["id"])
         picture = read_image(path)
         size = picture.shape[:2]
         meta = Meta(size, size, image_id=record["id"], path=str(path))
@@ -75,6 +84,23 @@ class PersonSource:
         """Person i without its picture."""
         person = self.people[i]
         return self._target(self._records[person["image_id"]], [person])
+
+    def path(self, image_id: int) -> Path:
+        """The file of a picture."""
+        return self.images / self._records[image_id]["file_name"]
+
+    def row(self, i: int) -> dict[str, Any]:
+        """Person i as COCO's evaluators read it: joints as pixel indices with visibility, box,
+        area of the whole person."""
+        target, person = self.target(i), self.people[i]
+        third = torch.where(target.counted_joints[0], target.visibility[0], 0).double()
+        joints = torch.cat([target.keypoints.value[0].double() - 0.5, third[:, None]], 1)
+        return {
+            "image_id": person["image_id"],
+            "keypoints": joints.flatten().tolist(),
+            "bbox": person["bbox"],
+            "area": float(person.get("area") or target.areas[0]),
+        }
 
     def by_picture(self) -> dict[int, list[int]]:
         """Rows of the people of each picture, by its id, in the order of the file."""
