@@ -108,9 +108,12 @@ async def malformed(client: httpx.AsyncClient, until: float, seen: Seen) -> None
 
 
 def _named(problem: httpx.HTTPError, until: float) -> str:
-    """A connection that is refused by a service that stops is no fault of it."""
-    refused = isinstance(problem, httpx.ConnectError) and time.monotonic() >= until
-    return "refused after the stop" if refused else type(problem).__name__
+    """What is counted in place of an answer. A service that stops refuses connections, and closes
+    those over which it has read no request."""
+    name = type(problem).__name__
+    if time.monotonic() < until:
+        return name
+    return "refused after the stop" if name == "ConnectError" else f"{name} at the stop"
 
 
 async def slow(port: int, until: float, seen: Seen) -> None:

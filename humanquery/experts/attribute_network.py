@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from humanquery.backbones import Backbone, TimmBackbone
+from humanquery.backbones import build as build_backbone
 from humanquery.backbones.parts import fill, freeze, read_tensors
-from humanquery.backbones.timm_features import TimmBackbone, TimmFeatures
 from humanquery.experts.answers import Answers, Expert
 from humanquery.nn.person_views import RegionAttributes, RegionConfig, read_people
 
@@ -34,7 +35,7 @@ class AttributesFeatures(Expert):
 
     def __init__(self, config: AttributesBackbone):
         super().__init__()
-        self.backbone = TimmFeatures(config.backbone)
+        self.backbone = build_backbone(config.backbone)
         self.regions = RegionAttributes(self.backbone.channels[-1], config.regions)
         self.mean, self.std = self.backbone.mean, self.backbone.std
         if config.weights:
@@ -61,7 +62,7 @@ class AttributesFeatures(Expert):
 class AttributeCrops:
     """Normalised pictures, and the network that reads people cut out of them."""
 
-    backbone: TimmFeatures
+    backbone: Backbone
     regions: RegionAttributes
     images: Float[Tensor, "b 3 h w"]
     zoomed: Float[Tensor, "b 3 H W"] | None = None

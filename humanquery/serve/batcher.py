@@ -69,7 +69,8 @@ class Batcher:
         self.predictor = predictor
         self.batch_size, self.wait, self._on_batch = batch_size, wait, on_batch
         self.seconds_per_picture = 0.0
-        """running mean, for `Retry-After`"""
+        """running mean, 0 until it is known: for `Retry-After`"""
+        self._batches = 0
         self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(min(batch_size, 8), thread_name_prefix="reader")
         self._lock, self._closed, self._begun = threading.Lock(), False, None
@@ -123,13 +124,18 @@ class Batcher:
             for jobs in alike.values():
                 self._look(jobs)
             if taken:
-                seconds = time.monotonic() - self._begun
-                news = NEWS if self.seconds_per_picture else 1.0
-                self.seconds_per_picture += news * (seconds / len(taken) - self.seconds_per_picture)
-                self._on_batch(len(taken), seconds)
+                self._told(len(taken), time.monotonic() - self._begun)
             self._begun = None
             if ended:
                 return
+
+    def _told(self, pictures: int, seconds: float) -> None:
+        """Counts a batch. The first is slower than all others and says nothing about them."""
+        if self._batches:
+            news = NEWS if self.seconds_per_picture else 1.0
+            self.seconds_per_picture += news * (seconds / pictures - self.seconds_per_picture)
+        self._batches += 1
+        self._on_batch(pictures, seconds)
 
     def _gather(self, first: _Job) -> tuple[list[_Job], bool]:
         """A batch, and whether the end came behind it."""

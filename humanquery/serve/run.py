@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client.multiprocess import mark_process_dead
 
+from humanquery.core.code_files import import_file, imported_files
 from humanquery.predict import BasePredictor, load
 from humanquery.serve.app import create_app
 from humanquery.serve.config import ServiceConfig
@@ -50,6 +51,7 @@ def serve(place: Place, config: ServiceConfig) -> None:
         run(predictor, config, host=place.host, port=place.port)
         return
     settings = {"weights": place.weights, "device": place.device, "config": asdict(config)}
+    settings["imports"] = imported_files()
     with tempfile.TemporaryDirectory(prefix="humanquery-metrics-") as numbers:
         # workers are new processes: they learn what they serve, how many cores are theirs and
         # where they count together from their environment
@@ -76,6 +78,8 @@ def run(
 def worker() -> FastAPI:
     """The application of one of several workers, as its parent's `serve` wants it."""
     settings = json.loads(os.environ[SETTINGS])
+    for file in settings["imports"]:
+        import_file(file)
     said = settings["config"]
     lists = {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
     _forget_the_dead(Path(os.environ[SHARED]))

@@ -21,10 +21,11 @@ from humanquery.predict import Predictor
 from humanquery.predict import track_video as video_module
 from humanquery.predict.predict_folder import is_video
 from humanquery.predict.track_video import track_config, track_frames, track_video
-from humanquery.tracking import TrackBook
+from humanquery.tracking import TrackBook, TrackConfig
+from humanquery.tracking.attributes import RefreshConfig, TrackAttributes
 from humanquery.tracking.zones import ZoneCounter, parse_line, parse_zone
 from tests.media.test_video import damaged_clip
-from tests.predict.fake import FakeSystem
+from tests.predict.fake import FakeSystem, people
 
 SIZE = (48, 64)
 
@@ -333,3 +334,49 @@ def test_kill_leaves_a_playable_video_and_whole_results_and_the_run_goes_on(
     assert result.frames == 30 and [line["frame"] for line in lines(out)] == list(range(30))
     with open_video(out / "tracked.mp4") as video:
         assert len(list(video)) == 30
+
+
+class Late(FakeSystem):
+    """Says masks, gender and age when it is asked again, and notes about whom."""
+
+    late = frozenset({"masks", "gender", "age"})
+
+    def __init__(self):
+        super().__init__()
+        self.asked: list[tuple[list[int], set[str]]] = []
+
+    def look(self, batch, ask=None):
+        return LateLook(self, batch.metas[0].image_size)
+
+
+class LateLook:
+    def __init__(self, system, size):
+        self.system, self.size = system, size
+        self.persons = people(size, ["keypoints"])
+
+    def more(self, rows, outputs):
+        self.system.asked.append((rows.tolist(), set(outputs)))
+        return people(self.size, ["keypoints", *outputs])[rows]
+
+
+def test_the_followed_get_masks_in_every_frame_and_are_asked_who_they_are_now_and_then(clip):
+    system = Late()
+    known = TrackAttributes(RefreshConfig(every=10, unsure_every=10, looks=1))
+    with open_video(clip) as video:
+        book = TrackBook(TrackConfig(keep_score=0.1))
+        found = [p for _, p in track_frames(Predictor(system, {}, "cpu"), video, book, known=known)]
+    assert [len(p) for p in found] == [1] * 30  # the other is never sure enough to be followed
+    assert all(p.masks.any() and p.gender.tolist() == [pytest.approx(0.9)] for p in found)
+    assert all(rows == [0] for rows, _ in system.asked)
+    assert [names for _, names in system.asked].count({"masks"}) == 30
+    assert [names for _, names in system.asked].count({"gender", "age"}) == 3
+
+
+def test_what_nobody_wants_is_not_asked_late(clip):
+    system = Late()
+    with open_video(clip) as video:
+        frames = track_frames(
+            Predictor(system, {}, "cpu"), video, tasks=["keypoints", "gender"], attributes=False
+        )
+        assert all(p.gender is None and p.masks is None for _, p in frames)
+    assert not system.asked

@@ -108,6 +108,14 @@ def test_every_batch_is_told(model):
     assert told == [1] and batcher.busy_seconds == 0
 
 
+def test_how_long_a_picture_takes_is_learned_from_all_batches_but_the_first(model):
+    batcher = Batcher(model, wait=0)
+    for pictures, seconds, mean in ((1, 60.0, 0.0), (2, 4.0, 2.0), (1, 7.0, 3.0)):
+        batcher._told(pictures, seconds)
+        assert batcher.seconds_per_picture == pytest.approx(mean)
+    batcher.close()
+
+
 def test_a_clip_is_followed_through_the_queue(model, batcher):
     from humanquery.media.video import Frame
 

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from humanquery import cli
+from humanquery.core.code_files import import_file
 from humanquery.core.errors import ConfigError
 from humanquery.serve import run
 from humanquery.serve.config import ServiceConfig
@@ -79,11 +80,15 @@ def test_several_workers_learn_from_their_environment_what_they_serve(monkeypatc
     for name in (run.SETTINGS, run.SHARED, "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    (tmp_path / "hat.py").write_text("")
+    import_file(tmp_path / "hat.py")
     config = ServiceConfig(api_keys=("first-key-1",), queue=20)
     run.serve(run.Place(weights="hqnet-small", workers=2), config)
     assert started["workers"] == 2 and started["factory"]
     assert int(os.environ["OMP_NUM_THREADS"]) == max((os.cpu_count() or 1) // 2, 1)
-    assert json.loads(os.environ[run.SETTINGS])["weights"] == "hqnet-small"
+    said = json.loads(os.environ[run.SETTINGS])
+    assert said["weights"] == "hqnet-small"
+    assert str(tmp_path / "hat.py") in said["imports"], "what --import ran is run there too"
     monkeypatch.setenv(run.SHARED, str(tmp_path))  # the folder is gone with the parent
     made, create = {}, run.create_app
     keep = lambda load, config: made.update(config=config) or create(load, config)  # noqa: E731
