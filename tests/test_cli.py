@@ -43,6 +43,7 @@ def test_help_imports_nothing_heavy():
 VERBS = [
     "predict",
     "track",
+    "wholebody",
     "show",
     "models",
     "doctor",
@@ -65,6 +66,8 @@ VERBS = [
     [
         *[[v] for v in VERBS],
         *[["data", v] for v in ("check", "stats", "generate", "aggregate-votes", "convert")],
+        ["data", "fit-proposals"],
+        ["fit", "pose-nms"],
         ["bench", "train"],
     ],
 )
