@@ -80,7 +80,7 @@ def main() -> None:
         results[name] = found = measure(shape, given.rounds)
         print(
             f"{name:>20}{found['plain'] * 1e3:>12.1f}{found['quick'] * 1e3:>10.1f}  "
-            f"({found['ratio']:.0f}x)"
+            f"({found['ratio']:.1f}x)"
         )
     save(given.out, given, seconds=results)
 

@@ -48,7 +48,7 @@ CROSSINGS = GeneratedClips(
 SHOWN = {"mota": "MOTA", "idf1": "IDF1", "hota": "HOTA", "assa": "AssA"}
 Asked = Callable[[TrackConfig], Tracker]
 TRACKERS: dict[str, Asked] = {
-    "query and motion": TrackBook,
+    "query and motion": lambda config: TrackBook(replace(config, appearance=True)),
     "motion only": lambda config: TrackBook(_without_query(config)),
     "ByteTrack": lambda config: PeerTracker(
         PeerConfig("bytetrack", config.birth_score, config.patience)
@@ -169,7 +169,7 @@ def poses(folder: Path, config: TrackConfig, found: dict[str, list[Persons]]) ->
     files = {path.parent.name: path for path in sorted(folder.glob("*/poses.json"))}
     if not files:
         return None
-    book = {name: TrackBook(config) for name in files}
+    book = {name: TRACKERS["query and motion"](config) for name in files}
     return evaluate_poses(
         {name: (read_pose_clip(f), followed(book[name], found[name])) for name, f in files.items()}
     )

@@ -13,6 +13,7 @@ import typer
 from humanquery.cli_data import data_app
 from humanquery.cli_options import Device, Out, Overwrite, Sets, Weights
 from humanquery.cli_predict import predict, track
+from humanquery.cli_serve import serve
 from humanquery.cli_wholebody import fit_app, wholebody
 from humanquery.core.errors import AnnotationError, HumanQueryError
 
@@ -50,6 +51,7 @@ def imports(
 
 app.command()(predict)
 app.command()(track)
+app.command()(serve)
 app.command()(wholebody)
 
 
@@ -241,9 +243,15 @@ def train(
 
 @app.command()
 def finetune(
-    data: Annotated[Path, typer.Option(help="COCO file of your people.")],
+    data: Annotated[
+        Path, typer.Option(help="COCO file of your people; with --protocol: a recipe's name.")
+    ],
     out: Out,
     weights: Weights = "",
+    protocol: Annotated[
+        str,
+        typer.Option(help="Of a PATH model: full, partial (last two blocks and head) or head."),
+    ] = "",
     images: Annotated[
         Path | None, typer.Option(help="Its pictures; default: the folder images beside it.")
     ] = None,
@@ -274,6 +282,12 @@ def finetune(
 
     Example: humanquery finetune --weights hqnet-small --data mine.json --out runs/mine
     """
+    if protocol:
+        _finetune_path(
+            weights, str(data), protocol, out, steps, set, resume, allow_changes,
+            {"images": images, "val": val, "skeleton": skeleton, "task": task},
+        )  # fmt: skip
+        return
     for path in (data, val):
         if path is not None and not path.is_file():
             raise AnnotationError(f"{path}: no such file; expected a COCO annotation file")
@@ -293,6 +307,22 @@ def finetune(
         resume=resume,
         allow_changes=allow_changes,
     )
+    typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
+
+
+def _finetune_path(weights, recipe, protocol, out, steps, set, resume, allow_changes, unused):
+    from humanquery.commands.finetune import finetune_path
+
+    given = [f"--{name}" for name, value in unused.items() if value]
+    if given or not weights:
+        wrong = f"does not use {', '.join(given)}" if given else "needs --weights of a PATH model"
+        raise typer.BadParameter(f"--protocol {wrong}; --data names a recipe, such as path_reid")
+    result = finetune_path(
+        weights, recipe, protocol, out,
+        steps=steps, overrides=set, resume=resume, allow_changes=allow_changes,
+    )  # fmt: skip
+    for name, value in result.evaluation.items():
+        typer.echo(f"{name} {value if value is None else format(value, '.4g')}")
     typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
 
 
@@ -320,8 +350,8 @@ def evaluate(
     task: Annotated[
         str,
         typer.Option(
-            help="people, results (of --results), or tracking: --data is then a folder of clips "
-            "in MOT layout."
+            help="people, results (of --results), crowdpose (of --results, by how crowded pictures "
+            "are), or tracking: --data is then a folder of clips in MOT layout."
         ),
     ] = "people",
     rules: Annotated[str, typer.Option(help="Of tracking: mot or posetrack21.")] = "mot",
@@ -351,14 +381,18 @@ def evaluate(
     refuse_unused(mode, given)
     if mode.endswith("tracking"):
         report = _evaluate_tracking(data, results, weights, device, rules, motion_only)
-    elif mode == "results":
+    elif mode.startswith("results"):
+        from humanquery.evaluation.crowd_pose import evaluate_crowd_pose
         from humanquery.evaluation.result_files import evaluate_files
 
         if data is None or results is None:
             raise typer.BadParameter(
                 "scoring results needs both --results FILE and the truth, --data annotations.json"
             )
-        report = evaluate_files(data, results, limit=limit)
+        if mode == "results":
+            report = evaluate_files(data, results, limit=limit)
+        else:
+            report = evaluate_crowd_pose(data, results)
     else:
         report = run(
             weights or None,
@@ -393,7 +427,7 @@ def _evaluate_tracking(
     if results is not None:
         return evaluate_tracks(data, results, rules=rules)
     predictor = load(weights or None, device)
-    config = track_config(predictor, appearance=not motion_only)
+    config = track_config(predictor, **({"appearance": False} if motion_only else {}))
     return evaluate_tracks(data, predictor=predictor, config=config, rules=rules)
 
 

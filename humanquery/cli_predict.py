@@ -150,9 +150,25 @@ def track(
     motion_only: Annotated[
         bool, typer.Option("--motion-only", help="Do not compare human queries.")
     ] = False,
-    smooth: Annotated[
-        bool, typer.Option("--smooth", help="Calm joints; gender and age settle over a track.")
+    by_query: Annotated[
+        bool,
+        typer.Option(
+            "--by-query",
+            help="Compare human queries although the model's card does not say what they are "
+            "worth.",
+        ),
     ] = False,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Calm joints; they shiver from frame to frame.")
+    ] = False,
+    refresh: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Frames after which gender and age of a followed person are looked at again; "
+            "1: in every frame, much slower.",
+        ),
+    ] = 30,
     blur_faces: Annotated[
         bool,
         typer.Option(
@@ -192,7 +208,10 @@ def track(
     from humanquery.predict.track_files import checked_formats
     from humanquery.predict.track_video import check_video, track_config, track_video
     from humanquery.tracking import SmoothConfig
+    from humanquery.tracking.attributes import RefreshConfig
 
+    if motion_only and by_query:
+        raise typer.BadParameter("--motion-only and --by-query exclude each other; leave one out")
     formats = checked_formats(names_of(save) or [])
     counter = None
     if line or zone:
@@ -205,10 +224,11 @@ def track(
 
     predictor = load(weights or None, device)
     chosen = {
-        "appearance": not motion_only,
         "patience": patience,
         "smooth": SmoothConfig() if smooth else None,
     }
+    if motion_only or by_query:
+        chosen["appearance"] = by_query
     result = track_video(
         predictor,
         source,
@@ -223,7 +243,10 @@ def track(
         allow_changes=allow_changes,
         blur=blur_faces,
         counter=counter,
+        refresh=RefreshConfig(every=refresh),
     )
+    for change in result.changes:
+        typer.echo(f"allowed change: {change}")
     for problem in result.problems:
         typer.secho(problem, fg="yellow", err=True)
     rate = result.frames / max(result.seconds, 1e-6)
@@ -231,7 +254,7 @@ def track(
     for each in counter.report()["lines"] if counter else ():
         typer.echo(f"{each['name']}: {each['in']} in, {each['out']} out")
     for each in counter.report()["zones"] if counter else ():
-        said = f"{each['people']} people, at most {each['most_at_once']} at once"
-        typer.echo(f"{each['name']}: {said}")
+        counted = f"{each['people']} people, at most {each['most_at_once']} at once"
+        typer.echo(f"{each['name']}: {counted}")
     for path in result.files:
         typer.echo(path)

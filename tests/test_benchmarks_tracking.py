@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from benchmarks import tracking_quality as quality
+from benchmarks.track_speed import AtOnce, followed
 from benchmarks.tracking_crowds import CROWDS, crowds, seen
 from benchmarks.tracking_queries import cell, same_person
 from benchmarks.video import StandIn, film, memory
 from humanquery.core.target import Target
+from humanquery.predict import Predictor
 from humanquery.predict.base import BasePredictor
 from humanquery.tracking import TrackConfig
+from tests.predict.test_track_video import Late
 from tests.tracking.people import SIZE, walkers
 
 
@@ -66,7 +69,7 @@ def test_queries_that_tell_people_apart_score_one_and_exchanged_ones_zero():
 
 def test_what_a_model_found_is_kept_for_the_next_run(tmp_path):
     class Kept(BasePredictor):
-        default_score, asked, outputs = 0.4, 0, {"masks": None}
+        default_score, asked, outputs, card = 0.4, 0, {"masks": None}, {}
 
         def predict_many(self, pictures, *, score, tasks):
             assert not tasks  # a model without joints is not asked for them
@@ -126,3 +129,13 @@ def test_the_video_benchmark_sees_memory_that_is_kept(tmp_path):
 def test_the_stand_in_finds_its_walkers_in_any_picture():
     people = next(StandIn(3).predict_many([np.zeros((48, 64, 3))]))
     assert len(people) == 3 and people.image_size == (48, 64)
+
+
+def test_the_speed_of_everything_at_once_is_that_of_a_model_which_says_nothing_late(tmp_path):
+    system = Late()
+    predictor = Predictor(system, {}, "cpu")
+    path = film(tmp_path / "clip.mp4", 4, (48, 64), painted=4)
+    late, at_once = (followed(p, path, 4) for p in (predictor, AtOnce(predictor)))
+    assert late.frames == at_once.frames == 4 and late.people == at_once.people == 4
+    assert len(system.asked) == 4 + 1 and len(system.seen) == 4
+    assert late.row("late").startswith("| late | 1.0 |")

@@ -44,6 +44,7 @@ VERBS = [
     "predict",
     "track",
     "wholebody",
+    "serve",
     "show",
     "models",
     "doctor",
@@ -437,3 +438,8 @@ def test_track_counts_at_lines_and_in_zones(fake_model, tmp_path):
     counts = json.loads((tmp_path / "o" / "counts.json").read_text())
     assert counts["frames"] == 4 and counts["zones"][0]["visits"][0]["frames"] == 4
     assert (tmp_path / "o" / "tracks.csv").read_text().startswith("frame,seconds,person,x1")
+
+
+def test_queries_cannot_be_compared_and_left_out():
+    done = runner.invoke(cli.app, ["track", "clip.mp4", "--motion-only", "--by-query"])
+    assert done.exit_code == 2 and "exclude each other" in done.output

@@ -22,8 +22,9 @@ RANKS |= {
     "cli_options": 7,
     "cli_data": 8,
     "cli_predict": 8,
+    "cli_serve": 8,
     "cli_wholebody": 8,
-    "serve": 8,
+    "serve": 7,
     "__main__": 9,
 }
 SIBLINGS = [
@@ -36,8 +37,8 @@ SIBLINGS = [
     ("nn", "ops"),
     ("cli", "cli_data"),
     ("cli", "cli_predict"),
+    ("cli", "cli_serve"),
     ("cli", "cli_wholebody"),
-    ("cli", "serve"),
 ]
 """of the same rank, yet the first may import the second"""
 ALLOWED = {

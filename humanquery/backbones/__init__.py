@@ -1,13 +1,22 @@
 """Pictures to feature maps of strides 4, 8, 16, 32."""
 
+from collections.abc import Callable
+
+from humanquery.backbones.mobilenet import WHOLE, MobileNetFeatures
 from humanquery.backbones.parts import Backbone
 from humanquery.backbones.timm_features import TimmBackbone, TimmFeatures
 from humanquery.backbones.vit import VitBackbone, VitFeatures
 
 BackboneConfig = TimmBackbone | VitBackbone
 
-MODULES = {TimmBackbone: TimmFeatures, VitBackbone: VitFeatures}
-"""type of a config -> its module"""
+
+def _timm(config: TimmBackbone) -> Backbone:
+    ours = config.name == WHOLE and not config.pretrained and not config.options
+    return MobileNetFeatures(config) if ours else TimmFeatures(config)
+
+
+MODULES: dict[type, Callable[..., Backbone]] = {TimmBackbone: _timm, VitBackbone: VitFeatures}
+"""type of a config -> what builds its module"""
 
 
 def build(config: BackboneConfig) -> Backbone:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import timm
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -46,7 +45,7 @@ class TimmFeatures(Backbone):
         self.windowed = "swin" in config.name
         """window transformers give b×h×w×c maps and need sides that their strides divide"""
         if config.weights:
-            fill(self.body, _timm_names(read_tensors(config.weights), self.body), config.weights)
+            fill(self.body, timm_names(read_tensors(config.weights), self.body), config.weights)
         if config.frozen_stages:
             freeze(self._first_stages(config.frozen_stages))
         if config.frozen_norm:
@@ -78,6 +77,8 @@ class TimmFeatures(Backbone):
 
 
 def _create(config: TimmBackbone):
+    import timm  # its import takes more time than loading a network
+
     options = dict(config.options)
     if "swin" in config.name:
         options.setdefault("strict_img_size", False)
@@ -122,7 +123,7 @@ def _no_hub(name: str, problem: Exception) -> CheckpointError:
     )
 
 
-def _timm_names(tensors: dict[str, Tensor], body) -> dict[str, Tensor]:
+def timm_names(tensors: dict[str, Tensor], body) -> dict[str, Tensor]:
     """Torchvision's MobileNetV2 names (`features.N...`) as timm's; other names stay. Classifier and
     head are dropped."""
     if any(name.startswith("features.") for name in tensors):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import timm
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -31,6 +30,8 @@ class VitFeatures(Backbone):
 
     def __init__(self, config: VitBackbone):
         super().__init__()
+        import timm  # its import takes more time than loading a network
+
         self.body = timm.create_model(
             config.name,
             pretrained=config.pretrained and not config.weights,

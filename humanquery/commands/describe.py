@@ -49,7 +49,7 @@ def time_parts(model: System, size: tuple[int, int], repeats: int = 5) -> list[P
     parts = {part.name: part for part in parts_of(model)}
     model.eval()
     seconds = {"person": _median(lambda: model.predict(batch, Ask(outputs=frozenset())), repeats)}
-    for name in model.tasks:
+    for name in getattr(model, "tasks", model.outputs):  # other systems have no tasks
         if name not in ("person", "box"):
             seconds[name] = (
                 _median(

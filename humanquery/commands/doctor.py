@@ -20,6 +20,7 @@ EXTRAS = {
     "interop": ("pandas", "pyarrow", "supervision"),
     "demo": ("scikit-image",),
     "track": ("trackeval",),
+    "serve": ("fastapi", "uvicorn", "python-multipart", "prometheus-client"),
 }
 """packages of each extra of pyproject.toml that somebody may want to have"""
 CODECS = {"h264": "MP4", "hevc": "H.265", "vp9": "WebM", "av1": "AV1", "mjpeg": "webcams"}
@@ -28,12 +29,12 @@ OLDEST_PYTHON = (3, 11)
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The state of one part."""
 
     what: str
     state: str
     """ok; note: works without; problem: something will fail"""
-    said: str
+    detail: str
     remedy: str = ""
 
 
@@ -56,7 +57,7 @@ def print_findings(findings: list[Finding], console: Console | None = None) -> N
     colours = {"ok": "green", "note": "yellow", "problem": "red"}
     table = Table("", "what", "found")
     for each in findings:
-        table.add_row(f"[{colours[each.state]}]{each.state}[/]", each.what, each.said)
+        table.add_row(f"[{colours[each.state]}]{each.state}[/]", each.what, each.detail)
     console.print(table)
     for each in findings:
         if each.remedy:
@@ -68,15 +69,15 @@ def _guarded(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return look()
     except Exception as problem:
-        said = f"{type(problem).__name__}: {problem}"
-        return [Finding(what, "problem", said, "install humanquery again in a new environment")]
+        detail = f"{type(problem).__name__}: {problem}"
+        return [Finding(what, "problem", detail, "install humanquery again in a new environment")]
 
 
 def _python() -> Finding:
-    said = f"humanquery {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    detail = f"humanquery {__version__}, Python {platform.python_version()}, {platform.platform()}"
     if sys.version_info < OLDEST_PYTHON:
-        return Finding("Python", "problem", said, "install Python 3.11 or newer")
-    return Finding("Python", "ok", said)
+        return Finding("Python", "problem", detail, "install Python 3.11 or newer")
+    return Finding("Python", "ok", detail)
 
 
 def _torch() -> list[Finding]:
@@ -88,16 +89,16 @@ def _torch() -> list[Finding]:
         names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
         return [*found, Finding("CUDA", "ok", f"{torch.version.cuda}: {', '.join(sorted(names))}")]
     if torch.version.cuda is None:
-        said, remedy = (
+        detail, remedy = (
             "this PyTorch is for CPUs only",
             ("where there is an NVIDIA GPU, install the PyTorch of your CUDA version"),
         )
     else:
-        said, remedy = (
+        detail, remedy = (
             f"PyTorch is for CUDA {torch.version.cuda}, no GPU is seen",
             ("if there should be one: look at nvidia-smi, the driver and CUDA_VISIBLE_DEVICES"),
         )
-    return [*found, Finding("CUDA", "note", said, remedy)]
+    return [*found, Finding("CUDA", "note", detail, remedy)]
 
 
 def _kernels() -> list[Finding]:
@@ -109,30 +110,30 @@ def _kernels() -> list[Finding]:
     used = {"cpu": provider_for("cpu")}
     if torch.cuda.is_available():
         used["cuda"] = provider_for("cuda")
-    said = ", ".join(f"{name} on {device}" for device, name in used.items())
+    detail = ", ".join(f"{name} on {device}" for device, name in used.items())
     reason = native.missing()
     if reason:
         return [
             Finding(
                 "attention kernels",
                 "note",
-                f"{said}; no kernels in C ({reason})",
+                f"{detail}; no kernels in C ({reason})",
                 "everything works, slower on the CPU; a C compiler (cc) brings them",
             )
         ]
-    return [Finding("attention kernels", "ok", f"{said}; masks in C")]
+    return [Finding("attention kernels", "ok", f"{detail}; masks in C")]
 
 
 def _codecs() -> list[Finding]:
     import av
 
     missing = [name for name in CODECS if name not in av.codecs_available]
-    said = f"PyAV {av.__version__}: " + ", ".join(name for name in CODECS if name not in missing)
+    detail = f"PyAV {av.__version__}: " + ", ".join(name for name in CODECS if name not in missing)
     if missing:
         lacking = ", ".join(f"{name} ({CODECS[name]})" for name in missing)
         remedy = f"cannot read {lacking}; pip install --force-reinstall av brings all of them"
-        return [Finding("video", "note", said, remedy)]
-    return [Finding("video", "ok", said)]
+        return [Finding("video", "note", detail, remedy)]
+    return [Finding("video", "ok", detail)]
 
 
 def _weights() -> list[Finding]:
@@ -155,8 +156,8 @@ def _extra(name: str, packages: tuple[str, ...]) -> Finding:
     versions = ", ".join(f"{p} {_version(p)}" for p in packages if p not in missing)
     if not missing:
         return Finding(f"extra {name}", "ok", versions)
-    said = f"without {', '.join(missing)}" + (f"; {versions}" if versions else "")
-    return Finding(f"extra {name}", "note", said, f"pip install 'humanquery[{name}]'")
+    detail = f"without {', '.join(missing)}" + (f"; {versions}" if versions else "")
+    return Finding(f"extra {name}", "note", detail, f"pip install 'humanquery[{name}]'")
 
 
 def _version(package: str) -> str:

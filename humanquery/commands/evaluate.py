@@ -10,11 +10,15 @@ from humanquery.core.system import System
 from humanquery.data.loading.loader import EvalLoader
 from humanquery.data.readers.coco import CocoSourceConfig
 from humanquery.data.readers.sources import SourceConfig, open_source
+from humanquery.engine.checkpoint import load_state, read_weights
 from humanquery.evaluation.attribute_accuracy import RegionReport
 from humanquery.evaluation.evaluate import evaluate as run_evaluation
+from humanquery.evaluation.flat_report import JoinedReport
 from humanquery.evaluation.people_report import EvaluationReport
 from humanquery.evaluation.whole_body_report import WholeBodyReport
 from humanquery.media.letterbox import LetterboxConfig
+from humanquery.models import rebuild
+from humanquery.models.path.config import PathConfig
 from humanquery.models.topdown.config import TopDownConfig
 from humanquery.models.topdown.system import TopDown
 from humanquery.predict.predictor import choose_device
@@ -25,6 +29,7 @@ EVALUATION_BATCH = 4
 USED_OPTIONS = {
     "people": ("weights", "data", "images", "recipe", "set", "device", "limit"),
     "results": ("data", "results", "limit"),
+    "results by crowd": ("data", "results"),
     "tracking": ("weights", "data", "device", "rules", "motion-only"),
     "results of tracking": ("data", "results", "rules"),
 }
@@ -34,8 +39,10 @@ USED_OPTIONS = {
 def mode_of(task: str, has_results: bool) -> str:
     """The key of `USED_OPTIONS` that `--task` and `--results` mean; another task raises
     ConfigError."""
-    if task not in ("people", "tracking", "results"):
-        raise ConfigError(f"--task {task}: expected people, tracking or results")
+    if task not in ("people", "tracking", "results", "crowdpose"):
+        raise ConfigError(f"--task {task}: expected people, tracking, results or crowdpose")
+    if task == "crowdpose":
+        return "results by crowd"
     if task == "tracking":
         return "results of tracking" if has_results else "tracking"
     return "results" if has_results or task == "results" else "people"
@@ -62,7 +69,7 @@ def evaluate(
     device: str = "auto",
     limit: int = 0,
     batch_size: int = EVALUATION_BATCH,
-) -> EvaluationReport | RegionReport | WholeBodyReport:
+) -> EvaluationReport | RegionReport | JoinedReport | WholeBodyReport:
     """Scores a weights file on a COCO-like annotation file, or on the evaluation part of a recipe.
 
     The joints of an annotation file are read in the order of the model's, by name. `limit` takes
@@ -88,6 +95,8 @@ def evaluate(
             raise ConfigError(
                 f"--limit {limit}: {recipe} is scored on several whole parts; leave it out"
             )
+        if isinstance(chosen.model, PathConfig):
+            return _evaluate_heads(weights, chosen, device)
         return _in_boxes(weights, chosen, device, batch_size)
     from humanquery.predict import load
 
@@ -117,6 +126,24 @@ def _in_boxes(
         )
     (evaluation,) = recipe.evaluations
     return evaluation.run(system.to(choose_device(device)), recipe.data)
+
+
+def _evaluate_heads(weights: str | Path | None, recipe: Recipe, device: str) -> JoinedReport:
+    """Every evaluation of a PATH recipe; a file without one of its heads raises ConfigError."""
+    if not weights:
+        raise ConfigError("evaluate: no PATH model is shipped; name a weights file by --weights")
+    read = read_weights(Path(weights))
+    system = rebuild(read.config)
+    heads = getattr(system, "heads", {})
+    missing = [e.data_set for e in recipe.evaluations if e.data_set not in heads]
+    if missing:
+        raise ConfigError(
+            f"{weights}: has no head for {', '.join(missing)}, which the recipe scores; it has "
+            f"{', '.join(heads) or 'none: it is no PATH model'}"
+        )
+    load_state(system, read.state)
+    system = system.to(choose_device(device)).eval()
+    return JoinedReport(tuple(e.run(system, recipe.data) for e in recipe.evaluations))
 
 
 def _evaluation_data(

@@ -11,6 +11,7 @@ from rich.table import Table
 from humanquery.commands.describe import parts_of, time_parts
 from humanquery.core.batch import Batch
 from humanquery.core.errors import ConfigError
+from humanquery.core.system import System
 from humanquery.draw import draw_attention
 from humanquery.evaluation.people_report import MAIN_NUMBERS
 from humanquery.media.images import read_image, write_image
@@ -30,16 +31,15 @@ def show(name: str, *, time: bool = False, console: Console | None = None) -> No
     console = console or Console()
     model, card = _model(name)
     limits = model.config.input
-    console.print(
-        f"[bold]{card.get('name', name or 'model')}[/bold]: HQNet, tasks {', '.join(model.tasks)}"
-    )
+    console.print(f"[bold]{card.get('name', name or 'model')}[/bold]: {_kind(model)}")
     console.print(
         f"input: short side {limits.short_side}, long side {limits.long_side}; skeleton "
         f"{model.skeleton.name}"
     )
-    console.print(
-        f"{model.config.num_queries} queries; matching by {' + '.join(model.config.matching)}"
-    )
+    if isinstance(model, HQNet):
+        console.print(
+            f"{model.config.num_queries} queries; matching by {' + '.join(model.config.matching)}"
+        )
     side = min(limits.short_side, limits.long_side)
     parts = time_parts(model, (side, limits.long_side)) if time else parts_of(model)
     table = Table("part", "parameters", "share", *(["adds, ms"] if time else []))
@@ -55,19 +55,25 @@ def show(name: str, *, time: bool = False, console: Console | None = None) -> No
     table.add_row("total", f"{sum(p.parameters for p in parts):,}", "")
     console.print(table)
     scores = card.get("scores") or card.get("training", {}).get("evaluation") or {}
-    said = {
+    facts = {
         key: card[key]
         for key in ("data", "licences", "intended_use", "score_threshold")
         if key in card
     }
-    said["scores"] = {
+    facts["scores"] = {
         name: round(scores[name], 3) for name in MAIN_NUMBERS if scores.get(name) is not None
     }
-    for key, value in said.items():
+    for key, value in facts.items():
         if value != {}:
             console.print(
                 f"[bold]{key.replace('_', ' ')}[/bold]: {_plainly(value)}", highlight=False
             )
+
+
+def _kind(model: System) -> str:
+    if isinstance(model, HQNet):
+        return f"HQNet, tasks {', '.join(model.tasks)}"
+    return f"{type(model).__name__}, gives boxes, {', '.join(model.outputs)}"
 
 
 def _plainly(value: Any) -> str:
@@ -76,7 +82,7 @@ def _plainly(value: Any) -> str:
     )
 
 
-def _model(name: str) -> tuple[HQNet, dict]:
+def _model(name: str) -> tuple[System, dict]:
     if name in RECIPES:
         recipe = find(name)
         if isinstance(recipe.model, AttributesConfig):
@@ -99,6 +105,11 @@ def attend(photo: str, out: Path, weights: str | None, score: float, device: str
     are."""
     image = read_image(photo)
     model = load(weights, device).system
+    if not isinstance(model, HQNet):
+        raise ConfigError(
+            f"{weights}: holds a {type(model).__name__}; attend shows where the queries of an "
+            "HQNet look"
+        )
     limits = model.config.input
     canvas = on_canvas(
         image, LetterboxConfig(limits.short_side, limits.long_side, zoom=limits.zoom)

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from humanquery.core.errors import NonFiniteError
@@ -48,4 +47,8 @@ def assign_table(
         raise NonFiniteError(
             "matching cost holds NaN or infinity: a prediction or a target is not finite"
         )
+    from scipy.optimize import (
+        linear_sum_assignment,
+    )  # half a second, which prediction can do without
+
     return linear_sum_assignment(cost)

@@ -7,6 +7,14 @@ from types import ModuleType
 
 from humanquery.core.errors import ConfigError
 
+PREFIX = "humanquery_file_"
+
+
+def imported_files() -> list[str]:
+    """Files that `import_file` ran in this process, in order: for processes that it starts."""
+    names = [name for name in sys.modules if name.startswith(PREFIX)]
+    return [str(sys.modules[name].__file__) for name in names]
+
 
 def import_file(path: str | Path) -> ModuleType:
     """Runs a Python file once and gives its module, the same one each time.
@@ -15,7 +23,7 @@ def import_file(path: str | Path) -> ModuleType:
     file, or one that raises, raises ConfigError.
     """
     path = Path(path).resolve()
-    name = f"humanquery_file_{path.stem}"
+    name = f"{PREFIX}{path.stem}"
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known

@@ -43,7 +43,12 @@ class TrackingError(HumanQueryError):
 
 class NonFiniteError(HumanQueryError):
     """A prediction or a target is NaN or infinite, so that nobody can be matched. `stage` names
-    where ("proposals", "layer0" ...), `pictures` the pictures' places in the batch."""
+    where ("proposals", "layer0" ...), `pictures` the pictures' places in the batch.
+
+    Where several ranks train together a system raises it on all of them or on none: a rank that
+    stopped alone would leave the others waiting in their next sum. It has no pictures where only
+    other ranks have any.
+    """
 
     def __init__(self, message: str, *, stage: str = "", pictures: tuple[int, ...] = ()):
         super().__init__(message)

@@ -23,7 +23,8 @@ class FieldSpec:
     digits: int = 3
     """after the point, in JSON"""
     column: str = ""
-    """element type of the Arrow column in `Persons.to_rows` (float32, int64); empty: none"""
+    """type of the Arrow column in `Persons.to_rows`: float32, int64, or list<float32> where a
+    person has several numbers; empty: none"""
     span: float | int | str = 0
     """range of the values, against which differences of exported files are judged: a number,
     "canvas" (px of it), or 0 for the largest value found"""
@@ -34,6 +35,8 @@ class FieldSpec:
     label: str = ""
     """how it is drawn: a format ("{:.0f}"), or two words for below and from one half on
     ("man|woman"); empty: not drawn"""
+    part_of: str = ""
+    """the field by which callers ask for it, where it is not asked for by its own name"""
 
     def __post_init__(self):
         if self.kind not in KINDS:

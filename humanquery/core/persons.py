@@ -37,7 +37,7 @@ class Persons(PersonRows):
     )
     """score times the mean probability inside the mask; ranks masks in COCO mask AP"""
     keypoints: Float[Tensor, "n k 2"] | None = rows("points", span="canvas")
-    keypoint_scores: Float[Tensor, "n k"] | None = rows("joint_rows", span=1)
+    keypoint_scores: Float[Tensor, "n k"] | None = rows("joint_rows", span=1, part_of="keypoints")
     pose_scores: Float[Tensor, " n"] | None = rows(
         "row", coco="pose_score", column="float32", span=1
     )
@@ -67,9 +67,9 @@ class Persons(PersonRows):
     )
     """apparent years"""
     face_boxes: Float[Tensor, "n 4"] | None = rows(
-        "boxes", json="face_box", column="float32", span="canvas"
+        "boxes", json="face_box", column="list<float32>", span="canvas"
     )
-    embeddings: Float[Tensor, "n d"] | None = rows("row", column="float32")
+    embeddings: Float[Tensor, "n d"] | None = rows("row", column="list<float32>")
     """the human query: compare by cosine"""
     track_ids: Int[Tensor, " n"] | None = rows("row", json="track_id", column="int64")
     path: str | None = None
@@ -207,8 +207,7 @@ class Persons(PersonRows):
         }
         for name, spec in {**Persons.specs(), **(extra or {})}.items():
             if spec.column:
-                listed = spec.kind != "row" or name == "embeddings"
-                fixed[name] = f"list<{spec.column}>" if listed else spec.column
+                fixed[name] = spec.column
         return fixed
 
     def to_rows(self) -> list[dict[str, Any]]:

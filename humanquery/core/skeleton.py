@@ -158,6 +158,10 @@ def convert_joints(
     return torch.where(known[..., None], out, 0.0), known
 
 
+OTHER_NAMES = {"head": "top_head"}
+"""what files of a whole layout of ours call a joint (CrowdPose's, whose limbs moreover are left
+over from COCO and name joints that it does not have)"""
+
 OTHER_SIGMA = 0.063
 """OKS constant of a joint that COCO does not have: the mean of COCO's seventeen"""
 
@@ -176,8 +180,9 @@ def _described(
     joints = tuple(plain_name(text(joint, key)) for joint in items(names, key, "joint names"))
     if not joints:
         raise AnnotationError(f"'{key}' is empty, expected joint names")
+    spelled = tuple(OTHER_NAMES.get(joint, joint) for joint in joints)
     for table in _TABLES.values():
-        if sigmas is None and table.joints == joints:
+        if sigmas is None and table.joints in (joints, spelled):
             return table
     constants = [
         COCO17.sigmas[COCO17.index(j)] if j in COCO17.joints else OTHER_SIGMA for j in joints

@@ -71,6 +71,30 @@ class System(Protocol):
 
 
 @runtime_checkable
+class Look(Protocol):
+    """One picture that was looked at, while more can be asked about its people."""
+
+    persons: Persons
+    """with everything that was asked for, but the system's `late` outputs"""
+
+    def more(self, rows: Tensor, outputs: frozenset[str]) -> Persons:
+        """The people of these rows (their numbers), with these of the late outputs too."""
+        ...
+
+
+@runtime_checkable
+class LooksTwice(Protocol):
+    """A system that can answer later, about some of the people only, what costs time for each."""
+
+    @property
+    def late(self) -> frozenset[str]:
+        """Names out of `System.outputs`."""
+
+    def look(self, batch: Batch, ask: Ask = Ask()) -> Look:
+        """`System.predict` of a single picture without the late outputs."""
+
+
+@runtime_checkable
 class Exportable(Protocol):
     """What `export.graph` asks of a system whose network becomes a file: prediction in two parts,
     of which neither depends on values in its sizes but for the number of people."""
@@ -92,4 +116,4 @@ class Exportable(Protocol):
 class ReadsGivenBoxes(Protocol):
     """A system that reads people in the boxes of `Batch.targets` and looks for nobody."""
 
-    def read(self, batch: Batch) -> Any: ...
+    def read_boxes(self, batch: Batch) -> Any: ...

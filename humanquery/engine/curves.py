@@ -194,10 +194,10 @@ def _commit(folder: Path) -> str:
             "--exclude=*",
             "--dirty=+changes",
         ]
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return said.stdout.strip() or "unknown"
+    return answer.stdout.strip() or "unknown"
 
 
 def _cpu() -> str:

@@ -54,10 +54,10 @@ class Journal:
                 TextColumn("step"),
                 MofNCompleteColumn(),
                 BarColumn(),
-                TextColumn("{task.fields[said]}"),
+                TextColumn("{task.fields[summary]}"),
             )
             self.bar = Progress(*columns, TimeRemainingColumn(), transient=False)
-            self.task = self.bar.add_task("train", total=steps, completed=step, said="")
+            self.task = self.bar.add_task("train", total=steps, completed=step, summary="")
 
     def __enter__(self) -> "Journal":
         if self.bar:
@@ -82,12 +82,12 @@ class Journal:
         if not self.speaks:
             return
         self.metrics.write(json.dumps(plain_numbers(record)) + "\n")
-        said = f"loss {record['total']:.4f}  lr {record['lr']:.2e}  {seconds_per_step:.2f} s/it"
+        summary = f"loss {record['total']:.4f}  lr {record['lr']:.2e}  {seconds_per_step:.2f} s/it"
         if self.bar:
-            self.bar.update(self.task, completed=record["step"], said=said)
+            self.bar.update(self.task, completed=record["step"], summary=summary)
         else:
             left = (self.steps - record["step"]) * seconds_per_step
-            print(f"step {record['step']}/{self.steps}  {said}  {_clock(left)} left", flush=True)
+            print(f"step {record['step']}/{self.steps}  {summary}  {_clock(left)} left", flush=True)
         self._scalars(
             record["step"],
             flat_numbers(plain_numbers({k: v for k, v in record.items() if k != "step"})),

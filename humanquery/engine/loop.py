@@ -244,8 +244,8 @@ class _Run:
         of_loader = getattr(self.loader, "identity", dict)()
         weights = (started_from or {}).get("sha256", "fresh")
         if state is not None and started_from is None:
-            # a resumed run need not be told again what it started from
-            weights = state["identity"].get("started_from", weights)
+            # a resumed run need not name again what it started from
+            weights = state.get("identity", {}).get("started_from", weights)
         return run_identity(
             self.config, self.trainer.system_config, **parts, **of_loader, started_from=weights
         )
@@ -259,7 +259,7 @@ class _Run:
     def _note_resumption(self, state: dict[str, Any], allow_changes: bool) -> None:
         """Compares the run with the state's; ConfigError names every difference that was not
         allowed."""
-        old = state["identity"]
+        old = state.get("identity", {})
         changed = differences(
             comparable(old, self.identity, self.trainer.system_config), self.identity
         )
@@ -338,7 +338,7 @@ class _Run:
                 self._leave()
         if hasattr(stream, "close"):
             stream.close()
-        self._tell_unreadable()
+        self._report_unreadable()
 
     def _next(self, stream: Iterator[Any]) -> list[Any]:
         """All micro-batches of a step before any is computed, so that a stop while waiting finds an
@@ -377,7 +377,7 @@ class _Run:
         """Of this rank's loader."""
         return dict(getattr(self.loader, "unreadable", None) or {})
 
-    def _tell_unreadable(self) -> None:
+    def _report_unreadable(self) -> None:
         found = self._unreadable()
         if found:
             shown = "; ".join(list(found)[:3]) + (" ..." if len(found) > 3 else "")
@@ -469,7 +469,7 @@ class _Run:
                 unreadable[reason] = unreadable.get(reason, 0) + times
         resumed = tuple(event["resumed_at"] for event in self.history if "resumed_at" in event)
         if rank() == 0:
-            training = self._told_in_card(evaluation, resumed, unreadable)
+            training = self._card_facts(evaluation, resumed, unreadable)
             about = {"started_from": self.started_from} if self.started_from else {}
             about = {"training": training, **about, **card}
             save_state_dict(path, weights, self.trainer.system_config, about)
@@ -483,7 +483,7 @@ class _Run:
             unreadable=unreadable,
         )
 
-    def _told_in_card(
+    def _card_facts(
         self, evaluation: dict[str, Any], resumed: tuple[int, ...], unreadable: dict[str, int]
     ) -> dict[str, Any]:
         """What happened in the run. Of allowed changes the fields alone: values may be paths."""

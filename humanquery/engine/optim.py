@@ -1,5 +1,5 @@
-"""AdamW with a rate and a decay for each group of parameters, learning-rate schedules as functions
-of the step, and the average of the weights."""
+"""AdamW or Adafactor with a rate and a decay for each group of parameters, learning-rate schedules
+as functions of the step, and the average of the weights."""
 
 import fnmatch
 import math
@@ -79,6 +79,11 @@ class OptimConfig:
     only: tuple[str, ...] = ()
     """if given, only parameters whose name begins with one of these learn, e.g.
     ("tasks.mask.refinement",)"""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """adafactor: timm's, with the first beta, without scaling by the parameters' size (HumanBench's
+    without its cap of the second moment's decay at 0.999, which begins after 5,600 steps)"""
+    update_clip: float = 0.5
+    """adafactor: largest root mean square of an update, before the rate"""
     betas: tuple[float, ...] = (0.9, 0.999)
     clip: float = 0.1
     """largest L2 norm of all gradients together; 0: no clipping"""
@@ -98,6 +103,10 @@ class OptimConfig:
         if self.schedule not in ("step", "cosine", "constant"):
             raise ConfigError(
                 f"optim.schedule: got {self.schedule!r}, expected one of step, cosine, constant"
+            )
+        if self.optimizer not in ("adamw", "adafactor"):
+            raise ConfigError(
+                f"optim.optimizer: got {self.optimizer!r}, expected adamw or adafactor"
             )
         if not 0 <= self.ema < 1:
             raise ConfigError(
@@ -172,27 +181,29 @@ def matching(names: Iterable[str], patterns: Iterable[str], field: str) -> dict[
     return found
 
 
-_LAYER = re.compile(r"(?:^|\.)(?:blocks|layers|stages|layer)[._]?(\d+)(?=\.)")
-_STEM = re.compile(
-    r"(?:^|\.)(?:patch_embed|cls_token|pos_embed|reg_token|mask_token|stem|conv1|bn1|conv_stem)"
-)
+# of a block within a stage both numbers count: stages.1.blocks.0, layer2.0, blocks.3.1
+_LAYER = re.compile(r"(?:^|\.)(?:block|layer|stage)s?[._]?(\d+)(?:\.(\d+))?(?=\.)")
 
 
 def timm_depths(names: Iterable[str]) -> dict[str, int]:
-    """Layer of every parameter of a network in the manner of timm, 0 nearest the picture.
+    """Layer of every parameter of a network in the manner of timm, 0 nearest the picture; `names`
+    in the order of `named_parameters`.
 
     Numbered blocks (`blocks.3`, `stages.1.blocks.0`, `layer2.0` ...) count up in their order from
-    1; embeddings and stems are 0; what is neither (norms after the last block, heads) stands above
-    all blocks.
+    1. What has no number is 0 before the first block (embeddings, stems), stands above all blocks
+    after the last (norms, heads), and elsewhere belongs to the block before it.
     """
-    names = list(names)
-    keys = {name: tuple(map(int, _LAYER.findall(name))) for name in names}
-    order = {key: depth for depth, key in enumerate(sorted({k for k in keys.values() if k}), 1)}
-    above = len(order) + 1
-    return {
-        name: order[key] if key else 0 if _STEM.search(name) else above
-        for name, key in keys.items()
+    keys = {
+        name: tuple(int(number) for pair in _LAYER.findall(name) for number in pair if number)
+        for name in names
     }
+    depth_of = {key: depth for depth, key in enumerate(sorted({k for k in keys.values() if k}), 1)}
+    depths, depth, left = {}, 0, sum(map(bool, keys.values()))
+    for name, key in keys.items():
+        depth = depth_of[key] if key else depth if left else len(depth_of) + 1
+        depths[name] = depth
+        left -= bool(key)
+    return depths
 
 
 def layer_rates(module: nn.Module, decay: float) -> dict[str, tuple[int, float]]:
@@ -246,8 +257,18 @@ def param_groups(module: nn.Module, config: OptimConfig) -> list[dict]:
     return [groups[key] for key in sorted(groups)]
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over `param_groups`; its rates are set by `set_lr` before each step."""
+def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW or Adafactor over `param_groups`; rates are set by `set_lr` before each step."""
+    if config.optimizer == "adafactor":
+        from timm.optim import Adafactor  # here: whoever only predicts need not wait for it
+
+        return Adafactor(
+            param_groups(module, config),
+            lr=config.lr,
+            betas=tuple(config.betas),
+            clip_threshold=config.update_clip,
+            scale_parameter=False,
+        )
     return torch.optim.AdamW(param_groups(module, config), lr=config.lr, betas=tuple(config.betas))
 
 

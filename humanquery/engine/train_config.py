@@ -97,16 +97,17 @@ def run_identity(config: EngineConfig, system_config: Any, **parts: Any) -> dict
 def comparable(old: dict[str, Any], new: dict[str, Any], system_config: Any) -> dict[str, Any]:
     """An `old` identity with what younger versions of this library added to the configs, at its
     default; parts that only `new` has are taken over, see `added_parts`."""
-    engine = _with_defaults(EngineConfig, old.get("engine", {}))
+    old = {**new, **old}
+    engine = _with_defaults(EngineConfig, old["engine"])
     free = [name for name in FREE_TO_CHANGE if name != "steps"]
     engine = {name: value for name, value in engine.items() if name not in free}
-    if "steps" not in old.get("engine", {}) or "steps" not in new["engine"]:
+    if "steps" not in old["engine"] or "steps" not in new["engine"]:
         engine.pop("steps", None)
         engine |= {"steps": new["engine"]["steps"]} if "steps" in new["engine"] else {}
-    system = old.get("system")
+    system = old["system"]
     if dataclasses.is_dataclass(system_config):
         system = _with_defaults(type(system_config), system)
-    return {**new, **old, "engine": engine, "system": system}
+    return {**old, "engine": engine, "system": system}
 
 
 def added_parts(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from humanquery.core.errors import ConfigError, NonFiniteError, TrainingError
-from humanquery.core.ranks import rank, world_size
+from humanquery.core.ranks import rank, sum_over_ranks, world_size
 from humanquery.engine.checkpoint import load_state
 from humanquery.engine.distributed import any_rank, gathered, gradient_sync, placed_like, share
 from humanquery.engine.optim import (
@@ -24,9 +24,11 @@ from humanquery.engine.optim import (
 )
 from humanquery.engine.state import seed_everything
 from humanquery.engine.train_config import EngineConfig
-from humanquery.ops.depthwise import use_fast_depthwise
+from humanquery.ops.depthwise import pays_off, use_fast_depthwise
 
 SHOWN_LOSSES = 5
+_PLACED = ("exp_avg", "exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col", "RMS")
+"""moments of an optimizer, which lie where their parameter does"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +67,7 @@ class Trainer:
         """of the system, in eval mode and never shared between ranks; only if asked for"""
         self.lr = 0.0
         self._last: Tensor | None = None
+        self._problems: list[str] = []  # of this rank's losses in this step
         self._factors: dict[int, float] = {}  # of the groups of `optim.shared`, in this micro-batch
 
     # ------------------------------------------------------------------ begin
@@ -77,7 +80,8 @@ class Trainer:
         """
         if state is not None:
             load_state(self.system, state["model"])
-        use_fast_depthwise(self.system)
+        if pays_off():
+            use_fast_depthwise(self.system)
         layout = {"memory_format": torch.channels_last} if self.config.channels_last else {}
         self.system.to(self.device, **layout).train()
         if self.copied:
@@ -114,13 +118,13 @@ class Trainer:
             )
         placed = {
             index: {
-                k: v if k == "step" else placed_like(v, self.parameters[index])
+                k: placed_like(v, self.parameters[index]) if k in _PLACED else v
                 for k, v in of_one.items()
             }
             for index, of_one in given["state"].items()
         }
         now = [
-            {k: g[k] for k in ("multiplier", "weight_decay", "betas")}
+            {k: g[k] for k in ("multiplier", "weight_decay", "betas", "beta1") if k in g}
             for g in self.optimizer.param_groups
         ]
         self.optimizer.load_state_dict({**given, "state": placed})
@@ -228,13 +232,19 @@ class Trainer:
                 losses = self.model(batch)
         except NonFiniteError as problem:
             self.optimizer.zero_grad(set_to_none=True)
+            named = f"{problem} (pictures: {_pictures(batch, problem.pictures)})"
+            # all ranks are here, see NonFiniteError
+            found = [line for line in gathered(named if problem.pictures else "") if line]
             known = before[-1] if len(before) else self._last
+            known = None if known is None else sum_over_ranks(known)
             raise TrainingError(
-                f"step {self.done + 1}: {problem} (pictures: {_pictures(batch)}). Losses before: "
-                f"{self._told(known)}. The optimizer step was not made. Look at these pictures' "
-                f"labels (humanquery data check), or lower optim.lr."
+                f"step {self.done + 1}: {'; '.join(found) or named}. Losses before: "
+                f"{self._summary(known)}. The optimizer step was not made. Look at these "
+                f"pictures' labels (humanquery data check), or lower optim.lr."
             ) from problem
-        self._check_names(losses)
+        problem = self._wrong_names(losses)
+        if not losses:
+            raise TrainingError(problem)
         shaped = [
             f"{name} has shape {list(value.shape)}" for name, value in losses.items() if value.ndim
         ]
@@ -246,23 +256,27 @@ class Trainer:
         values = torch.stack([losses[n].float() if n in losses else absent for n in self.names])
         if not values.requires_grad:
             raise TrainingError(
-                f"step {self.done + 1}: no trainable parameter has a part in the losses "
+                problem
+                or f"step {self.done + 1}: no trainable parameter has a part in the losses "
                 f"{', '.join(sorted(losses))}"
             )
+        # raised by `update` on all ranks: the others wait for this one's gradients now
+        self._problems += [problem] if problem else []
         return values
 
-    def _check_names(self, losses: dict[str, Tensor]) -> None:
+    def _wrong_names(self, losses: dict[str, Tensor]) -> str:
+        """What is wrong with the names of the losses of one micro-batch; "" if nothing is."""
         where, kind = f"step {self.done + 1}", type(self.system).__name__
         if self.declared:
             unknown = sorted(losses.keys() - set(self.declared))
-            if unknown or not losses:
-                raise TrainingError(
+            if unknown:
+                return (
                     f"{where}: losses {unknown} of {kind} are not among its loss_names "
                     f"{list(self.names)}; declare them there"
-                    if unknown
-                    else f"{where}: {kind} gave no loss; expected at least one of its loss_names"
                 )
-            return
+            if not losses:
+                return f"{where}: {kind} gave no loss; expected at least one of its loss_names"
+            return ""
         if self.names is None:
             self.names = tuple(sorted(losses))
             if any(names != self.names for names in gathered(self.names)):
@@ -271,10 +285,11 @@ class Trainer:
                     f"unless {kind} declares loss_names"
                 )
         if not losses or tuple(sorted(losses)) != self.names:
-            raise TrainingError(
+            return (
                 f"{where}: losses {sorted(losses)}, expected {list(self.names)} as before; {kind} "
                 f"must return the same names, at least one, for every batch, or declare loss_names"
             )
+        return ""
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of one micro-batch."""
@@ -291,7 +306,7 @@ class Trainer:
                 for parameter in self._members[i]:
                     parameter.grad = None
         norm = clip_gradients(self.parameters, self.config.optim.clip)
-        bad = ~(losses.isfinite().all() & norm.isfinite())
+        bad = ~(losses.isfinite().all() & norm.isfinite()) | bool(self._problems)
         bad, *flags = any_rank(flags, bad, self.device)  # the one host sync of a step
         if bad:
             self._refuse(losses, norm, batches)
@@ -302,9 +317,13 @@ class Trainer:
         return norm, flags
 
     def _refuse(self, losses: Tensor, norm: Tensor, batches: list) -> None:
-        """Raises TrainingError that says which losses of which pictures are not finite; no weight
-        was changed."""
+        """Raises TrainingError that says what is wrong with the losses' names on any rank, or which
+        losses of which pictures are not finite; no weight was changed."""
         self.optimizer.zero_grad(set_to_none=True)
+        problems = sorted({line for lines in gathered(self._problems) for line in lines})
+        self._problems = []
+        if problems:
+            raise TrainingError("; ".join(problems))
         mine = []
         for values, batch in zip(losses.tolist(), batches, strict=True):
             broken = [
@@ -324,7 +343,7 @@ class Trainer:
             "Look at these pictures' labels (humanquery data check), or lower optim.lr."
         )
 
-    def _told(self, losses: Tensor | None) -> str:
+    def _summary(self, losses: Tensor | None) -> str:
         if losses is None or self.names is None:
             return "none, this is the first"
         values = dict(zip(self.names, losses.tolist(), strict=True))
@@ -344,7 +363,8 @@ class Trainer:
         """All that `begin` needs to go on. All ranks must call it."""
         optimizer = self.optimizer.state_dict()
         optimizer["state"] = {
-            i: {k: whole(v) for k, v in one.items()} for i, one in optimizer["state"].items()
+            i: {k: whole(v) if isinstance(v, Tensor) else v for k, v in one.items()}
+            for i, one in optimizer["state"].items()
         }
         average = self.average and {
             "updates": self.average.updates,
@@ -369,6 +389,8 @@ class Trainer:
             self.hooks.pop().remove()
 
 
-def _pictures(batch: Any) -> str:
+def _pictures(batch: Any, places: Sequence[int] = ()) -> str:
+    """Paths of a batch's pictures, of those at `places` if there are any."""
     metas = getattr(batch, "metas", None) or ()
+    metas = [metas[i] for i in places if i < len(metas)] or metas
     return ", ".join(meta.path or f"image {meta.image_id}" for meta in metas) or "not named"

@@ -47,12 +47,11 @@ class PoseMaps(Protocol):
 
 @runtime_checkable
 class AttributeMaps(Protocol):
-    """Apparent gender and age of the person that fills a box."""
+    """Attributes (apparent gender, age ...) of the person that fills a box."""
 
-    def in_boxes(
-        self, boxes: Float[Tensor, "b q 4"]
-    ) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
-        """Logit of label 1 (female), and logits of whole years from 0."""
+    def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> dict[str, Float[Tensor, "b q *n"]]:
+        """Logits by the name of the attribute, in the form of its task's prediction: "gender" of
+        label 1 (female), "age" of whole years from 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +70,7 @@ class Answers:
 
 class Expert(Backbone):
     """A backbone that was trained on people. `answers_about` names what `answer` gives: "person"
-    (dense boxes), "keypoints" (joints in boxes), "gender" and "age" (attributes in boxes)."""
+    (dense boxes), "keypoints" (joints in boxes); whatever else is an attribute in boxes."""
 
     answers_about: tuple[str, ...] = ()
 

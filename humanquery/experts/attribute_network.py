@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from humanquery.backbones import Backbone, TimmBackbone
+from humanquery.backbones import build as build_backbone
 from humanquery.backbones.parts import fill, freeze, read_tensors
-from humanquery.backbones.timm_features import TimmBackbone, TimmFeatures
 from humanquery.experts.answers import Answers, Expert
 from humanquery.nn.person_views import RegionAttributes, RegionConfig, read_people
 
@@ -34,7 +35,7 @@ class AttributesFeatures(Expert):
 
     def __init__(self, config: AttributesBackbone):
         super().__init__()
-        self.backbone = TimmFeatures(config.backbone)
+        self.backbone = build_backbone(config.backbone)
         self.regions = RegionAttributes(self.backbone.channels[-1], config.regions)
         self.mean, self.std = self.backbone.mean, self.backbone.std
         if config.weights:
@@ -61,18 +62,15 @@ class AttributesFeatures(Expert):
 class AttributeCrops:
     """Normalised pictures, and the network that reads people cut out of them."""
 
-    backbone: TimmFeatures
+    backbone: Backbone
     regions: RegionAttributes
     images: Float[Tensor, "b 3 h w"]
     zoomed: Float[Tensor, "b 3 H W"] | None = None
     """people are cut out of these, if there are any"""
 
     @torch.no_grad()
-    def in_boxes(
-        self, boxes: Float[Tensor, "b q 4"]
-    ) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q ages"]]:
-        """Logit of label 1 (female) and logits of whole years from 0, for boxes xyxy px of the
-        padded canvas."""
+    def in_boxes(self, boxes: Float[Tensor, "b q 4"]) -> dict[str, Float[Tensor, "b q *n"]]:
+        """Logits of gender (b q) and age (b q years), for boxes xyxy px of the padded canvas."""
         images, times = (
             (self.images, 1)
             if self.zoomed is None
@@ -80,4 +78,7 @@ class AttributeCrops:
         )
         reading = read_people(images, boxes * times, self.backbone, self.regions, mirrored=True)
         shape = boxes.shape[:2]
-        return reading.gender_logit.unflatten(0, shape), reading.age_logits.unflatten(0, shape)
+        return {
+            "gender": reading.gender_logit.unflatten(0, shape),
+            "age": reading.age_logits.unflatten(0, shape),
+        }

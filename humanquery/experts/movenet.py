@@ -9,15 +9,15 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from timm.layers import create_conv2d
-from timm.models.efficientnet import _gen_mobilenet_v2
 from torch import Tensor, nn
 
+from humanquery.backbones.mobilenet import MobileNetV2
 from humanquery.backbones.parts import fill, freeze, read_tensors
 from humanquery.core.affine import Size
 from humanquery.core.errors import ConfigError
 from humanquery.core.transfer import constants
 from humanquery.experts.answers import WINDOW, Answers, Expert
+from humanquery.nn.same_padding import SameConv2d
 from humanquery.nn.sampling import sample_points
 
 
@@ -40,6 +40,8 @@ class MoveNetBackbone:
     those of 1.0"""
 
 
+HEAD_WIDTH = 1280
+"""channels of the head convolution, whatever the width of the blocks"""
 HEADS = {
     "center": 1,
     "box_scale": 2,
@@ -66,14 +68,12 @@ class MoveNetFeatures(Expert):
 
     def __init__(self, config: MoveNetBackbone):
         super().__init__()
-        body = _gen_mobilenet_v2("mobilenetv2_100", config.width, pad_type="same", num_classes=0)
-        last = body.conv_head.in_channels
-        body.conv_head = create_conv2d(last, 1280, 1, padding="same")
-        self.stem = nn.Sequential(body.conv_stem, body.bn1)
+        body = MobileNetV2(config.width, SameConv2d)
+        self.stem = nn.Sequential(body.conv_stem, body.bn1, nn.ReLU6(inplace=True))
         self.blocks = body.blocks
-        self.head = nn.Sequential(body.conv_head, _norm_like(body.bn2, 1280))
-        widths = [group[-1].conv_pwl.out_channels for group in body.blocks[1:4]]
-        self.channels = (*widths, 1280)
+        last = nn.Conv2d(body.widths[-1], HEAD_WIDTH, 1, bias=False)
+        self.head = nn.Sequential(last, nn.BatchNorm2d(HEAD_WIDTH), nn.ReLU6(inplace=True))
+        self.channels = (*body.widths[1:4], HEAD_WIDTH)
         self.people = MoveNetPeople(self.channels) if config.heads else None
         self.answers_about = ("keypoints",) if config.heads else ()
         if 1.0 not in config.pose_scales or min(config.pose_scales) <= 0:
@@ -425,11 +425,6 @@ def _head(width: int, count: int) -> nn.Sequential:
     return nn.Sequential(
         _depthwise(width), nn.Conv2d(width, 96, 1), nn.ReLU(), nn.Conv2d(96, count, 1)
     )
-
-
-def _norm_like(norm: nn.Module, channels: int) -> nn.Module:
-    """The same norm-and-activation layer for another width."""
-    return type(norm)(channels, act_layer=nn.ReLU6)
 
 
 def _own_name(name: str) -> str:

@@ -4,12 +4,12 @@ import copy
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_unflatten
 
 from humanquery.core.system import System
+from humanquery.nn.same_padding import SameConv2d
 
 SIDE_STEP = 32
 """both sides of a canvas batch are multiples of this"""
@@ -73,12 +73,12 @@ def with_fixed_padding(module: nn.Module) -> nn.Module:
     module = copy.deepcopy(module)
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, Conv2dSame):
+            if isinstance(child, SameConv2d):
                 setattr(parent, name, _fixed(child))
     return module
 
 
-def _fixed(conv: Conv2dSame) -> nn.Sequential:
+def _fixed(conv: SameConv2d) -> nn.Sequential:
     """TensorFlow pads by (kernel - 1) · dilation + 1 - stride in all, the odd one right and
     below."""
     (tall, wide) = (

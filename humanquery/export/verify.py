@@ -129,15 +129,15 @@ def compare(
     found = Comparison(specs={**Persons.specs(), **HELPERS, **exported.extra})
     for start in range(0, len(pictures), BATCH):
         seen = Canvases.of(pictures[start : start + BATCH], exported.facts)
-        said, other = _said(network, seen), exported.run(seen, 0.0)
+        expected, other = _run_network(network, seen), exported.run(seen, 0.0)
         few, count = exported.run(seen, score), max(1, int((other["scores"] >= score).sum(1).max()))
-        if said.keys() != other.keys():
+        if expected.keys() != other.keys():
             raise ExportError(
-                f"the file gives {', '.join(other)}; the network gives {', '.join(said)}"
+                f"the file gives {', '.join(other)}; the network gives {', '.join(expected)}"
             )
         for i, size in enumerate(seen.sizes):
             one, two = (
-                {name: value[i] for name, value in outputs.items()} for outputs in (said, other)
+                {name: value[i] for name, value in outputs.items()} for outputs in (expected, other)
             )
             _compare_picture(
                 found, one, two, float(size.max()), lambda i=i, seen=seen: _unsure(network, seen, i)
@@ -152,10 +152,10 @@ def compare(
     return found
 
 
-def _said(network: nn.Module, seen: Canvases) -> Outputs:
+def _run_network(network: nn.Module, seen: Canvases) -> Outputs:
     with torch.inference_mode():
-        said = network(*(torch.from_numpy(given) for given in seen.inputs(0.0).values()))
-    return {name: value.numpy() for name, value in said.items()}
+        expected = network(*(torch.from_numpy(given) for given in seen.inputs(0.0).values()))
+    return {name: value.numpy() for name, value in expected.items()}
 
 
 def _unsure(network: nn.Module, seen: Canvases, picture: int) -> Iterator[Outputs]:
@@ -164,7 +164,7 @@ def _unsure(network: nn.Module, seen: Canvases, picture: int) -> Iterator[Output
         draw, other = torch.Generator().manual_seed(seed), deepcopy(network)
         for weight in other.parameters():
             weight.data *= 1 + NOISE * torch.randn(weight.shape, generator=draw, dtype=weight.dtype)
-        yield {name: value[picture] for name, value in _said(other, seen).items()}
+        yield {name: value[picture] for name, value in _run_network(other, seen).items()}
 
 
 def _compare_picture(

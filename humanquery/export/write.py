@@ -130,7 +130,7 @@ def verified(predictor: Predictor, path: Path, photos: Path | None = None) -> Co
 
 
 def facts_of(predictor: Predictor) -> Facts:
-    config = predictor.system.config
+    config, declared = predictor.system.config, {**predictor.outputs, **predictor.system.specs}
     return Facts(
         config=to_plain(config),
         card=predictor.card,
@@ -139,7 +139,7 @@ def facts_of(predictor: Predictor) -> Facts:
         long_side=config.input.long_side,
         side_step=SIDE_STEP,
         zoom=config.input.zoom,
-        outputs=tuple(spec.plain() for spec in predictor.outputs.values()),
+        outputs=tuple(spec.plain() for spec in declared.values()),
     )
 
 

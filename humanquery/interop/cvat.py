@@ -27,8 +27,8 @@ from humanquery.interop.labels import (
     is_person,
     layout_of,
     named_joints,
+    person_keys,
     ring_area,
-    said_again,
     torch_mask,
 )
 
@@ -61,15 +61,15 @@ def _child(parent: Element, tag: str, **attributes: str) -> Element:
 def _write_person(
     image: Element, person: Annotation, group: str, record: dict[str, Any], labels: Labels
 ) -> None:
-    said = apparent(person)
+    attributes = apparent(person)
     base = {"label": PERSON, "source": "manual", "occluded": "0", "z_order": "0"}
     if person.get("score") is not None:
-        base["source"], said["score"] = "auto", person["score"]
+        base["source"], attributes["score"] = "auto", person["score"]
     base["group_id"] = group
     x, y, w, h = person["bbox"]
     corners = {"xtl": _px(x), "ytl": _px(y), "xbr": _px(x + w), "ybr": _px(y + h)}
     box = _child(image, "box", **base, **corners)
-    for name, value in said.items():
+    for name, value in attributes.items():
         _child(box, "attribute", name=name).text = str(value)
     segment = person.get("segmentation")
     if isinstance(segment, dict):
@@ -174,10 +174,10 @@ def _people(
         person = people.setdefault(key, {"joints": {}})
         with located(f"<{shape.tag}> {number} (from 0)"):
             _READERS[shape.tag](shape, person, record)
-            said = {a.get("name", ""): a.text for a in shape.iterfind("attribute")}
-            person |= said_again(said)
-            if said.get("score"):
-                person["score"] = float(said["score"])
+            attributes = {a.get("name", ""): a.text for a in shape.iterfind("attribute")}
+            person |= person_keys(attributes)
+            if attributes.get("score"):
+                person["score"] = float(attributes["score"])
             people[key] = person
     return [_with_box(person, record) for person in people.values()]
 

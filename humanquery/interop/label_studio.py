@@ -26,9 +26,9 @@ from humanquery.interop.labels import (
     is_person,
     layout_of,
     named_joints,
+    person_keys,
     polygons_of,
     ring_area,
-    said_again,
 )
 from humanquery.media.images import read_size
 
@@ -53,8 +53,8 @@ def write_label_studio(labels: Labels, folder: Path, prefix: str = LOCAL_FILES) 
         task = {"id": record["id"], "data": {"image": prefix + quote(record["file_name"])}}
         scores = [p["score"] for p in people if p.get("score") is not None]
         if scores:
-            said = {"model_version": _TOOL, "score": min(scores), "result": result}
-            tasks.append({**task, "predictions": [said]})
+            prediction = {"model_version": _TOOL, "score": min(scores), "result": result}
+            tasks.append({**task, "predictions": [prediction]})
         else:
             tasks.append({**task, "annotations": [{"result": result}]})
     (folder / TASKS).write_text(json.dumps(tasks, indent=1))
@@ -97,9 +97,9 @@ def _regions(
         box["score"] = person["score"]
     regions = [box]
     for name, value in apparent(person).items():
-        kind, said = ("choices", [value]) if name == "gender" else ("number", value)
+        kind, answer = ("choices", [value]) if name == "gender" else ("number", value)
         one = {**base, "id": key, "from_name": name, "type": kind}
-        regions.append(one | {"value": {**place, kind: said}})
+        regions.append(one | {"value": {**place, kind: answer}})
     for i, polygon in enumerate(polygons_of(person, lost)):
         points = [
             [100 * polygon[j] / width, 100 * polygon[j + 1] / height]
@@ -132,7 +132,7 @@ def read_label_studio(path: Path, pictures: Path | None = None) -> Labels:
     for i, task in enumerate(tasks):
         with located(f"{file}: task {i} (from 0)"):
             name = _picture_name(mapping(task, "task"), pictures)
-            regions, guessed = _said(task)
+            regions, guessed = _chosen_answer(task)
             size = _size(regions, name, pictures)
             images.append({"id": len(images) + 1, "file_name": name, **size})
             people = _people(regions, size, lost)
@@ -164,7 +164,7 @@ def _picture_name(task: dict[str, Any], pictures: Path | None) -> str:
     return name
 
 
-def _said(task: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+def _chosen_answer(task: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
     """The regions of a task, and whether a model guessed them."""
     for key in ("annotations", "predictions"):
         for one in items(task.get(key) or [], key):
@@ -208,7 +208,7 @@ def _people(regions: list, size: dict[str, int], lost: Counter[str]) -> list[Ann
         elif kind in ("choices", "number") and str(region.get("id")) in people:
             value = mapping(region.get("value"), "value").get(kind)
             value = value[0] if isinstance(value, list) and value else value
-            people[str(region["id"])] |= said_again({str(region.get("from_name")): value})
+            people[str(region["id"])] |= person_keys({str(region.get("from_name")): value})
         elif kind != "rectanglelabels":
             lost[f"regions of kind {kind}"] += 1
     return list(people.values())

@@ -218,29 +218,29 @@ def inside(file_name: str, where: str | Path) -> PurePosixPath:
 def apparent(person: Annotation) -> dict[str, str | float | int]:
     """What an annotation says besides places, for tools that take words and numbers: gender, age,
     track_id."""
-    said: dict[str, str | float | int] = {}
+    attributes: dict[str, str | float | int] = {}
     gender = person.get("gender")
     if gender is not None and gender >= 0:
-        said["gender"] = "female" if gender >= 0.5 else "male"
+        attributes["gender"] = "female" if gender >= 0.5 else "male"
     for name in ("age", "track_id"):
         if person.get(name) is not None and person[name] >= 0:
-            said[name] = person[name]
-    return said
+            attributes[name] = person[name]
+    return attributes
 
 
-def said_again(said: dict[str, Any]) -> dict[str, Any]:
+def person_keys(attributes: dict[str, Any]) -> dict[str, Any]:
     """The inverse of `apparent`: keys of an annotation; an unknown gender raises
     AnnotationError."""
     keys: dict[str, Any] = {}
-    if said.get("gender"):
-        word = str(said["gender"]).lower()
+    if attributes.get("gender"):
+        word = str(attributes["gender"]).lower()
         if word not in ("male", "female"):
             raise AnnotationError(f"'gender' is {word!r}, expected male or female")
         keys["gender"] = int(word == "female")
-    if said.get("age") not in (None, ""):
-        keys["age"] = _number(said["age"], "age")
-    if said.get("track_id") not in (None, ""):
-        keys["track_id"] = int(_number(said["track_id"], "track_id"))
+    if attributes.get("age") not in (None, ""):
+        keys["age"] = _number(attributes["age"], "age")
+    if attributes.get("track_id") not in (None, ""):
+        keys["track_id"] = int(_number(attributes["track_id"], "track_id"))
     return keys
 
 

@@ -63,11 +63,11 @@ def _joints(row: dict[str, Any], count: int) -> list[float]:
     return [math.nan if v is None else float(v) for v in flat]
 
 
-def _skeleton(said: dict[str, Any]) -> Skeleton:
-    known = Skeleton.find(str(said.get("name")))
+def _skeleton(given: dict[str, Any]) -> Skeleton:
+    known = Skeleton.find(str(given.get("name")))
     if known is not None:
         return known
-    return Skeleton.from_category({"name": said.get("name"), "keypoints": said.get("joints")})
+    return Skeleton.from_category({"name": given.get("name"), "keypoints": given.get("joints")})
 
 
 def _nested(row: dict[str, Any], key: str) -> Any:

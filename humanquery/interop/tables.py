@@ -124,7 +124,7 @@ def _persons(
     more: dict[str, Extra] = {}
     for name, spec in {**Persons.specs(), **extra}.items():
         if spec.column and name in columns:
-            whole = spec.column.startswith("int")
+            whole = "int" in spec.column
             value = torch.tensor(columns[name]) if whole else _floats(columns[name])
             value = value.long() if whole else value
             if name in extra:

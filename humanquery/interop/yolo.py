@@ -72,12 +72,12 @@ def _settings(path: Path) -> tuple[int | None, Skeleton | None, int]:
     if not path.is_file():
         return None, None, 0
     try:
-        said = yaml.safe_load(read_text(path, "a YOLO data.yaml"))
+        settings = yaml.safe_load(read_text(path, "a YOLO data.yaml"))
     except yaml.YAMLError as problem:
         raise AnnotationError(f"{path}: not YAML ({problem}); expected 'names'") from problem
     with located(str(path)):
-        said = mapping(said, SETTINGS)
-        names = said.get("names") or {}
+        settings = mapping(settings, SETTINGS)
+        names = settings.get("names") or {}
         names = dict(enumerate(names)) if isinstance(names, list) else names
         if not isinstance(names, dict):
             raise AnnotationError(f"'names' is {shown(names)}, expected the names of classes")
@@ -86,17 +86,17 @@ def _settings(path: Path) -> tuple[int | None, Skeleton | None, int]:
             raise AnnotationError(
                 f"'names' is {shown(names)}, expected exactly one class that means people"
             )
-        return (integer(people[0], "names") if people else None), *_joints(said)
+        return (integer(people[0], "names") if people else None), *_joints(settings)
 
 
-def _joints(said: dict[str, Any]) -> tuple[Skeleton | None, int]:
-    shape = said.get("kpt_shape")
+def _joints(settings: dict[str, Any]) -> tuple[Skeleton | None, int]:
+    shape = settings.get("kpt_shape")
     if shape is None:
         return None, 0
     sides = items(shape, "kpt_shape", "[joints, 2 or 3]")
     if len(sides) != 2 or sides[1] not in (2, 3):
         raise AnnotationError(f"'kpt_shape' is {shown(shape)}, expected [joints, 2 or 3]")
-    count, names = integer(sides[0], "kpt_shape", low=1), said.get("kpt_names")
+    count, names = integer(sides[0], "kpt_shape", low=1), settings.get("kpt_names")
     if isinstance(names, dict):  # by class
         names = next(iter(names.values()), None)
     if names is None and count == len(COCO17):

@@ -5,9 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -66,37 +63,3 @@ def fold_norms(net: nn.Module, run: Callable[[], Any]) -> int:
         setattr(parent, name, getattr(norm, "act", nn.Identity()))
     net.folded_norms = len(sure)  # `engine.checkpoint` refuses to save what cannot be loaded
     return len(sure)
-
-
-class SamePadding(Conv2dSame):
-    """TensorFlow's padding "same", which is wider on the right and below, without a padded copy of
-    the maps: the convolution pads more on both sides, and what it gives for places before the first
-    is left out."""
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d _p _q"]:
-        if torch.compiler.is_compiling():
-            return super().forward(x)
-        axes = zip(x.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
-        (tall, above, top), (wide, beside, left) = (_same(*axis) for axis in axes)
-        out = F.conv2d(
-            x, self.weight, self.bias, self.stride, (above, beside), self.dilation, self.groups
-        )
-        return out[:, :, top : top + tall, left : left + wide]
-
-
-def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int, int]:
-    """Outputs that are wanted, the padding on both sides, and how many outputs come before them."""
-    wanted = -(-size // stride)
-    total = max((wanted - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
-    before, after = total // 2, total - total // 2
-    skipped = -(-(after - before) // stride)
-    return wanted, before + skipped * stride, skipped
-
-
-def pad_inside(net: nn.Module) -> int:
-    """Turns every `Conv2dSame` of timm into a `SamePadding`, in place; gives their number.
-    Parameters and names stay."""
-    meant = [m for m in net.modules() if type(m) is Conv2dSame]
-    for convolution in meant:
-        convolution.__class__ = SamePadding
-    return len(meant)

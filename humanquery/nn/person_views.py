@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
-from torchvision.ops import roi_align
 
 from humanquery.core.boxes import clip
 from humanquery.core.transfer import constants, to_device
+from humanquery.nn.roi_align import roi_align
 
 Boxes = Sequence[Float[Tensor, "_n 4"]] | Float[Tensor, "b q 4"]
 
@@ -113,9 +113,7 @@ def cut_views(images: Float[Tensor, "b 3 h w"], boxes: Boxes, config: RegionConf
 def _cut(
     images: Tensor, which: Float[Tensor, "n 1"], boxes: Float[Tensor, "n 4"], size: tuple[int, int]
 ) -> Tensor:
-    return roi_align(
-        images.float(), torch.cat([which, boxes], 1), size, sampling_ratio=0, aligned=True
-    )
+    return roi_align(images.float(), torch.cat([which, boxes], 1), size, sampling_ratio=0)
 
 
 def _in_canvas(images: Tensor, boxes: Boxes) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 4"]]:

@@ -15,7 +15,8 @@ from humanquery.core.transfer import constants
 from humanquery.ops import native
 from humanquery.ops.fused import attend
 
-Shapes = tuple[tuple[int, int], ...]  # (height, width) of every level
+Side = int | torch.SymInt  # a symbol in a trace
+Shapes = tuple[tuple[Side, Side], ...]  # (height, width) of every level
 Value = Float[Tensor, "b s heads d"]
 Locations = Float[Tensor, "b q heads levels points 2"]
 Weights = Float[Tensor, "b q heads levels points"]
@@ -44,7 +45,6 @@ def deformable_attention(
     )
 
 
-@torch.compiler.assume_constant_result
 def provider_for(device: str, wanted: str = "auto", exporting: bool = False) -> str:
     """The name in `PROVIDERS` of what computes: `wanted` (the environment variable
     HUMANQUERY_ATTENTION), or where it is "auto" the fastest that is there.
@@ -69,6 +69,11 @@ def provider_for(device: str, wanted: str = "auto", exporting: bool = False) -> 
     if wanted != "auto":
         return wanted
     return next((name for name in ("native", "triton") if not _obstacle(name, device)), "gather")
+
+
+# what torch.compiler.assume_constant_result writes; calling it would import PyTorch's compiler, as
+# long as all the rest of loading a model
+provider_for._dynamo_marked_constant = True
 
 
 def _obstacle(name: str, device: str) -> str:
@@ -98,7 +103,20 @@ def fused(
     wide = (
         value.float() if value.dtype == torch.float16 and not value.is_cuda else value
     )  # the kernel in C has no fp16
-    return attend(wide, [n for shape in shapes for n in shape], locations, weights).to(value.dtype)
+    sides = [n for shape in shapes for n in shape]
+    if _nobody_watches(value, locations, weights):
+        seen = native.forward(wide, sides, locations.float(), weights.float())
+    else:
+        seen = attend(wide, sides, locations, weights)
+    return seen.to(value.dtype)
+
+
+def _nobody_watches(*inputs: Tensor) -> bool:
+    """Neither autograd nor a graph, on the CPU: then the kernel is called without its operator,
+    whose first call would import PyTorch's compiler, as long as PyTorch itself."""
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    plain = all(type(x) is Tensor and x.device.type == "cpu" for x in inputs)  # not a fake one
+    return plain and not learns and not torch.compiler.is_compiling()
 
 
 def reference(
@@ -165,7 +183,7 @@ def indexed(
     return out.reshape(b, q, heads * d).to(dtype)
 
 
-def _corners(shapes: Shapes, locations: Locations, s: int) -> tuple[list[Tensor], list[Weights]]:
+def _corners(shapes: Shapes, locations: Locations, s: Side) -> tuple[list[Tensor], list[Weights]]:
     """For each of the four cells around every sample: its row in the (picture, cell, head) table,
     and its bilinear share, 0 where outside."""
     b, _, heads = locations.shape[:3]

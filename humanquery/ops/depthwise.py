@@ -1,5 +1,5 @@
 """Depthwise convolutions with strides, whose backward in bf16 oneDNN computes without vector
-code on the CPU."""
+code on CPUs with AVX-512."""
 
 from collections.abc import Sequence
 
@@ -28,6 +28,12 @@ class StridedDepthwise(nn.Conv2d):
         bias = None if self.bias is None else self.bias.to(reduced)
         padding = tuple(int(side) for side in self.padding)
         return _Strided.apply(maps.to(reduced), self.weight.to(reduced), bias, self.stride, padding)
+
+
+def pays_off() -> bool:
+    """Whether `StridedDepthwise` is the faster one here: with AVX-512. With AVX2 alone oneDNN's
+    bf16 is emulated, and four times the sums take twice the time (docs/performance.md)."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def use_fast_depthwise(module: nn.Module) -> int:

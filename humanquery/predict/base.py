@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ from jaxtyping import UInt8
 from humanquery.core.errors import CheckpointError, ConfigError, nearest
 from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
-from humanquery.core.system import Ask
+from humanquery.core.system import Ask, Look
 from humanquery.data.loading.identity import file_hash
 from humanquery.media.pictures import path_of, read_picture
 
@@ -127,6 +128,26 @@ class BasePredictor:
                 path = path_of(picture)
                 yield people if path is None else people.replace(path=str(path))
 
+    def look_many(
+        self,
+        pictures: list[Picture],
+        *,
+        score: float | None = None,
+        tasks: Iterable[str] | None = None,
+        attributes: bool = True,
+    ) -> list[Look]:
+        """`predict_many` without the outputs in `late`, which `Look.more` gives about those of
+        whom they are wanted. Each look holds what the network made of its picture until it is
+        dropped."""
+        wanted = {"score": score, "tasks": tasks, "attributes": attributes}
+        found = self.predict_many(pictures, **wanted, batch_size=max(len(pictures), 1))
+        return [Told(people) for people in found]
+
+    @property
+    def late(self) -> frozenset[str]:
+        """Outputs that are given late where pictures are looked at by `look_many`."""
+        return frozenset()
+
     def ask(
         self,
         score: float | None = None,
@@ -147,6 +168,17 @@ class BasePredictor:
 
     def _persons(self, pictures: list[Picture], ask: Ask) -> list[Persons]:
         raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """A `core.system.Look` of which everything was asked at once."""
+
+    persons: Persons
+
+    def more(self, rows: Any, outputs: frozenset[str]) -> Persons:
+        """Those of the rows, as they are."""
+        return self.persons[rows]
 
 
 def as_array(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:

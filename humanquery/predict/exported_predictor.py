@@ -18,7 +18,7 @@ from humanquery.core.skeleton import Skeleton
 from humanquery.core.system import Ask
 from humanquery.media.letterbox import LetterboxConfig, on_canvas
 from humanquery.predict.base import BasePredictor, Picture, as_array
-from humanquery.tasks.decode import decode
+from humanquery.tasks.decode import HELPERS, decode
 
 FORMAT = "humanquery-export"
 FORMAT_VERSION = 4
@@ -26,14 +26,6 @@ FORMAT_VERSION = 4
 computes nobody below it; 4: the file declares its outputs, and the larger pictures are `zoomed`"""
 FACTS = "humanquery.json"
 """name of the facts inside an exported file"""
-
-PART_OF = {
-    "keypoint_scores": "keypoints",
-    "keypoint_confidence": "keypoints",
-    "mask_logits": "masks",
-    "mask_windows": "masks",
-}
-"""the output that a graph's tensor belongs to, where it is not the output itself"""
 
 Run = Callable[["Canvases", float], dict[str, np.ndarray]]
 """pictures and the least score that is asked for, to the graph's outputs"""
@@ -86,7 +78,7 @@ class Facts:
     zoom: int = 1
     """how many times as large the pictures are given a second time"""
     outputs: tuple[dict[str, Any], ...] = ()
-    """declarations of what the system can give (`FieldSpec.plain`)"""
+    """declarations of what the system can give, and of its tasks' fields (`FieldSpec.plain`)"""
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
 
@@ -149,9 +141,12 @@ class ExportedPredictor(BasePredictor):
         self.batches = batches
         self.card = facts.card
         self.skeleton = _skeleton(facts.skeleton)
-        self.outputs = {one["name"]: FieldSpec(**one) for one in facts.outputs}
-        self.extra = {n: s for n, s in self.outputs.items() if n not in Persons.specs()}
+        given = {one["name"]: FieldSpec(**one) for one in facts.outputs}
+        self.outputs = {name: spec for name, spec in given.items() if not spec.part_of}
+        self.extra = {name: spec for name, spec in given.items() if name not in Persons.specs()}
         """declarations of the fields that `Persons` does not have of its own"""
+        known = {**Persons.specs(), **HELPERS, **given}
+        self._asked_as = {name: spec.part_of or name for name, spec in known.items()}
 
     @property
     def system(self):
@@ -177,7 +172,7 @@ class ExportedPredictor(BasePredictor):
 
     def _wanted(self, tensor: str, ask: Ask) -> bool:
         """Whether a tensor of the graph is part of what was asked for."""
-        output = PART_OF.get(tensor, tensor)
+        output = self._asked_as.get(tensor, tensor)
         return output not in self.outputs or ask.wants(output)
 
 

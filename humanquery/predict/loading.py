@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from humanquery.core.errors import CheckpointError, ConfigError
+from humanquery.core.system import ReadsGivenBoxes
 from humanquery.predict.base import EXPORTED, BasePredictor, find_weights, settings_of
 
 
@@ -69,12 +70,10 @@ def _predictor(path, system, card, device: str, graphs: bool, boxes: Any) -> Bas
 
 
 def optimise_for_inference(system: Any) -> Any:
-    """The system, changed in place, with its norms folded and padding inside convolutions: for
-    predicting only."""
-    from humanquery.nn.inference import fold_norms, pad_inside
+    """The system, changed in place, with its norms folded: for predicting only."""
+    from humanquery.nn.inference import fold_norms
 
     fold_norms(system.backbone, lambda: look_once(system.backbone))
-    pad_inside(system.backbone)
     return system
 
 
@@ -89,24 +88,25 @@ def trained(name_or_path: str | Path | None = None) -> tuple[Any, dict[str, Any]
         )
     from humanquery.engine.checkpoint import load_state, read_weights
     from humanquery.models import rebuild
-    from humanquery.models.attributes.system import Attributes
 
     weights = read_weights(path)
     system = rebuild(weights.config, settings_of(name_or_path))
-    if isinstance(system, Attributes):
+    if isinstance(system, ReadsGivenBoxes):
         raise CheckpointError(
-            f"{path}: an attribute model, which reads people in given boxes and finds nobody by "
-            f"itself; score it with "
-            "`humanquery evaluate --recipe attributes_small`, or give the weights of an HQNet"
+            f"{path}: holds {type(system).__name__}, which reads people in given boxes and finds "
+            f"nobody by itself; score it with `humanquery evaluate --recipe` and the recipe that "
+            f"trained it, or give the weights of an HQNet"
         )
     load_state(system, weights.state)
     return system.eval(), weights.card
 
 
 def look_once(backbone: Any) -> None:
-    """Calls all parts of a backbone, those too that are asked about people only."""
-    from humanquery.experts.answers import answer
+    """Calls each network among the parts of a backbone, those too that are asked about people
+    only."""
+    from humanquery.backbones import Backbone
 
-    answers = answer(backbone, torch.zeros(1, 3, 128, 128))
-    if answers.attributes is not None:
-        answers.attributes.in_boxes(torch.tensor([[[32.0, 32.0, 96.0, 96.0]]]))
+    for network in backbone.modules():
+        parts = network.modules() if isinstance(network, Backbone) else ()
+        if [isinstance(part, Backbone) for part in parts].count(True) == 1:  # only itself
+            network(torch.zeros(1, 3, 64, 64))

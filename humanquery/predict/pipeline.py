@@ -3,6 +3,8 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 END = object()
@@ -146,3 +148,25 @@ class _Failed:
 
     def __init__(self, problem: BaseException):
         self.problem = problem
+
+
+def one_ahead(work: Callable[[list[Any]], Any], items: Iterator[Any], size: int) -> Iterator[Any]:
+    """`work` of groups of `size` items; the next group is worked on, in a thread of its own, while
+    the caller has one. Items are read in the caller's thread. What reading or working raises
+    comes in that group's place."""
+    with ThreadPoolExecutor(1, thread_name_prefix="one ahead") as ahead:
+        pending: Future | None = None
+        problem: Exception | None = None
+        while True:
+            try:
+                group = [] if problem else list(islice(items, size))
+            except Exception as raised:  # after what was read before
+                group, problem = [], raised
+            coming = ahead.submit(work, group) if group else None
+            if pending is not None:
+                yield pending.result()
+            if coming is None:
+                break
+            pending = coming
+        if problem is not None:
+            raise problem

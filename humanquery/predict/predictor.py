@@ -2,15 +2,17 @@
 
 import contextlib
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from humanquery.core.batch import Batch
 from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
-from humanquery.core.system import Ask, System
+from humanquery.core.system import Ask, Look, LooksTwice, System
 from humanquery.media.letterbox import on_canvas
 from humanquery.predict.base import BasePredictor, Picture, as_array
 from humanquery.predict.cuda_graphs import Graphed
@@ -60,12 +62,56 @@ class Predictor(BasePredictor):
         self._heap.done(len(pictures))
         return found
 
+    @property
+    def late(self) -> frozenset[str]:
+        """See `BasePredictor.late`; nothing with CUDA graphs, whose results the next picture
+        replaces."""
+        graphs = isinstance(getattr(self.system, "first_look", None), Graphed)
+        return (
+            self.system.late if isinstance(self.system, LooksTwice) and not graphs else frozenset()
+        )
+
+    def look_many(
+        self,
+        pictures: list[Picture],
+        *,
+        score: float | None = None,
+        tasks: Iterable[str] | None = None,
+        attributes: bool = True,
+    ) -> list[Look]:
+        """See `BasePredictor.look_many`."""
+        wanted = {"score": score, "tasks": tasks, "attributes": attributes}
+        if not self.late:
+            return super().look_many(pictures, **wanted)
+        ask = self.ask(**wanted)
+        looks = self._side_by_side.map(lambda picture: self._look(picture, ask), pictures)
+        self._heap.done(len(pictures))
+        return looks
+
+    @torch.inference_mode()
+    def _look(self, picture: Picture, ask: Ask) -> Look:
+        return _OnCpu(self.system.look(self._canvases([picture]), ask))
+
     @torch.inference_mode()
     def _batch(self, pictures: list[Picture], ask: Ask) -> list[Persons]:
+        found = self.system.predict(self._canvases(pictures), ask)
+        return [picture.persons.to("cpu") for picture in found]
+
+    def _canvases(self, pictures: list[Picture]) -> Batch:
         samples = [on_canvas(as_array(p), self.system.input) for p in pictures]
         device = next(self.system.parameters()).device
-        batch = Batch.collate(samples, divisor=SIDE_STEP).to(device)
-        return [found.persons.to("cpu") for found in self.system.predict(_laid_out(batch), ask)]
+        return _laid_out(Batch.collate(samples, divisor=SIDE_STEP).to(device))
+
+
+class _OnCpu:
+    """A system's look whose people are on the CPU, wherever the system is."""
+
+    def __init__(self, look: Look):
+        self._look, self.persons = look, look.persons.to("cpu")
+
+    @torch.inference_mode()
+    def more(self, rows: Tensor, outputs: frozenset[str]) -> Persons:
+        return self._look.more(rows, outputs).to("cpu")
 
 
 def _laid_out(batch: Batch) -> Batch:

@@ -43,8 +43,8 @@ def save_pretrained(
     output = OutputFolder(folder, "save_pretrained", [path], overwrite=overwrite)
     weights, config_file, card_file = (output.fixed(name) for name in FILES)
     shutil.copyfile(path, weights)
-    said = {"library_name": "humanquery", "humanquery_version": __version__, "config": config}
-    config_file.write_text(json.dumps(said, indent=1) + "\n")
+    content = {"library_name": "humanquery", "humanquery_version": __version__, "config": config}
+    config_file.write_text(json.dumps(content, indent=1) + "\n")
     card_file.write_text(card_text(card.get("name") or path.stem, card))
     return [weights, config_file, card_file]
 

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from humanquery.blur import blur_faces
 from humanquery.core.config import to_plain
 from humanquery.core.errors import CheckpointError
 from humanquery.core.persons import Persons
+from humanquery.core.system import Look
 from humanquery.draw import draw
 from humanquery.engine.checkpoint import atomic
 from humanquery.engine.train_config import differences
@@ -27,9 +29,11 @@ from humanquery.media.pictures import path_of
 from humanquery.media.video import Frame, open_video
 from humanquery.media.video_writer import VideoWriter
 from humanquery.predict.base import BasePredictor
-from humanquery.predict.pipeline import Sink
+from humanquery.predict.pipeline import Sink, one_ahead
 from humanquery.predict.track_files import FILES, checked_formats, open_files
 from humanquery.tracking import TRACKERS, MSIMConfig, TrackBook, TrackConfig, Tracker
+from humanquery.tracking.attributes import RefreshConfig, TrackAttributes
+from humanquery.tracking.identity import IdentityEvidence
 from humanquery.tracking.zones import ZoneCounter
 
 STATE, VIDEO, BEFORE = "state.safetensors", "tracked.mp4", "tracked.before.mp4"
@@ -53,6 +57,8 @@ class VideoResult:
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    """`field: old -> new` of what `allow_changes` let pass when the run was resumed"""
 
 
 def track_frames(
@@ -63,27 +69,76 @@ def track_frames(
     batch_size: int = 4,
     tasks: Iterable[str] | None = None,
     attributes: bool = True,
+    known: TrackAttributes | None = None,
 ) -> Iterator[tuple[Frame, Persons]]:
     """Each frame with its people and their `track_ids`; `book` (default: a new one, see
-    `track_config`) goes on with its ids."""
+    `track_config`) goes on with its ids.
+
+    What a model can say late (`BasePredictor.late`) it is asked only about people who are given:
+    masks in every frame, gender and age as `known` (default: a new `TrackAttributes`) says, whose
+    means are given in between. The next pictures are looked at while these are followed.
+    """
     book = book or TrackBook(track_config(predictor))
-    while group := list(islice(frames, batch_size)):
-        found = predictor.predict_many(
-            (frame.image for frame in group),
-            score=book.config.keep_score,
-            tasks=tasks,
-            attributes=attributes,
-            batch_size=batch_size,
-        )
-        for frame, people in zip(group, found, strict=True):
-            yield frame, book.update(people)
+    known = known or TrackAttributes()
+    score = book.config.keep_score
+    wanted = predictor.ask(score, tasks, attributes).outputs & predictor.late
+    specs = predictor.outputs
+    rare = frozenset(name for name in wanted if specs[name].attribute)
+
+    def look(group: list[Frame]) -> list[tuple[Frame, Look]]:
+        images = [frame.image for frame in group]
+        looks = predictor.look_many(images, score=score, tasks=tasks, attributes=attributes)
+        return list(zip(group, looks, strict=True))
+
+    for group in one_ahead(look, frames, batch_size):
+        while group:  # a look is dropped as soon as it has answered: it holds maps of its picture
+            frame, seen = group.pop(0)
+            people = book.update(seen.persons)
+            yield frame, _completed(people, seen, book, known, wanted - rare, rare)
+
+
+def _completed(
+    people: Persons,
+    seen: Look,
+    book: Tracker,
+    known: TrackAttributes,
+    often: frozenset[str],
+    rare: frozenset[str],
+) -> Persons:
+    """The followed people with the outputs `often` of now, and `rare` ones as they are known."""
+    if not len(people) or not often | rare:
+        return people
+    ids = people.track_ids.tolist()
+    if often:
+        people = _with_late(people, seen.more(book.given, often))
+    if not rare:
+        return people
+    due = known.due(book.frame, ids)
+    if due.any():
+        asked = seen.more(book.given[due], rare).replace(track_ids=people.track_ids[due])
+        known.take(book.frame, asked, rare)
+    known.forget(book.confirmed_ids)
+    return _with_late(people, known.means(ids, rare))
+
+
+def _with_late(people: Persons, late: Persons | dict[str, Tensor]) -> Persons:
+    """People with the fields that they lack and that the same people have in `late`."""
+    given = late if isinstance(late, dict) else {name: v for name, _, v in late.filled()}
+    lacking = {name: v for name, v in given.items() if people.get(name) is None}
+    return people.replace(**lacking)
 
 
 def track_config(predictor: BasePredictor, score: float | None = None, **fields) -> TrackConfig:
     """The tracker's numbers for this model: births from `score` on (default: the model's
-    threshold), half of it is enough to be kept."""
+    threshold), half of it is enough to be kept. Human queries are compared (`appearance`) if the
+    model's card says what they are worth (`commands.identity`): else motion alone is surer."""
     score = predictor.default_score if score is None else score
-    return replace(TrackConfig(birth_score=score, keep_score=score / 2), **fields)
+    config = TrackConfig(birth_score=score, keep_score=score / 2, appearance=False)
+    said = predictor.card.get("identity")
+    if said is not None:
+        evidence = IdentityEvidence(said["offset"], said["slope"])
+        config = replace(config, appearance=True, identity=evidence)
+    return replace(config, **fields)
 
 
 def track_video(
@@ -103,6 +158,7 @@ def track_video(
     allow_changes: bool = False,
     blur: bool = False,
     counter: ZoneCounter | None = None,
+    refresh: RefreshConfig | None = None,
 ) -> VideoResult:
     """Follows everybody through a video (anything `open_video` opens) and writes what `save`
     names into the folder `out`.
@@ -114,6 +170,7 @@ def track_video(
     `blur` makes faces in the video unrecognisable (see `humanquery.blur`).
     `counter` counts who crosses its lines and visits its zones, into `counts.json`. Files
     are named as `media.output_names` says: the video that is read is never written over.
+    `refresh`: how often the followed are asked about gender and age.
     """
     config = config or track_config(predictor)
     save, out = checked_formats(save), Path(out)
@@ -131,8 +188,11 @@ def track_video(
         identity["blur"] = True
     if counter is not None:
         identity["counted"] = to_plain([*counter.lines, *counter.zones])
+    identity["refresh"] = to_plain(refresh or RefreshConfig())
     run = _Run(identity, out, config)
     book, result = run.start(resume, allow_changes)
+    known = TrackAttributes(refresh)
+    known.restore(run.known)
     if counter is not None and run.counts is not None:
         counter.restore(run.counts)
     begun, seen = time.perf_counter(), set(run.identities)
@@ -152,7 +212,9 @@ def track_video(
                 iter(video) if not max_frames else islice(video, max(max_frames - result.frames, 0))
             )
             looking = {"batch_size": batch_size, "tasks": tasks, "attributes": attributes}
-            for frame, people in track_frames(predictor, frames, book, **looking):
+            following = track_frames(predictor, frames, book, known=known, **looking)
+            stack.enter_context(closing(following))  # its thread ends before the video closes
+            for frame, people in following:
                 for opened in files.values():
                     opened.write(frame.index, frame.seconds, people)
                 if painter is not None:
@@ -165,7 +227,7 @@ def track_video(
                 if result.frames % STATE_EVERY == 0:
                     marks = {name: opened.mark() for name, opened in files.items()}
                     counts = None if counter is None else counter.state()
-                    run.keep(book, result, seen, marks, counts)
+                    run.keep(book, known, result, seen, marks, counts)
                     run.commit(result.frames - (0 if painter is None else painter.delay))
             result.problems = list(video.problems)
     except BaseException:
@@ -176,6 +238,7 @@ def track_video(
         if counter is not None:
             (out / COUNTS).write_text(json.dumps(counter.report(), indent=1) + "\n")
     run.finish()
+    result.changes = run.changes
     result.identities, result.seconds = len(seen), time.perf_counter() - begun
     result.files = [opened.path for opened in files.values()] + (
         [run.video] if painter is not None else []
@@ -192,10 +255,11 @@ def output_files(save: tuple[str, ...]) -> list[str]:
 
 def source_facts(source: str | Path) -> dict[str, Any]:
     """What tells one video from another: its name, and of a file its size and the hash of its first
-    megabyte (all of a long one would take minutes)."""
-    facts: dict[str, Any] = {"name": str(source)}
+    megabyte (all of a long one would take minutes), wherever it lies."""
     path = path_of(source)
+    facts: dict[str, Any] = {"name": str(source)}
     if path is not None and path.is_file():
+        facts["name"] = path.name  # it may lie elsewhere when the run goes on
         with open(path, "rb") as opened:
             start = hashlib.sha256(opened.read(1 << 20)).hexdigest()
         facts |= {"bytes": path.stat().st_size, "first_megabyte": start}
@@ -228,6 +292,8 @@ class _Run:
         self.marks: dict[str, int] | None = None
         self.identities: list[int] = []
         self.counts: dict[str, Any] | None = None
+        self.known: list[list[Any]] = []
+        """`TrackAttributes.state`"""
         self._kept: list[tuple[dict, dict]] = []
 
     def start(self, resume: bool, allow_changes: bool) -> tuple[Tracker, VideoResult]:
@@ -250,7 +316,7 @@ class _Run:
             )
         self.changes = [*said.get("changes", []), *changed]
         self.marks, self.identities = said["marks"], said["identities"]
-        self.counts = said.get("counts")
+        self.counts, self.known = said.get("counts"), said.get("known", [])
         if self.video.exists() and not self.before.exists():
             self.video.rename(self.before)
         result = VideoResult(frames=said["frames"], people=said["people"])
@@ -260,6 +326,7 @@ class _Run:
     def keep(
         self,
         book: Tracker,
+        known: TrackAttributes,
         result: VideoResult,
         seen: set[int],
         marks: dict[str, int],
@@ -274,6 +341,7 @@ class _Run:
             "identities": sorted(seen),
             "marks": marks,
             "counts": counts,
+            "known": json.loads(json.dumps(known.state())),  # as it is now
         }
         self._kept.append((said, {name: value.clone() for name, value in book.state().items()}))
 

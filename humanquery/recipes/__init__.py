@@ -7,6 +7,20 @@ from humanquery.core.code_files import import_file
 from humanquery.core.errors import ConfigError, nearest
 from humanquery.recipes.attributes import attributes_small
 from humanquery.recipes.paper import hqnet_r50, hqnet_swin_l, hqnet_vit_l
+from humanquery.recipes.path import (
+    path_attributes,
+    path_counting,
+    path_parsing,
+    path_reid,
+    path_small,
+)
+from humanquery.recipes.pixelwise import (
+    pixelwise_crowdpose,
+    pixelwise_small,
+    pixelwise_tiny_scenes,
+    pixelwise_w32,
+    pixelwise_w48,
+)
 from humanquery.recipes.recipe import DataConfig, Recipe
 from humanquery.recipes.small import hqnet_small, hqnet_tiny_scenes
 from humanquery.recipes.topdown import wholebody_small
@@ -20,6 +34,16 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         hqnet_small,
         hqnet_tiny_scenes,
         attributes_small,
+        pixelwise_w32,
+        pixelwise_w48,
+        pixelwise_crowdpose,
+        pixelwise_small,
+        pixelwise_tiny_scenes,
+        path_small,
+        path_reid,
+        path_attributes,
+        path_parsing,
+        path_counting,
         wholebody_small,
     )
 }

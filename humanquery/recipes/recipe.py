@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from humanquery.data.augment.augment import AugmentConfig
+from humanquery.data.loading.data_sets import DataSetsConfig
 from humanquery.data.loading.loader import Augmentation, EvalLoader, MixConfig
 from humanquery.data.readers.sources import SourceConfig, open_source
 from humanquery.engine.train_config import EngineConfig
@@ -31,7 +32,7 @@ class ValPart:
 class DataConfig:
     """What is learned from, and what is scored on."""
 
-    train: MixConfig
+    train: MixConfig | DataSetsConfig
     val: SourceConfig
     augment: Augmentation = field(default_factory=AugmentConfig)
     letterbox: LetterboxConfig = field(default_factory=LetterboxConfig)

@@ -21,9 +21,9 @@ HELPERS = {
     spec.name: spec
     for spec in (
         FieldSpec("logits"),
-        FieldSpec("keypoint_confidence", span=1),
-        FieldSpec("mask_logits"),
-        FieldSpec("mask_windows", span="canvas"),
+        FieldSpec("keypoint_confidence", span=1, part_of="keypoints"),
+        FieldSpec("mask_logits", part_of="masks"),
+        FieldSpec("mask_windows", span="canvas", part_of="masks"),
     )
 }
 """declarations of tensors that become part of fields instead of being one"""
@@ -38,14 +38,19 @@ def best_queries(
     `most`. Streets that are nearly empty cost little, and crowds are not cut. In an exported graph
     k is at least 1: its operators do not take tensors without rows."""
     best = logits.float().sigmoid().topk(min(most, logits.shape[1]))
-    count = (best.values >= score).sum(1).amax(0)
+    return best.indices[:, : how_many(best.values, score)]
+
+
+def how_many(best: Float[Tensor, "b q"], score: Tensor | float | int) -> int | torch.SymInt:
+    """How many scores of the fullest picture reach `score`, of scores by falling value; at least 1
+    in an exported graph."""
+    count = (best >= score).sum(1).amax(0)
     if torch.compiler.is_compiling():
         traced = count.clamp(min=1).item()
         torch._check(traced >= 1)  # what a trace cannot know of a number it reads from a tensor
-        torch._check(traced <= best.values.shape[1])
-        return best.indices[:, :traced]
-    count = int(count.item())  # host sync: how many
-    return best.indices[:, :count]
+        torch._check(traced <= best.shape[1])
+        return traced
+    return int(count.item())  # host sync: how many
 
 
 def decode(

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
-from torchvision.ops import roi_align
 
 from humanquery.core.transfer import constants
+from humanquery.nn.roi_align import roi_align
 from humanquery.tasks.base import zero_init
 
 
@@ -89,15 +89,13 @@ class MaskRefinement(nn.Module):
         person = torch.arange(b * k, device=where.device, dtype=where.dtype)[:, None]
         here, coarse, grid = torch.cat([picture, where], 1), self.config.grid // 2, self.config.grid
         maps = [
-            roi_align(m.float(), here, coarse, sampling_ratio=2, aligned=True)
-            for m in (cells, fine)
+            roi_align(m.float(), here, (coarse, coarse), sampling_ratio=2) for m in (cells, fine)
         ]
         start = roi_align(
             logits.flatten(0, 1)[:, None].float(),
             torch.cat([person, where], 1),
-            grid,
+            (grid, grid),
             sampling_ratio=2,
-            aligned=True,
         )
         return torch.cat(maps, 1), start
 

@@ -116,23 +116,3 @@ def match(cost: Float[np.ndarray, "n m"], limit: float) -> Pairs:
     rows, columns = assign_table(np.minimum(cost, limit + 1e-3))
     fits = cost[rows, columns] <= limit
     return rows[fits], columns[fits]
-
-
-def cascade(cost: Float[np.ndarray, "n m"], unseen: Int[np.ndarray, " n"], limit: float) -> Pairs:
-    """`match`, but whoever was seen more recently (`unseen` frames ago) chooses first (DeepSORT's
-    matching cascade)."""
-    ages = np.unique(unseen)
-    if len(ages) == 1:
-        return match(cost, limit)
-    free = np.ones(cost.shape[1], bool)
-    none = np.zeros(0, np.int64)
-    rows, columns = [none], [none]
-    for age in ages:
-        candidates, people = np.flatnonzero(unseen == age), np.flatnonzero(free)
-        if not len(people):
-            break
-        i, j = match(cost[np.ix_(candidates, people)], limit)
-        rows.append(candidates[i])
-        columns.append(people[j])
-        free[people[j]] = False
-    return np.concatenate(rows), np.concatenate(columns)

@@ -14,16 +14,19 @@ from humanquery.tracking import motion as kalman
 from humanquery.tracking.association import (
     Pairs,
     box_similarities,
-    cascade,
     cosine_distances,
     doubled_pairs,
     match,
     pose_similarities,
 )
+from humanquery.tracking.identity import IdentityEvidence, logit
 from humanquery.tracking.motion import MotionConfig
 from humanquery.tracking.smoothing import SmoothConfig, smooth
 from humanquery.tracking.state import DetectedPeople, Tracks, plain
 from humanquery.tracking.tracker import Stream
+
+ALLOWED = 2.0
+"""more than any pair costs that is allowed at all"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class TrackConfig:
     birth_score: float = 0.5
     """who is less sure than this starts no track"""
     keep_score: float = 0.2
-    """who is less sure than this is not looked at; between the two only a track that is there can
+    """who is less sure than this is left out; between the two only a track that is there can
     be continued"""
     confirm_hits: int = 3
     """frames in a row after which a track is believed; those of the first frame are at once"""
@@ -42,8 +45,16 @@ class TrackConfig:
     """frames that a lost track is waited for"""
     appearance: bool = True
     """compare human queries; False: motion only"""
-    max_cosine: float = 0.3
-    """largest cosine distance between two queries of one person"""
+    identity: IdentityEvidence = field(default_factory=IdentityEvidence)
+    """what a distance of queries says: of the model, see `track_config`"""
+    identity_weight: float = 0.05
+    """similarity of places that a log-odd of the queries is worth"""
+    recover: float = 0.9
+    """P(same person) by the queries alone from which somebody is known again where the places do
+    not overlap, but may be the track's (`MotionConfig.gate`)"""
+    strange: float = 0.05
+    """P(same person) below which nobody comes back to a track that was lost for more than a
+    frame"""
     gallery: int = 10
     """latest queries that a track is recognised by"""
     clean_overlap: float = 0.5
@@ -67,6 +78,8 @@ class TrackConfig:
             "min_similarity",
             "weak_similarity",
             "birth_overlap",
+            "recover",
+            "strange",
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(
@@ -82,16 +95,17 @@ class TrackConfig:
 class TrackBook:
     """Gives people of successive frames their `track_ids`.
 
-    In the manner of DeepSORT (Wojke et al. 2017), with the human query of HQNet (section 5.4) as
-    the appearance: lost and seen tracks choose among the people near their predicted place by the
-    cosine of the queries, the recently seen first; who is left over goes by IoU and OKS. Ids start
-    at 1, belong to this book and are never given twice.
+    Tracks choose among the people by IoU and OKS with their predicted place, to which the human
+    query of HQNet (section 5.4) adds what its distance says (`IdentityEvidence`), those seen in
+    the last frame first. Ids start at 1, belong to this book and are never given twice.
     """
 
     def __init__(self, config: TrackConfig | None = None):
         self.config = config or TrackConfig()
         self.frame = 0
-        """frames looked at so far"""
+        """frames so far"""
+        self.given = torch.zeros(0, dtype=torch.long)
+        """rows of the people that `update` was last called with who are in its answer"""
         self._stream = Stream()
         self._tracks: Tracks | None = None
         """None while nobody is known"""
@@ -117,6 +131,7 @@ class TrackBook:
                 f"TrackConfig(appearance=False)"
             )
         looked_at = persons.scores >= self.config.keep_score
+        self.given = looked_at.nonzero()[:, 0]
         persons = persons if looked_at.all() else persons[looked_at]
         people = plain(persons, (stream.width or 0) if self.config.appearance else 0)
         before, now = self._stream.image_size, stream.image_size
@@ -196,34 +211,41 @@ class TrackBook:
             free[rows[pairs[0]]] = False
 
         def by_place(rows: np.ndarray, some: np.ndarray, least: float) -> None:
-            if not len(rows) or not len(some):  # the usual frame: everybody was known by the query
-                return
-            cost = 1 - _similarities(tracks, people, rows, some)
-            if people.has_queries:
-                # a place is enough for one frame; after more of them the query has to fit too,
-                # where one is known
-                away = (tracks.unseen[rows] > 1) & (tracks.stored[rows] > 0)
-                lost = np.broadcast_to(away[:, None], cost.shape)
-                strange = (
-                    cosine_distances(tracks.gallery[rows], people.queries[some], lost)
-                    > config.max_cosine
-                )
-                cost[lost & strange] = np.inf
-            take(rows, some, match(cost, 1 - least))
+            if len(rows) and len(some):
+                cost = 1 - _similarities(tracks, people, rows, some)
+                take(rows, some, match(cost, 1 - least))
+
+        def by_both(rows: np.ndarray, some: np.ndarray) -> None:
+            if len(rows) and len(some):
+                take(rows, some, match(self._costs(tracks, people, rows, some), ALLOWED))
 
         if people.has_queries:
-            rows, some = np.flatnonzero(tracks.confirmed), np.flatnonzero(strong)
-            known = tracks if len(rows) == len(tracks) else tracks[rows]
-            near = (
-                kalman.distances(known.motion, people.places[some], config.motion)
-                <= config.motion.gate
-            )
-            cost = cosine_distances(known.gallery, people.queries[some], near)
-            take(rows, some, cascade(cost, known.unseen, config.max_cosine))
-        by_place(np.flatnonzero(free), np.flatnonzero(strong & (owners < 0)), config.min_similarity)
+            # whoever was seen in the last frame chooses first: nobody comes back on their box
+            by_both(np.flatnonzero(tracks.unseen == 1), np.flatnonzero(strong))
+            by_both(np.flatnonzero(free), np.flatnonzero(strong & (owners < 0)))
+        else:
+            by_place(np.flatnonzero(free), np.flatnonzero(strong), config.min_similarity)
         unclaimed = free & tracks.confirmed & (tracks.unseen == 1)
         by_place(np.flatnonzero(unclaimed), np.flatnonzero(~strong), config.weak_similarity)
         return owners
+
+    def _costs(
+        self, tracks: Tracks, people: DetectedPeople, rows: np.ndarray, some: np.ndarray
+    ) -> Float[np.ndarray, "n m"]:
+        """What it costs that tracks go on as these people, by places and queries; infinite where
+        neither allows it."""
+        config, queries = self.config, people.queries[some]
+        alike = _similarities(tracks, people, rows, some)
+        everywhere = np.ones(alike.shape, bool)
+        odds = config.identity.log_odds(cosine_distances(tracks.gallery[rows], queries, everywhere))
+        odds[tracks.stored[rows] == 0] = 0.0  # no query is known
+        lost = (tracks.unseen[rows] > 1)[:, None]
+        allowed = (alike >= config.min_similarity) & ~(lost & (odds < logit(config.strange)))
+        known = (odds >= logit(config.recover)) & tracks.confirmed[rows][:, None]
+        if (known & ~allowed).any():
+            apart = kalman.distances(tracks.motion[rows], people.places[some], config.motion)
+            allowed |= known & (apart <= config.motion.gate)
+        return np.where(allowed, 1 - alike - config.identity_weight * odds, np.inf)
 
     # ------------------------------------------------------------------ what becomes of the tracks
 
@@ -401,8 +423,10 @@ class TrackBook:
     def _answer(self, persons: Persons, owners: np.ndarray) -> Persons:
         tracks, shown = self._tracks, owners >= 0
         if tracks is None or not shown.any():
+            self.given = self.given[:0]
             return persons[:0].replace(track_ids=torch.zeros(0, dtype=torch.long))
         shown[shown] = tracks.confirmed[owners[shown]]
+        self.given = self.given[torch.from_numpy(shown)]
         rows = owners[shown]
         persons = persons if shown.all() else persons[torch.from_numpy(shown)]
         persons = persons.replace(track_ids=torch.from_numpy(tracks.ids[rows]))

@@ -94,8 +94,7 @@ _MOTION = ("place", "speed", "spread")
 
 class MSIMTracker:
     """`update(persons) -> persons` per frame: everybody who belongs to a track, with its id, order
-    and
-    fields kept.
+    and fields kept.
 
     Embeddings and keypoints are used where people have them, on every frame or on none. Ids start
     at 1 and belong to this object. TrackingError, before anything has changed, for people that it
@@ -105,15 +104,19 @@ class MSIMTracker:
     def __init__(self, config: MSIMConfig | None = None):
         self.config = config or MSIMConfig()
         self._tracks: _Tracks | None = None
-        self._next_id, self._frame, self._stream = 1, 0, Stream()
+        self._next_id, self.frame, self._stream = 1, 0, Stream()
+        """`frame`: frames so far"""
+        self.given = torch.zeros(0, dtype=torch.long)
+        """rows of the people that `update` was last called with who are in its answer"""
 
     def update(self, persons: Persons) -> Persons:
         """The people of the next frame."""
-        stream = self._stream.with_frame(persons, self._frame)
-        persons = persons.above(self.config.keep_score)
+        stream = self._stream.with_frame(persons, self.frame)
+        kept = (persons.scores >= self.config.keep_score).nonzero()[:, 0]
+        persons = persons[kept]
         people = persons.to("cpu")
         found = self._measured(people)
-        self._stream, self._frame = stream, self._frame + 1
+        self._stream, self.frame = stream, self.frame + 1
         ids = np.full(len(people), -1)
         if self._tracks is not None:
             self._tracks.motion = predict(self._tracks.motion, self.config.motion)
@@ -124,11 +127,18 @@ class MSIMTracker:
         ids[fresh] = np.arange(self._next_id, self._next_id + len(fresh))
         self._next_id += len(fresh)
         self._add(found[fresh], ids[fresh])
-        return persons.replace(track_ids=torch.from_numpy(ids))[torch.from_numpy(ids >= 0)]
+        followed = torch.from_numpy(ids >= 0)
+        self.given = kept.cpu()[followed]
+        return persons.replace(track_ids=torch.from_numpy(ids))[followed]
+
+    @property
+    def confirmed_ids(self) -> list[int]:
+        """Of the tracks that are seen or waited for."""
+        return [] if self._tracks is None else self._tracks.ids.tolist()
 
     def state(self) -> dict[str, Tensor]:
         """Everything it knows, to go on from in another process; see `resumed`."""
-        numbers = {"frame": torch.tensor(self._frame), "next": torch.tensor(self._next_id)}
+        numbers = {"frame": torch.tensor(self.frame), "next": torch.tensor(self._next_id)}
         numbers |= self._stream.tensors()
         known = {} if self._tracks is None else self._tracks.arrays()
         return numbers | {name: torch.from_numpy(value.copy()) for name, value in known.items()}
@@ -138,7 +148,7 @@ class MSIMTracker:
         """A tracker that goes on as the one whose `state` this is, with the same config."""
         tracker = cls(config)
         tracker._stream = Stream.of(state)
-        tracker._frame, tracker._next_id = int(state["frame"]), int(state["next"])
+        tracker.frame, tracker._next_id = int(state["frame"]), int(state["next"])
         if "ids" in state:
             tracker._tracks = _Tracks.of({n: v.numpy().copy() for n, v in state.items()})
         return tracker
@@ -160,7 +170,7 @@ class MSIMTracker:
             before = (old.embeddings.shape[1], old.poses.shape[1])
             if given != before:
                 raise TrackingError(
-                    f"frame {self._frame}: people with {given[0]} numbers of embedding and "
+                    f"frame {self.frame}: people with {given[0]} numbers of embedding and "
                     f"{given[1]} joints follow people with {before[0]} and {before[1]}; give the "
                     "same fields on every frame"
                 )

@@ -22,14 +22,16 @@ def test_every_finding_that_is_not_well_says_what_to_do():
 def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda package: "" if package == "pyarrow" else "1.0")
     (parquet,) = [each for each in doctor.examine() if each.what == "extra parquet"]
-    assert parquet.state == "note" and parquet.said == "without pyarrow"
+    assert parquet.state == "note" and parquet.detail == "without pyarrow"
     assert parquet.remedy == "pip install 'humanquery[parquet]'"
 
 
 def test_extras_are_those_of_the_package():
-    said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    detail = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     for name, packages in doctor.EXTRAS.items():
-        wanted = {line.split(">")[0] for line in said[name]}
+        wanted = {line.split(">")[0] for line in detail[name]}
         assert set(packages) == wanted
 
 
@@ -54,4 +56,4 @@ def test_without_a_gpu_it_is_said_whose_fault_that_is(monkeypatch, cuda):
     monkeypatch.setattr(torch.version, "cuda", cuda)
     found = doctor._torch()[-1]
     assert found.what == "CUDA" and found.state == "note"
-    assert ("CPUs only" in found.said) == (cuda is None)
+    assert ("CPUs only" in found.detail) == (cuda is None)

@@ -36,8 +36,9 @@ def test_every_option_is_used_or_refused_by_name(mode, name):
 def test_what_is_scored_follows_from_task_and_results():
     assert mode_of("people", False) == "people"
     assert mode_of("people", True) == mode_of("results", True) == "results"
+    assert mode_of("crowdpose", True) == "results by crowd"
     assert mode_of("tracking", True) == "results of tracking"
-    with pytest.raises(ConfigError, match="--task poses: expected people, tracking or results"):
+    with pytest.raises(ConfigError, match="--task poses: expected people, tracking, results or"):
         mode_of("poses", False)
 
 

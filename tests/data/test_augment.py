@@ -10,7 +10,14 @@ from humanquery.core.config import from_plain, to_plain
 from humanquery.core.rows import Labelled
 from humanquery.core.skeleton import COCO17
 from humanquery.core.target import Target, empty_target
-from humanquery.data.augment.augment import AugmentConfig, CropConfig, augment, plain
+from humanquery.data.augment.augment import (
+    AugmentConfig,
+    CropConfig,
+    SquareConfig,
+    augment,
+    draw_geometry,
+    plain,
+)
 from humanquery.data.augment.photometric import PhotometricConfig, distort_colours
 from humanquery.media.letterbox import (
     LetterboxConfig,
@@ -221,6 +228,39 @@ def test_a_fixed_canvas_has_its_size_and_keeps_somebody():
         assert len(found.target.people()) >= 1
         scales.add(round(abs(found.meta.to_canvas.a), 2))
     assert len(scales) > 20
+
+
+def test_a_turned_square_has_the_drawn_scale_rotation_and_shift_within_their_ranges():
+    sample = scene()
+    height, width = sample.image.shape[:2]
+    config = replace(SMALL, mirror=0.0, square=SquareConfig(96, (0.75, 1.5), 30.0, 8.0))
+    rng = np.random.default_rng(0)
+    scales, turns, middles = [], [], []
+    for _ in range(200):
+        matrix, size = draw_geometry(sample, config, rng)
+        assert size == (96, 96)
+        scales.append(np.sqrt(matrix.determinant) * min(height, width) / 96)
+        turns.append(np.degrees(np.arctan2(matrix.d, matrix.a)))
+        middles.append(matrix.points(torch.tensor([width / 2, height / 2]).double()).numpy() - 48)
+    assert 0.75 <= min(scales) < 0.8 and 1.45 < max(scales) <= 1.5
+    assert -30 <= min(turns) < -27 and 27 < max(turns) <= 30
+    # px at scale 1; the shift is scaled with the picture
+    assert 10 < np.abs(middles).max() <= 8 * 1.5 * np.sqrt(2)
+    still, _ = draw_geometry(sample, plain(config), rng)
+    short = 96 / min(height, width)
+    assert still.a == pytest.approx(short) and still.b == 0
+
+
+def test_joints_of_a_turned_square_come_back_through_the_inverse():
+    sample, rng = scene(), np.random.default_rng(1)
+    made = augment(sample, replace(SMALL, mirror=1.0, square=SquareConfig(128)), rng)
+    assert made.image.shape == (128, 128, 3) and len(made.target)
+    # mirrored: of each joint the partner's place
+    back = made.meta.to_canvas.inverse().points(made.target.keypoints.value)
+    seen = made.target.visibility > 0
+    true = sample.target.keypoints.value[:, list(COCO17.mirror_order)]
+    apart = (back[:, :, None] - true.flatten(0, 1)[None, None]).norm(dim=-1).amin(-1)
+    assert seen.any() and apart[seen].max() < 1e-3
 
 
 def test_samples_without_truth_are_augmented_too():

@@ -1,6 +1,7 @@
 import json
 import logging
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from humanquery.core.skeleton import COCO17
 from humanquery.data.readers.coco import CocoSource, CocoSourceConfig, without_labels
 from humanquery.data.readers.coco_target import CocoOptions, is_ignored, is_kept, read_target
 from tests.data.coco_files import person, write_file
+from tests.data.real_part import part_of
 from tests.paths import DATA, needs_data
 
 RECORD = {"id": 1, "file_name": "1.png", "height": 48, "width": 64}
@@ -287,11 +289,26 @@ def test_the_config_survives_plain_data(tmp_path):
 
 
 @needs_data
+@pytest.mark.parametrize("part, every", [("train", 40), ("val", 10), ("train_more", 20)])
+def test_real_people_are_read_whole(part, every, tmp_path):
+    path = part_of(part, tmp_path, every=every)
+    annotations = json.loads(path.read_text())["annotations"]
+    crowds = sum(bool(a["iscrowd"]) for a in annotations)
+    assert crowds < len(annotations)
+    assert_read_whole(path, len(annotations) - crowds, crowds)
+
+
+@pytest.mark.slow
+@needs_data
 @pytest.mark.parametrize(
     "part, people, crowds", [("train", 9951, 211), ("val", 705, 12), ("train_more", 3770, 348)]
 )
 def test_real_files_are_read_whole(part, people, crowds):
-    source = CocoSource(CocoSourceConfig(str(DATA / f"people/{part}.json"), suspect_boxes="person"))
+    assert_read_whole(DATA / f"people/{part}.json", people, crowds)
+
+
+def assert_read_whole(path: Path, people: int, crowds: int) -> None:
+    source = CocoSource(CocoSourceConfig(str(path), suspect_boxes="person"))
     ignored = total = 0
     for i in range(0, len(source)):
         _, annotations = source._record(i)

@@ -9,6 +9,7 @@ from humanquery.core.errors import AnnotationError, ConfigError
 from humanquery.data.readers.crops import FacesConfig, MosaicConfig, PetaConfig
 from humanquery.data.readers.sources import SourceConfig, open_source
 from humanquery.media.images import write_image
+from tests.data.real_part import crops_of
 from tests.paths import DATA, needs_data
 
 
@@ -100,7 +101,20 @@ def test_a_mosaic_of_nothing_says_so(tmp_path):
 
 
 @needs_data
-def test_real_crops_are_read():
+def test_real_crops_are_read(tmp_path):
+    peta, faces = (
+        PetaConfig(str(crops_of("peta", tmp_path, every=50))),
+        FacesConfig(str(crops_of("faces", tmp_path, every=50))),
+    )
+    assert len(peta.build()) > 100 and len(faces.build()) > 20
+    low, high = peta.build()[0].target.age.value[0].tolist()
+    assert high > low and faces.build()[1].image.shape[2] == 3
+    assert MosaicConfig((peta, faces)).build()[0].target.gender.valid.any()
+
+
+@pytest.mark.slow
+@needs_data
+def test_whole_lists_of_real_crops_are_read():
     peta, faces = PetaConfig(str(DATA / "peta")).build(), FacesConfig(str(DATA / "faces")).build()
     assert (len(peta), len(faces)) == (10209, 2388)
     assert (~peta._has_gender).sum() == 1

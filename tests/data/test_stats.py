@@ -7,6 +7,7 @@ from rich.console import Console
 from humanquery.core.errors import AnnotationError
 from humanquery.data.check.stats import measure, print_stats, write
 from humanquery.media.images import read_image
+from tests.data.real_part import part_of
 from tests.paths import DATA, needs_data
 
 
@@ -84,6 +85,18 @@ def test_what_is_no_coco_file_raises(tmp_path):
         measure(tmp_path / "a.json")
 
 
+@needs_data
+def test_real_people_are_counted(tmp_path):
+    path = part_of("val", tmp_path, every=10)
+    people = [p for p in json.loads(path.read_text())["annotations"] if not p["iscrowd"]]
+    stats = measure(path)
+    assert stats.num_pictures == 30 and stats.num_people == len(people)
+    assert stats.num_with_joints == sum(bool(p.get("num_keypoints")) for p in people)
+    women = sum(p.get("gender") == 1 for p in people)
+    assert stats.gender["female"] == women and 0 < women < len(people)
+
+
+@pytest.mark.slow
 @needs_data
 def test_the_real_val_part_has_the_documented_counts():
     stats = measure(DATA / "people" / "val.json")

@@ -1,11 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.fsdp  # here once, not in each of two forks
 from safetensors.torch import load_file
 
 from humanquery.core import ranks
-from humanquery.core.errors import ConfigError
+from humanquery.core.errors import ConfigError, TrainingError
 from humanquery.engine.distributed import any_rank, gathered, joined_ranks, placed_like, share
 from humanquery.engine.loop import train
 from humanquery.engine.state import latest, read_metrics, read_state
@@ -28,11 +30,42 @@ def test_one_process_is_a_world_of_its_own():
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory) -> Path:
-    """The folder of the runs that `tests.engine.toy ranks` makes in two processes."""
-    out = tmp_path_factory.mktemp("ranks")
-    run_in_two_ranks("tests.engine.toy", "ranks", str(out))
+def alone(tmp_path_factory) -> Path:
+    """The folder of what one process learned from the joint batches."""
+    out = tmp_path_factory.mktemp("alone")
+    train(Toy(), ToyLoader(batch_size=4), toy_config(steps=4, log_every=1), out)
     return out
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory, alone) -> Path:
+    """The folder of the runs of `train_in_ranks`."""
+    out = tmp_path_factory.mktemp("ranks")
+    # `alone` comes first: what torch imports in its first step is then imported once
+    run_in_two_ranks(train_in_ranks, out)
+    return out
+
+
+def train_in_ranks(out: Path) -> None:
+    """One rank of runs with DDP, with FSDP and with a loss that is not finite."""
+    with joined_ranks("cpu"):
+        loader = ToyLoader(rank=ranks.rank(), world=ranks.world_size())
+        steps = toy_config(steps=4, log_every=1)
+        train(Toy(), loader, steps, out / "ddp", evaluate=lambda system: {"one": 1})
+        sharded = toy_config(
+            optim=STEADY,
+            steps=4,
+            log_every=1,
+            parallel="fsdp",
+            fsdp_units=("layers.*",),
+            accumulate=2,
+        )
+        train(Toy(), loader, replace(sharded, steps=2), out / "fsdp")
+        train(Toy(), loader, sharded, out / "fsdp", resume=True)
+        try:
+            train(Toy(), replace(loader, poison=1), toy_config(), out / "poisoned")
+        except TrainingError as problem:
+            (out / f"poisoned-{ranks.rank()}.txt").write_text(str(problem))
 
 
 def compare(two: Path, one: Path) -> None:
@@ -54,9 +87,8 @@ def compare(two: Path, one: Path) -> None:
         torch.testing.assert_close(ours[i]["exp_avg"], moments["exp_avg"], atol=2e-5, rtol=1e-3)
 
 
-def test_ddp_over_two_ranks_equals_one_process_with_the_double_batch(two_ranks, tmp_path):
-    train(Toy(), ToyLoader(batch_size=4), toy_config(steps=4, log_every=1), tmp_path)
-    compare(two_ranks / "ddp", tmp_path)
+def test_ddp_over_two_ranks_equals_one_process_with_the_double_batch(two_ranks, alone):
+    compare(two_ranks / "ddp", alone)
     assert read_metrics(two_ranks / "ddp" / "metrics.jsonl")[-1] == {
         "step": 4,
         "evaluation": {"one": 1},

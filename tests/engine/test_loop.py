@@ -226,7 +226,7 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     threads = f"--threads={torch.get_num_threads()}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.engine.toy", "long", str(killed), threads],
+        [sys.executable, "-m", "tests.engine.toy", str(killed), threads],
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -443,10 +443,12 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     assert [e.value for e in events.Scalars("evaluation/AP")] == [0.25]
 
 
-def test_training_quickens_strided_depthwise_convolutions(tmp_path):
-    system = Toy()
-    system.backbone.append(
-        nn.Conv2d(system.config.width, system.config.width, 1, stride=2, groups=system.config.width)
-    )
+@pytest.mark.parametrize("capability, kind", [("AVX512", StridedDepthwise), ("AVX2", nn.Conv2d)])
+def test_training_takes_the_depthwise_convolutions_that_are_fast_here(
+    tmp_path, monkeypatch, capability, kind
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    system, width = Toy(), Toy().config.width
+    system.backbone.append(nn.Conv2d(width, width, 1, stride=2, groups=width))
     train(system, ToyLoader(), toy_config(steps=1), tmp_path)
-    assert type(system.backbone[-1]) is StridedDepthwise
+    assert type(system.backbone[-1]) is kind

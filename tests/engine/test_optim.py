@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -8,14 +9,20 @@ from humanquery.core.config import override
 from humanquery.core.errors import ConfigError
 from humanquery.engine.optim import (
     OptimConfig,
+    ParamRule,
+    SharedBy,
     WeightAverage,
     build_optimizer,
     clip_gradients,
     freeze_others,
+    layer_rates,
     lr_factor,
     param_groups,
     set_lr,
+    timm_depths,
 )
+from humanquery.engine.train_config import EngineConfig
+from humanquery.engine.trainer import Trainer
 from tests.engine.toy import Toy, ToyConfig
 
 
@@ -133,3 +140,119 @@ def test_only_the_named_parameters_learn_and_a_name_that_none_has_is_refused():
         freeze_others(module, ("a", "c"))
     freeze_others(module, ("a.weight",))
     assert [name for name, p in module.named_parameters() if p.requires_grad] == ["a.weight"]
+
+
+def rates_of(module: nn.Module, config: OptimConfig) -> dict[str, tuple[float, float]]:
+    """Name of a parameter -> its rate and decay in the first step."""
+    optimizer = build_optimizer(module, config)
+    set_lr(optimizer, config, 0, 10)
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+def test_the_first_rule_that_matches_sets_rate_and_decay():
+    rules = (ParamRule("layers.0.*", lr=0.5, weight_decay=0.0), ParamRule("layers.*", lr=2.0))
+    config = OptimConfig(lr=1.0, weight_decay=0.4, groups=rules, schedule="constant")
+    rates = rates_of(Toy(), config)
+    assert rates["layers.0.weight"] == rates["layers.0.bias"] == (0.5, 0.0)
+    assert rates["layers.1.weight"] == (2.0, 0.4)
+    assert rates["head.weight"] == (1.0, 0.4)
+    assert rates["backbone.1.weight"] == (0.1, 0.4)
+
+
+def test_a_rule_about_the_backbone_stands_in_place_of_its_multiplier():
+    config = OptimConfig(lr=1.0, groups=(ParamRule("backbone.*", lr=0.3),))
+    assert rates_of(Toy(), config)["backbone.1.weight"][0] == 0.3
+
+
+def test_every_parameter_is_in_one_group_whatever_the_rules():
+    rules = (ParamRule("*.bias", weight_decay=0.0), ParamRule("layers.*", lr=3.0))
+    toy = Toy(ToyConfig(norm=True))
+    rates = rates_of(toy, OptimConfig(groups=rules, exempt_norms_and_biases=True))
+    assert rates.keys() == dict(toy.named_parameters()).keys()
+
+
+@pytest.mark.parametrize(
+    "field, make",
+    [
+        ("optim.groups", lambda pattern: {"groups": (ParamRule(pattern, lr=2.0),)}),
+        ("optim.shared", lambda pattern: {"shared": (SharedBy(pattern, ("a",)),)}),
+    ],
+)
+def test_a_rule_that_matches_nothing_is_refused_with_names_that_there_are(field, make):
+    config = OptimConfig(**make("decoder.*"))
+    trainer = Trainer(Toy(), EngineConfig(optim=config), torch.device("cpu"))
+    with pytest.raises(ConfigError, match=f"{field}: no parameter is called 'decoder.\\*'; there"):
+        trainer.begin()
+
+
+@pytest.mark.parametrize("factors", [{"lr": -1.0}, {"weight_decay": math.nan}])
+def test_impossible_factors_of_a_rule_are_refused(factors):
+    name = next(iter(factors))
+    with pytest.raises(ConfigError, match=f"'head.*': {name} is .*, expected a factor of 0 or mor"):
+        ParamRule("head.*", **factors)
+
+
+@pytest.mark.parametrize("data_sets, weights", [((), ()), (("a", "b"), (1.0,))])
+def test_a_shared_group_needs_data_sets_and_a_weight_for_each(data_sets, weights):
+    with pytest.raises(ConfigError, match="expected at least one data set, and a weight for each"):
+        SharedBy("head.*", data_sets, weights)
+
+
+def test_layers_of_timm_count_up_from_the_picture():
+    names = ["cls_token", "patch_embed.w", "blocks.0.w", "blocks.1.attn.w", "norm.w"]
+    assert list(timm_depths(names).values()) == [0, 0, 1, 2, 3]
+    resnet = ["conv1.w", "bn1.w", "layer1.0.w", "layer1.1.w", "layer2.0.w", "fc.w"]
+    assert list(timm_depths(resnet).values()) == [0, 0, 1, 2, 3, 4]
+    # a stage's own parts (a down-sampling) lie before its blocks; ten comes after nine
+    stages = ["stages.1.blocks.10.w", "stages.1.blocks.9.w", "stages.1.down.w", "stages.0.w"]
+    assert list(timm_depths(stages).values()) == [4, 3, 2, 1]
+    between = ["conv1.w", "layer1.0.w", "transition1.w", "stage2.0.branches.0.1.w", "head.w"]
+    assert list(timm_depths(between).values()) == [0, 1, 1, 2, 3]
+    assert len(set(timm_depths(["fc.w", "fc.b"]).values())) == 1 and timm_depths([]) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "convnext_atto", "vit_tiny_patch16_224", "hrnet_w18_small"]
+)
+def test_depths_of_timms_networks_rise_in_the_order_of_the_forward_pass(name):
+    """With the order in which the parameters were registered as the reference."""
+    with torch.device("meta"):
+        names = [name for name, _ in timm.create_model(name).named_parameters()]
+    depths = list(timm_depths(names).values())
+    assert depths[0] == 0 and len(set(depths)) > 3
+    assert depths == sorted(depths)
+
+
+def test_each_layer_of_the_backbone_learns_slower_than_the_one_above():
+    toy = Toy()
+    toy.layer_depths = lambda names: {name: 0 if ".1." in name else 2 for name in names}
+    toy.backbone.append(nn.Conv2d(8, 8, 1))
+    config = OptimConfig(lr=1.0, layer_decay=0.5, backbone_multiplier=0.1)
+    assert layer_rates(toy, 0.5)["backbone.1.bias"] == (2, 0.25)
+    rates = rates_of(toy, config)
+    assert rates["backbone.1.weight"][0] == pytest.approx(0.1 * 0.25)
+    assert rates["backbone.3.weight"][0] == pytest.approx(0.1)
+    assert rates["head.weight"][0] == 1.0
+
+
+def test_layer_decay_applies_to_a_rule_about_the_backbone_too():
+    toy = Toy()
+    toy.layer_depths = lambda names: {name: int(name.endswith("bias")) for name in names}
+    rules = (ParamRule("backbone.*", lr=2.0), ParamRule("head.*", lr=3.0))
+    rates = rates_of(toy, OptimConfig(lr=1.0, layer_decay=0.5, groups=rules))
+    assert (rates["backbone.1.weight"][0], rates["backbone.1.bias"][0]) == (1.0, 2.0)
+    assert rates["head.weight"][0] == 3.0
+
+
+def test_a_backbone_without_layers_cannot_decay_by_layer():
+    with pytest.raises(ConfigError, match="the backbone of Toy has no layers to tell apart"):
+        build_optimizer(Toy(), OptimConfig(layer_decay=0.5))
+    with pytest.raises(ConfigError, match="backbone of Linear has no layers .*no parameters"):
+        build_optimizer(nn.Linear(1, 1), OptimConfig(layer_decay=0.5))
+    with pytest.raises(ConfigError, match="optim.layer_decay: got 1.5"):
+        OptimConfig(layer_decay=1.5)

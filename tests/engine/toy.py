@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from humanquery.core.batch import Batch, Meta
 from humanquery.core.persons import Persons
-from humanquery.core.ranks import rank, sum_over_ranks, world_size
+from humanquery.core.ranks import sum_over_ranks
 from humanquery.core.target import Target
-from humanquery.engine.distributed import joined_ranks
 from humanquery.engine.loop import train
 from humanquery.engine.optim import OptimConfig
 from humanquery.engine.train_config import EngineConfig
@@ -140,55 +139,15 @@ LONG_TOY = ToyConfig(dropout=0.3, norm=True)
 
 
 def main() -> None:
-    """`long OUT`: a run slow enough to be killed. `ranks OUT`: one rank of runs with DDP and
-    FSDP."""
+    """`python -m tests.engine.toy OUT`: a run slow enough to be killed."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("long", "ranks"))
     parser.add_argument("out", type=Path)
     parser.add_argument(
         "--threads", type=int, default=1, help="sums depend on it in their last bits"
     )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    if given.what == "long":
-        train(Toy(LONG_TOY), ToyLoader(delay=0.03), toy_config(**LONG), given.out)
-        return
-    with joined_ranks("cpu"):
-        loader = ToyLoader(rank=rank(), world=world_size())
-        train(
-            Toy(),
-            loader,
-            toy_config(steps=4, log_every=1),
-            given.out / "ddp",
-            evaluate=lambda system: {"one": 1},
-        )
-        sharded = toy_config(
-            optim=STEADY,
-            steps=4,
-            log_every=1,
-            parallel="fsdp",
-            fsdp_units=("layers.*",),
-            accumulate=2,
-        )
-        halfway = toy_config(**(vars(sharded) | {"steps": 2}))
-        train(Toy(), loader, halfway, given.out / "fsdp")
-        train(
-            Toy(),
-            loader,
-            sharded,
-            given.out / "fsdp",
-            resume=True,
-            evaluate=lambda system: {"one": 1},
-        )
-        try:
-            train(
-                Toy(),
-                ToyLoader(rank=rank(), world=world_size(), poison=1),
-                toy_config(),
-                given.out / "poisoned",
-            )
-        except Exception as problem:
-            (given.out / f"poisoned-{rank()}.txt").write_text(str(problem))
+    train(Toy(LONG_TOY), ToyLoader(delay=0.03), toy_config(**LONG), given.out)
 
 
 if __name__ == "__main__":

@@ -1,35 +1,62 @@
 """Two processes of one world on this machine."""
 
+import multiprocessing
 import os
 import socket
-import subprocess
 import sys
+import traceback
+from collections.abc import Callable
+
+import torch
+
+SECONDS = 100
+"""after which two processes are taken to wait for each other for good"""
 
 
-def run_in_two_ranks(module: str, *arguments: str, timeout: float = 100) -> None:
-    """`python -m module arguments` as ranks 0 and 1; both must end well."""
+def run_in_two_ranks(work: Callable[..., None], *arguments: object) -> None:
+    """`work(*arguments)` as ranks 0 and 1, of one thread each; both must end well.
+
+    On Linux the processes are forks of this one, which has imported everything already: what two
+    ranks learn in a test takes a fraction of the time of importing torch twice.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    world = {
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    problems = context.SimpleQueue()
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            env=os.environ | world | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        context.Process(target=_as_rank, args=(rank, port, problems, work, arguments))
         for rank in range(2)
     ]
+    for process in processes:
+        process.start()
     try:
-        said = [process.communicate(timeout=timeout)[0] for process in processes]
+        for process in processes:
+            process.join(SECONDS)
+        ends = [process.exitcode for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    assert ends == [0, 0], "\n".join(
+        [
+            f"exit codes {ends} (None: still running)",
+            *([] if problems.empty() else [problems.get()]),
+        ]
+    )
+
+
+def _as_rank(rank: int, port: int, problems, work: Callable[..., None], arguments: tuple) -> None:
+    os.environ |= {
+        "WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    # a fork has one thread of its parent's pool only: a second would be waited for in vain
+    torch.set_num_threads(1)
+    try:
+        work(*arguments)
+    except BaseException:
+        problems.put(traceback.format_exc())
+        raise

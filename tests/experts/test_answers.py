@@ -241,10 +241,11 @@ def test_an_attribute_backbone_answers_for_boxes_and_gives_no_maps():
         (2, 0, 64 // stride, 96 // stride) for stride in part.strides
     ]
     boxes = torch.tensor([[[0.0, 0.0, 40.0, 60.0], [50.0, 5.0, 90.0, 50.0]]] * 2)
-    gender, age = answers.attributes.in_boxes(boxes)
-    assert gender.shape == (2, 2) and age.shape == (2, 2, 85)
+    found = answers.attributes.in_boxes(boxes)
+    assert tuple(found) == part.answers_about
+    assert found["gender"].shape == (2, 2) and found["age"].shape == (2, 2, 85)
     alone = part.answer(torch.rand(2, 3, 64, 96)).attributes.in_boxes(boxes[:, :0])
-    assert alone[0].shape == (2, 0) and alone[1].shape == (2, 0, 85)
+    assert alone["gender"].shape == (2, 0) and alone["age"].shape == (2, 0, 85)
 
 
 def test_people_are_cut_out_of_the_zoomed_pictures():
@@ -253,11 +254,12 @@ def test_people_are_cut_out_of_the_zoomed_pictures():
     images, zoomed = torch.rand(2, 3, 64, 96), torch.rand(2, 3, 192, 288)
     boxes = torch.tensor([[[0.0, 0.0, 40.0, 60.0], [50.0, 5.0, 90.0, 50.0]]] * 2)
     closer = part.answer(images, zoomed).attributes.in_boxes(boxes)
-    for one, other in zip(closer, part.answer(zoomed).attributes.in_boxes(boxes * 3), strict=True):
-        assert torch.equal(one, other)
+    for name, other in part.answer(zoomed).attributes.in_boxes(boxes * 3).items():
+        assert torch.equal(closer[name], other)
     stacked = build(StackedBackbone((TimmBackbone("resnet10t"), attributes()))).eval()
     far, near = (
-        stacked.answer(images, given).attributes.in_boxes(boxes)[0] for given in (None, zoomed)
+        stacked.answer(images, given).attributes.in_boxes(boxes)["gender"]
+        for given in (None, zoomed)
     )
     assert not torch.allclose(far, near)
 

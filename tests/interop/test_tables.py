@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from humanquery.core.errors import AnnotationError, ConfigError
-from humanquery.core.persons import Persons
+from humanquery.core.persons import ROWS_VERSION, Persons
 from humanquery.core.skeleton import COCO17, Skeleton
 from humanquery.interop import tables
 from humanquery.predict.track_files import CsvPictures, CsvRows
@@ -49,6 +49,46 @@ def test_arrow_columns_have_their_types_and_the_version_of_their_meaning():
     ]
     assert str(table.schema.field("keypoints").type) == "list<item: float>"
     assert table.schema.metadata == {b"humanquery_rows": b"1"}
+
+
+ARROW_COLUMNS = {
+    "image_height": "int32",
+    "image_width": "int32",
+    "person": "int32",
+    "box": "list<item: float>",
+    "score": "float",
+    "mask": "string",
+    "skeleton": "string",
+    "keypoints": "list<item: float>",
+    "keypoint_scores": "list<item: float>",
+    "mask_scores": "float",
+    "pose_scores": "float",
+    "gender": "float",
+    "age": "float",
+    "face_boxes": "list<item: float>",
+    "embeddings": "list<item: float>",
+    "track_ids": "int64",
+}
+"""version 1: whoever reads tables of others relies on these names, types and order. A change needs
+another ROWS_VERSION"""
+
+
+@pytest.mark.parametrize(
+    "people",
+    [
+        Persons.empty(SIZE),
+        Persons(image_size=SIZE, boxes=torch.rand(2, 4), scores=torch.rand(2)),
+        three_persons(),
+    ],
+    ids=["nobody", "boxes alone", "everything"],
+)
+def test_the_whole_arrow_schema_is_the_same_whatever_a_picture_holds(people):
+    pytest.importorskip("pyarrow")
+    assert ROWS_VERSION == 1
+    schema = people.to_arrow().schema
+    assert {field.name: str(field.type) for field in schema} == ARROW_COLUMNS
+    assert schema.names == list(ARROW_COLUMNS) == list(Persons.columns())
+    assert all(list(row) == list(ARROW_COLUMNS) for row in people.to_rows())
 
 
 def test_rows_that_are_no_picture_are_refused():

@@ -135,7 +135,7 @@ def test_known_heads_are_shown_jittered_in_training_and_not_at_all_in_prediction
     batch = batch_of([with_heads(people((1.0, None)), square)])
     plain = batch_of([people((1.0, None))])
     system.eval()
-    assert torch.equal(system.read(batch).vectors, system.read(plain).vectors)
+    assert torch.equal(system.read_boxes(batch).vectors, system.read_boxes(plain).vectors)
     squares = attributes._jittered(torch.tensor([square]).repeat(200, 1), 0.1)
     sides = squares[:, 2] - squares[:, 0]
     middles = (squares[:, :2] + squares[:, 2:]) / 2
@@ -171,7 +171,7 @@ def test_label_smoothing_and_age_slack_are_as_configured():
     target = people((1.0, (30.0, 30.0)))
     batch = batch_of([target])
     system = model(sure).eval()
-    logit = system.read(batch).gender_logit
+    logit = system.read_boxes(batch).gender_logit
     assert torch.allclose(system(batch)["gender"], -logit.sigmoid().log().squeeze(), atol=1e-6)
     smooth = model(replace(sure, label_smoothing=0.2)).eval()(batch)["gender"]
     expected = -(0.9 * logit.sigmoid().log() + 0.1 * (-logit).sigmoid().log()).squeeze()

@@ -11,8 +11,9 @@ from humanquery.core.boxes import cxcywh_to_xyxy
 from humanquery.core.errors import ConfigError
 from humanquery.core.system import Ask
 from humanquery.experts.answers import Answers, DenseBoxes, Expert, joint_features_width
+from humanquery.models.hqnet.config import ExtraTask
 from humanquery.models.hqnet.hqnet import HQNet
-from humanquery.models.hqnet.priors import distinct_tokens
+from humanquery.models.hqnet.priors import Priors, distinct_tokens
 from humanquery.tasks.age import AgeConfig
 from humanquery.tasks.gender import GenderConfig
 from humanquery.tasks.keypoint_refinement import RefinementConfig
@@ -20,6 +21,7 @@ from humanquery.tasks.keypoints import KeypointsConfig
 from tests.models.official_resnet import OfficialResNet
 from tests.models.small import batch as batch_of
 from tests.models.small import person, small_config
+from tests.tasks.test_made_up_task import HatTask
 
 BOX = torch.tensor([12.0, 8.0, 44.0, 56.0])
 
@@ -38,7 +40,7 @@ class Poses:
 class Attributes:
     def in_boxes(self, boxes):
         years = -(torch.arange(85.0) - 30).square().expand(*boxes.shape[:2], 85)
-        return torch.full(boxes.shape[:2], 2.0), years
+        return {"gender": torch.full(boxes.shape[:2], 2.0), "age": years}
 
 
 class Knowing(Expert, OfficialResNet):
@@ -194,6 +196,35 @@ def test_gender_and_age_are_asked_of_the_kept_people_only(batch):
     assert asked_of(lambda net: net.eval().predict(batch, Ask(0.0, max_persons=3))) == [6]
     assert asked_of(lambda net: net.eval().predict(batch, Ask(0.9, frozenset(["masks"])))) == []
     assert asked_of(lambda net: net.eval().predict(batch, Ask(1.0))) == []
+
+
+def test_an_attribute_of_ones_own_is_taken_over_without_touching_the_model(batch):
+    """Its name and its logits stand in the expert, its task in a file of its own."""
+
+    class Hatted(Knowing):
+        answers_about = (*Knowing.answers_about, "hat")
+
+        def answer(self, images, zoomed=None):
+            class WithHats(Attributes):
+                def in_boxes(self, boxes):
+                    return {**super().in_boxes(boxes), "hat": torch.full(boxes.shape[:2], 3.0)}
+
+            return replace(super().answer(images, zoomed), attributes=WithHats())
+
+    torch.manual_seed(0)
+    given = config()
+    tasks = replace(given.tasks, extra=(ExtraTask(HatTask.__name__),))
+    net = HQNet(replace(given, tasks=tasks, priors=Hatted.answers_about), backbone=Hatted())
+    with torch.no_grad():
+        for weight in net.tasks["hat"].parameters():
+            weight.zero_()
+    people = net.eval().predict(batch, Ask(0.9))[0].persons
+    assert people.get("hat").tolist() == pytest.approx([torch.tensor(3.0).sigmoid().item()])
+    # its loss may be on although those of gender and age are off
+    off = replace(tasks, gender=GenderConfig(loss=0.0), age=AgeConfig(loss=0.0))
+    for names, learns in ((("gender", "age"), False), (("gender", "hat"), True)):
+        changed = replace(given, tasks=off, priors=names)
+        assert Priors(changed, names, net.skeleton).attributes_learn is learns
 
 
 def test_training_asks_of_every_query_and_of_none_where_both_losses_are_0(batch):

@@ -1,12 +1,11 @@
-"""Networks that only predict: norms folded into convolutions, padding left to them."""
+"""Networks that only predict: norms folded into convolutions."""
 
 import pytest
 import timm
 import torch
-from timm.layers import Conv2dSame
 from torch import nn
 
-from humanquery.nn.inference import SamePadding, fold_norms, pad_inside
+from humanquery.nn.inference import fold_norms
 from humanquery.predict import load
 
 
@@ -83,18 +82,3 @@ def test_a_network_without_norms_is_not_run():
 
 def test_loaded_weights_have_no_norms_left():
     assert norms(load("hqnet-small", device="cpu").system) == 0
-
-
-@pytest.mark.parametrize("size", [(8, 8), (9, 7), (6, 11), (1, 2)])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "dilation"),
-    [(3, 2, 1), (5, 2, 1), (3, 1, 1), (7, 4, 1), (2, 2, 1), (3, 2, 2), (1, 2, 1)],
-)
-def test_same_padding_is_that_of_tensorflow(size, kernel, stride, dilation):
-    convolution = Conv2dSame(4, 6, kernel, stride, dilation=dilation, groups=2).eval()
-    maps = torch.rand(2, 4, *size)
-    with torch.no_grad():
-        wanted = convolution(maps)
-        assert pad_inside(convolution) == 1 and type(convolution) is SamePadding
-        torch.testing.assert_close(convolution(maps), wanted)
-    assert pad_inside(convolution) == 0

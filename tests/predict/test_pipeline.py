@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from humanquery.predict.pipeline import Pipeline, Sink
+from humanquery.predict.pipeline import Pipeline, Sink, one_ahead
 
 
 def double(x: int) -> int:
@@ -111,3 +111,44 @@ def test_a_sink_takes_everything_and_hands_its_problem_to_who_puts():
             for i in range(100):
                 sink.put(i)
     assert not sink.whole
+
+
+def test_the_next_group_is_worked_on_while_the_caller_has_one():
+    begun = threading.Event()
+
+    def work(group):
+        if group[0] == 2:
+            begun.set()
+        return [double(x) for x in group]
+
+    groups = one_ahead(work, iter(range(5)), 2)
+    assert next(groups) == [0, 2] and begun.wait(5)
+    assert list(groups) == [[4, 6], [8]]
+    assert list(one_ahead(work, iter([]), 2)) == []
+
+
+def test_what_was_worked_on_before_an_error_is_given_first():
+    def reading():
+        yield from range(3)
+        raise OSError("gone")
+
+    def work(group):
+        if 2 in group:
+            raise ValueError("two")
+        return group
+
+    groups = one_ahead(list, reading(), 1)
+    assert [next(groups) for _ in range(3)] == [[0], [1], [2]]
+    with pytest.raises(OSError, match="gone"):
+        next(groups)
+    groups = one_ahead(work, iter(range(5)), 1)
+    assert [next(groups), next(groups)] == [[0], [1]]
+    with pytest.raises(ValueError, match="two"):
+        next(groups)
+
+
+def test_a_caller_who_stops_leaves_no_thread():
+    groups = one_ahead(list, iter(range(100)), 1)
+    next(groups)
+    groups.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("one ahead")]

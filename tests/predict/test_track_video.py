@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from humanquery.core.errors import CheckpointError, VideoError
 from humanquery.core.persons import Persons
@@ -19,10 +21,11 @@ from humanquery.predict import Predictor
 from humanquery.predict import track_video as video_module
 from humanquery.predict.predict_folder import is_video
 from humanquery.predict.track_video import track_config, track_frames, track_video
-from humanquery.tracking import TrackBook
+from humanquery.tracking import TrackBook, TrackConfig
+from humanquery.tracking.attributes import RefreshConfig, TrackAttributes
 from humanquery.tracking.zones import ZoneCounter, parse_line, parse_zone
 from tests.media.test_video import damaged_clip
-from tests.predict.fake import FakeSystem
+from tests.predict.fake import FakeSystem, people
 
 SIZE = (48, 64)
 
@@ -170,6 +173,37 @@ def test_another_source_cannot_go_on_with_a_run(predictor, clip, tmp_path, monke
         )
 
 
+def test_what_another_run_may_not_continue_is_told_field_by_field_and_may_be_allowed(
+    predictor, clip, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(video_module, "STATE_EVERY", 5)
+    out, quiet = tmp_path / "out", {"save": ("json",), "progress": False}
+    track_video(predictor, clip, out, max_frames=20, **quiet)
+    assert not (out / "state.safetensors").exists()  # it came to its end
+    with monkeypatch.context() as killed:
+        killed.setattr(video_module._Run, "finish", lambda run: None)
+        track_video(predictor, clip, out, max_frames=20, overwrite=True, **quiet)
+    moved = tmp_path / "elsewhere" / clip.name
+    moved.parent.mkdir()
+    clip.rename(moved)  # the same video in another folder is the same video
+    other = Predictor(Bright(), {"score_threshold": 0.5, "name": "other"}, "cpu")
+    config = replace(track_config(predictor), patience=3)
+    with pytest.raises(CheckpointError) as refused:
+        track_video(other, moved, out, config=config, resume=True, **quiet)
+    patience = f"config.patience: {track_config(predictor).patience} -> 3"
+    changes = ["model.name: '' -> 'other'", patience]
+    assert all(f"\n  {change}\n" in str(refused.value) for change in changes)
+    assert "source" not in str(refused.value) and "--allow-changes" in str(refused.value)
+    allowed = {"resume": True, "allow_changes": True}
+    with monkeypatch.context() as killed:
+        killed.setattr(video_module._Run, "finish", lambda run: None)
+        track_video(other, moved, out, config=config, max_frames=25, **allowed, **quiet)
+    with safe_open(out / "state.safetensors", framework="pt") as state:
+        assert sorted(json.loads(state.metadata()["run"])["changes"]) == sorted(changes)
+    result = track_video(other, moved, out, config=config, resume=True, **quiet)
+    assert result.frames == 30 and sorted(result.changes) == sorted(changes)
+
+
 def test_frames_can_be_followed_one_by_one(predictor, clip):
     with open_video(clip) as video:
         found = [
@@ -300,3 +334,49 @@ def test_kill_leaves_a_playable_video_and_whole_results_and_the_run_goes_on(
     assert result.frames == 30 and [line["frame"] for line in lines(out)] == list(range(30))
     with open_video(out / "tracked.mp4") as video:
         assert len(list(video)) == 30
+
+
+class Late(FakeSystem):
+    """Says masks, gender and age when it is asked again, and notes about whom."""
+
+    late = frozenset({"masks", "gender", "age"})
+
+    def __init__(self):
+        super().__init__()
+        self.asked: list[tuple[list[int], set[str]]] = []
+
+    def look(self, batch, ask=None):
+        return LateLook(self, batch.metas[0].image_size)
+
+
+class LateLook:
+    def __init__(self, system, size):
+        self.system, self.size = system, size
+        self.persons = people(size, ["keypoints"])
+
+    def more(self, rows, outputs):
+        self.system.asked.append((rows.tolist(), set(outputs)))
+        return people(self.size, ["keypoints", *outputs])[rows]
+
+
+def test_the_followed_get_masks_in_every_frame_and_are_asked_who_they_are_now_and_then(clip):
+    system = Late()
+    known = TrackAttributes(RefreshConfig(every=10, unsure_every=10, looks=1))
+    with open_video(clip) as video:
+        book = TrackBook(TrackConfig(keep_score=0.1))
+        found = [p for _, p in track_frames(Predictor(system, {}, "cpu"), video, book, known=known)]
+    assert [len(p) for p in found] == [1] * 30  # the other is never sure enough to be followed
+    assert all(p.masks.any() and p.gender.tolist() == [pytest.approx(0.9)] for p in found)
+    assert all(rows == [0] for rows, _ in system.asked)
+    assert [names for _, names in system.asked].count({"masks"}) == 30
+    assert [names for _, names in system.asked].count({"gender", "age"}) == 3
+
+
+def test_what_nobody_wants_is_not_asked_late(clip):
+    system = Late()
+    with open_video(clip) as video:
+        frames = track_frames(
+            Predictor(system, {}, "cpu"), video, tasks=["keypoints", "gender"], attributes=False
+        )
+        assert all(p.gender is None and p.masks is None for _, p in frames)
+    assert not system.asked

@@ -75,7 +75,9 @@ def test_training_can_start_from_the_tensors_of_a_file_that_fit(tmp_path, capsys
     start = save_state_dict(
         tmp_path / "start.safetensors", given, config, {"training": {"steps": 7}}
     )
-    result = train("hqnet_tiny_scenes", [*QUICK, "engine.steps=0"], tmp_path / "run", weights=start)
+    # there is nothing to resume in an empty folder: the weights count
+    steps = [*QUICK, "engine.steps=0"]
+    result = train("hqnet_tiny_scenes", steps, tmp_path / "run", weights=start, resume=True)
     trained, told = read_weights(result.weights).state, read_weights(result.weights).card
     assert told["started_from"] == {
         "weights": "start.safetensors",
@@ -85,6 +87,7 @@ def test_training_can_start_from_the_tensors_of_a_file_that_fit(tmp_path, capsys
     assert torch.equal(trained["selection.output.weight"], given["selection.output.weight"])
     assert trained["content.weight"].std() > 0.5
     said = capsys.readouterr().out
+    assert f"nothing to resume in {tmp_path / 'run'}: a new run starts from start.safetens" in said
     assert "fresh: content.weight, neck.levels.0.conv.weight" in said
     assert "not taken: backbone.unknown, neck.levels.0.conv.weight" in said
 

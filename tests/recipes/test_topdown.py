@@ -10,7 +10,7 @@ from PIL import Image
 
 from humanquery.commands.evaluate import evaluate
 from humanquery.commands.train import train
-from humanquery.core.errors import AnnotationError, ConfigError
+from humanquery.core.errors import AnnotationError, CheckpointError, ConfigError
 from humanquery.core.skeleton import Skeleton
 from humanquery.data.augment.person_samples import PersonSampleConfig
 from humanquery.data.loading.loader import MixConfig, TrainLoader
@@ -123,6 +123,8 @@ def test_a_model_is_trained_saved_and_scored_on_every_part(labels, tmp_path):
     weights = tmp_path / "run/model.safetensors"
     with pytest.raises(ConfigError, match="--limit 3"):
         evaluate(weights, recipe="wholebody_small", limit=3)
+    with pytest.raises(CheckpointError, match="holds HQNet, expected a top-down model"):
+        evaluate("hqnet-small", recipe="wholebody_small")
 
 
 def test_an_error_is_a_distance_in_sizes_of_the_part():

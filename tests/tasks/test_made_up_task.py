@@ -21,12 +21,13 @@ from humanquery.core.rows import Extra, Labelled
 from humanquery.core.system import Ask
 from humanquery.core.target import Target
 from humanquery.draw import draw, label_of
+from humanquery.export.graph import Graph
 from humanquery.export.write import facts_of
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models.hqnet.config import ExtraTask, HQNetConfig
 from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.predict import Predictor
-from humanquery.predict.exported_predictor import Facts, open_exported
+from humanquery.predict.exported_predictor import ExportedPredictor, Facts, open_exported
 from humanquery.predict.track_files import ParquetParts
 from humanquery.tasks.base import Draws, Task, at_queries, copies, mean_over_known, zero_loss
 from tests.models.small import batch, crowd, small_config, small_model
@@ -41,6 +42,8 @@ HAT = FieldSpec(
     attribute=True,
     label="bare|hat",
 )
+HAT_COLOR = FieldSpec("hat_color", column="list<float32>", span=1, part_of="hat")
+"""two numbers of each person, which nobody asks for by themselves"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class HatTask(Task):
     name = "hat"
     config_type = HatConfig
     result = "hat"
-    fields = (HAT,)
+    fields = (HAT, HAT_COLOR)
     loss_names = ("hat",)
 
     def __init__(self, config, sizes):
@@ -80,7 +83,8 @@ class HatTask(Task):
         return {"hat": self.config.loss * mean_over_known(loss, true.valid)}
 
     def tensors(self, prediction, chosen, encoded, prepared):
-        return {"hat": at_queries(prediction.logit, chosen).sigmoid()}
+        hat = at_queries(prediction.logit, chosen).sigmoid()
+        return {"hat": hat, "hat_color": torch.stack([hat, 1 - hat], -1)}
 
 
 # -- from here on everything is the library's own
@@ -196,6 +200,7 @@ def test_it_is_written_to_json_coco_and_rows(predictor):
     assert people.to_coco(3)[0]["hat"] == value
     assert people.to_rows()[0]["hat"] == value
     assert people.columns({"hat": HAT})["hat"] == "float32"
+    assert people.to_rows()[0]["hat_color"] == people.get("hat_color")[0].tolist()
 
 
 def test_it_is_a_column_of_parquet_files(predictor, tmp_path):
@@ -207,6 +212,8 @@ def test_it_is_a_column_of_parquet_files(predictor, tmp_path):
     file.close()
     table = parquet.read_table(tmp_path / "part-00000.parquet")
     assert table["hat"].to_pylist() == people.get("hat").tolist()
+    assert table["hat_color"].to_pylist() == people.get("hat_color").tolist()
+    assert str(table.schema.field("hat_color").type) == "list<element: float>"
 
 
 def test_it_is_drawn_unless_attributes_are_off(predictor):
@@ -235,7 +242,29 @@ write.export(predictor, Path(sys.argv[1]), on_comparison=show)
 def test_the_facts_of_a_file_are_read_back_with_its_declaration(predictor):
     facts = facts_of(predictor)
     assert Facts.read(Path("hat.onnx"), facts.to_json()).outputs == facts.outputs
-    assert FieldSpec(**facts.outputs[-1]) == HAT
+    assert [FieldSpec(**one) for one in facts.outputs[-2:]] == [HAT, HAT_COLOR]
+
+
+def test_a_files_tensors_are_asked_for_as_its_declarations_say(predictor):
+    graph = Graph(predictor.system)
+
+    def run(seen, score):
+        found = graph(**{n: torch.from_numpy(v) for n, v in seen.inputs(score).items()})
+        return {name: value.detach().numpy() for name, value in found.items()}
+
+    exported = ExportedPredictor(run, facts_of(predictor))
+    assert set(exported.outputs) == set(predictor.outputs)  # parts cannot be asked for
+    ours, its = predictor.predict(picture()), exported.predict(picture())
+    for name in ("hat", "hat_color", "keypoint_scores"):
+        torch.testing.assert_close(its.get(name), ours.get(name), atol=1e-5, rtol=0)
+    assert torch.equal(its.masks, ours.masks)
+    without = exported.predict(picture(), attributes=False)
+    assert without.get("hat") is None and without.get("hat_color") is None
+    for asked in ("hat", "keypoints", "masks"):
+        found = exported.predict(picture(), tasks=[asked])
+        assert (found.get("hat_color") is None) == (asked != "hat")
+        assert (found.keypoint_scores is None) == (asked != "keypoints")
+        assert (found.masks is None) == (asked != "masks")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from humanquery.core.boxes import BODY_SHARE
 from humanquery.core.oks import oks
 from humanquery.core.skeleton import COCO17
-from humanquery.tracking.association import cascade, cosine_distances, match, pose_similarities
+from humanquery.tracking.association import cosine_distances, match, pose_similarities
 
 
 @pytest.mark.parametrize("others", [0, 40], ids=["most pairs near", "few pairs near"])
@@ -28,15 +28,6 @@ def test_a_pair_above_the_limit_is_no_pair_even_if_it_is_all_there_is():
     rows, columns = match(np.array([[0.1, np.inf], [0.2, 0.4]]), 0.5)
     assert (rows.tolist(), columns.tolist()) == ([0, 1], [0, 1])
     assert [len(p) for p in match(np.zeros((0, 3)), 0.5)] == [0, 0]
-
-
-def test_the_recently_seen_choose_first_however_well_the_others_fit():
-    cost = np.array([[0.3, 0.9], [0.0, 0.2]])
-    rows, columns = cascade(cost, np.array([1, 5]), 0.5)
-    assert dict(zip(rows.tolist(), columns.tolist(), strict=True)) == {0: 0, 1: 1}
-    both = cascade(np.array([[0.3], [0.0]]), np.array([1, 5]), 0.5)
-    assert [p.tolist() for p in both] == [[0], [0]]
-    assert [len(p) for p in cascade(np.zeros((0, 2)), np.zeros(0, np.int64), 0.5)] == [0, 0]
 
 
 def test_equal_poses_are_alike_and_uncounted_joints_say_nothing():

@@ -11,6 +11,7 @@ import torch
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17
 from humanquery.tracking import SmoothConfig, TrackBook, TrackConfig
+from humanquery.tracking.identity import IdentityEvidence
 
 HEIGHT, WIDTH, FRAMES, PEOPLE = 480.0, 640.0, 80, 12
 
@@ -52,13 +53,15 @@ CONFIGS = {
     "query": TrackConfig(),
     "motion only": TrackConfig(appearance=False),
     "smoothed": TrackConfig(smooth=SmoothConfig()),
-    "tolerant, soon forgotten": TrackConfig(max_cosine=0.6, patience=8, confirm_hits=2),
+    "tolerant, soon forgotten": TrackConfig(
+        identity=IdentityEvidence(6.0), patience=8, confirm_hits=2
+    ),
 }
 GOLDEN = {
-    "query": (1129533027, 820, 21),
+    "query": (3258639310, 814, 23),
     "motion only": (2164417145, 814, 23),
-    "smoothed": (2994968720, 818, 22),
-    "tolerant, soon forgotten": (2464694968, 835, 18),
+    "smoothed": (1469276533, 812, 24),
+    "tolerant, soon forgotten": (2956315268, 835, 18),
 }
 """check sum of the ids of all frames, how many they are, and the largest"""
 

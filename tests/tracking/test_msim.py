@@ -131,3 +131,14 @@ def test_people_below_the_score_that_is_kept_are_nobodys():
     tracker = MSIMTracker(MSIMConfig(keep_score=0.4))
     assert _ids(tracker, [[10, 10]]) == [1]
     assert _ids(tracker, [[10, 10]], scores=[0.3]) == []
+
+
+def test_it_says_which_rows_it_answered_with_and_whom_it_waits_for():
+    tracker = MSIMTracker(MSIMConfig(patience=1))
+    assert tracker.confirmed_ids == [] and tracker.frame == 0
+    tracker.update(_frame([[10, 10], [100, 100], [60, 60]], scores=[0.9, 0.01, 0.9]))
+    assert tracker.given.tolist() == [0, 2] and tracker.confirmed_ids == [1, 2]
+    tracker.update(_frame([[10, 10]]))
+    assert tracker.given.tolist() == [0] and tracker.confirmed_ids == [1, 2]
+    tracker.update(_frame([[10, 10]]))
+    assert tracker.confirmed_ids == [1] and tracker.frame == 3

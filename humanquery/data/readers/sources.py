@@ -6,7 +6,12 @@ from typing import Protocol, runtime_checkable
 from humanquery.core.batch import Sample
 from humanquery.data.augment.person_crops import RegionsConfig
 from humanquery.data.readers.coco import CocoSourceConfig
+from humanquery.data.readers.counting import CountingConfig
 from humanquery.data.readers.crops import FacesConfig, MosaicConfig, PetaConfig
+from humanquery.data.readers.crowdhuman import CrowdHumanConfig
+from humanquery.data.readers.identities import IdentityConfig
+from humanquery.data.readers.parsing import ParsingConfig
+from humanquery.data.readers.pedestrian_attributes import Pa100kConfig, PetaAttributesConfig
 from humanquery.data.readers.persons import PersonsConfig
 from humanquery.data.scenes.scenes import GeneratedScenes, Scenes
 
@@ -19,6 +24,12 @@ SourceConfig = (
     | MosaicConfig
     | GeneratedScenes
     | RegionsConfig
+    | IdentityConfig
+    | PetaAttributesConfig
+    | Pa100kConfig
+    | ParsingConfig
+    | CountingConfig
+    | CrowdHumanConfig
     | PersonsConfig
 )
 

@@ -61,7 +61,7 @@ class Attributes(nn.Module):
                 norm.eval()
         return self
 
-    def read(self, batch: Batch) -> RegionReading:
+    def read_boxes(self, batch: Batch) -> RegionReading:
         """Everybody in `batch.targets`, ignore regions too, picture after picture; ValueError
         without targets.
 
@@ -91,7 +91,7 @@ class Attributes(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Losses `gender`, `age` and, with a head view, `head`: each the mean over the people of
         all ranks who have the label."""
-        reading = self.read(batch)
+        reading = self.read_boxes(batch)
         gender, age = (
             self._labels(batch, name, reading.gender_logit) for name in ("gender", "age")
         )
@@ -158,7 +158,7 @@ class Attributes(nn.Module):
     def predict(self, batch: Batch, ask: Ask = Ask()) -> list[Picture]:
         """The people of `batch.targets` (canvas px), back in picture px, with apparent gender and
         age; scores are 1, so that `ask` has no say."""
-        reading = self.read(batch)
+        reading = self.read_boxes(batch)
         female = reading.gender_logit.sigmoid()
         years = expected_age(reading.age_logits, self.regions.ages)
         counts = [len(target) for target in batch.targets or []]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from humanquery.core.assignment import assign_all
 from humanquery.core.boxes import unit_to_canvas
 from humanquery.core.errors import ConfigError, NonFiniteError, nearest
+from humanquery.core.ranks import sum_over_ranks
 from humanquery.models.hqnet.denoising import NoisedQueries
 from humanquery.tasks.base import Draws, Encoded, Matches, Task, Truth, Truths, count_over_ranks
 from humanquery.tasks.box import in_ignore_region
@@ -51,7 +52,8 @@ def match(
     `matching`.
 
     A cost that is NaN or infinite raises NonFiniteError with stage and pictures: a prediction is
-    broken, and the solver could only say that it is.
+    broken, and the solver could only say that it is. Over several ranks it is raised on all, see
+    `NonFiniteError`.
 
     All cost tables travel to the host together, where the assignments are solved, and all
     assignments together back.
@@ -63,8 +65,13 @@ def match(
     for tag, predictions in stages_of(outputs):
         terms = [task.costs(predictions[task.name], truths, draws, tag) for task in named]
         tables.append(sum(term.float() for term in terms if term is not None))
-    tables = torch.stack(tables).cpu()  # host sync: the solver runs there
-    _check_finite(tables, [tag for tag, _ in stages_of(outputs)], truths)
+    tables = torch.stack(tables)
+    broken = sum_over_ranks((~tables.isfinite()).any().float())
+    # host sync: the solver runs there. One copy for both, since each makes the host wait
+    packed = torch.cat([tables.flatten(), broken.reshape(1)]).cpu()
+    tables, broken = packed[:-1].view(tables.shape), bool(packed[-1])
+    if broken:
+        _refuse(tables, [tag for tag, _ in stages_of(outputs)], truths)
     stages = [assign_all([costs.T for costs in table.split(truths.counts)]) for table in tables]
     return Matches.to_device(torch.stack([_listed(pairs) for pairs in stages]), device)
 
@@ -96,9 +103,9 @@ def check_matching(
         )
 
 
-def _check_finite(tables: Float[Tensor, "stages n q"], tags: list[str], truths: Truths) -> None:
-    broken = ~tables.isfinite().all(-1)
-    for tag, people in zip(tags, broken, strict=True):
+def _refuse(tables: Float[Tensor, "stages n q"], tags: list[str], truths: Truths) -> None:
+    for tag, table in zip(tags, tables, strict=True):
+        people = ~table.isfinite().all(-1)
         if people.any():
             pictures = [i for i, part in enumerate(people.split(truths.counts)) if part.any()]
             raise NonFiniteError(
@@ -108,6 +115,7 @@ def _check_finite(tables: Float[Tensor, "stages n q"], tags: list[str], truths: 
                 stage=tag,
                 pictures=tuple(pictures),
             )
+    raise NonFiniteError("matching: costs of another rank are NaN or infinite")
 
 
 def _listed(pairs: list[tuple[Tensor, Tensor]]) -> Int[Tensor, "3 m"]:

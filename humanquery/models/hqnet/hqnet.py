@@ -29,6 +29,7 @@ from humanquery.models.hqnet.config import HQNetConfig, TasksConfig
 from humanquery.models.hqnet.criterion import Outputs, Predictions
 from humanquery.models.hqnet.denoising import NoisedQueries, noised_queries
 from humanquery.models.hqnet.joint_layouts import skeleton_of
+from humanquery.models.hqnet.one_look import OneLook
 from humanquery.models.hqnet.priors import Priors
 from humanquery.models.hqnet.trunk import Decoder, Encoder, QuerySelection, Selected
 from humanquery.nn.encodings import inverse_sigmoid
@@ -46,6 +47,7 @@ from humanquery.tasks.base import (
 )
 from humanquery.tasks.box import BoxTask
 from humanquery.tasks.decode import best_queries, decode
+from humanquery.tasks.face import FaceTask
 from humanquery.tasks.gender import GenderTask
 from humanquery.tasks.keypoint_confidence import KeypointConfidenceTask
 from humanquery.tasks.keypoints import KeypointsTask
@@ -60,6 +62,7 @@ BUILT_IN: tuple[type[Task], ...] = (
     MaskTask,
     GenderTask,
     AgeTask,
+    FaceTask,
 )
 
 
@@ -347,14 +350,7 @@ class HQNet(nn.Module):
         most = self._most(ask)
         if not most:
             return [Picture(Persons.empty(meta.image_size, self.skeleton)) for meta in batch.metas]
-        sizes = torch.tensor([meta.canvas_size for meta in batch.metas])
-        encoded, prepared, outputs = self.first_look(
-            batch.images,
-            batch.padding,
-            to_device(sizes, batch.images.device),
-            batch.zoomed(),
-            self._wanted(ask),
-        )
+        encoded, prepared, outputs = self._seen(batch, ask)
         found = self.found_people(encoded, prepared, outputs, ask.score, most)
         people = decode(
             found,
@@ -365,6 +361,26 @@ class HQNet(nn.Module):
             specs=self.specs,
         )
         return [Picture(persons) for persons in people]
+
+    def _seen(self, batch: Batch, ask: Ask) -> tuple[Encoded, dict[str, Any], Outputs]:
+        sizes = torch.tensor([meta.canvas_size for meta in batch.metas])
+        sizes = to_device(sizes, batch.images.device)
+        return self.first_look(
+            batch.images, batch.padding, sizes, batch.zoomed(), self._wanted(ask)
+        )
+
+    @property
+    def late(self) -> frozenset[str]:
+        """Outputs that cost time for everybody they are given of (`core.system.LooksTwice`)."""
+        masks = {"masks"} & set(self.outputs)
+        return frozenset(
+            masks.union(() if self.priors is None else self.priors.late(dict(self.tasks.items())))
+        )
+
+    @torch.no_grad()
+    def look(self, batch: Batch, ask: Ask = Ask()) -> OneLook:
+        """`predict` of a single picture, without `late`, about which `OneLook.more` answers."""
+        return OneLook(self, *self._seen(batch, ask), batch.metas[0], ask, self._most(ask))
 
     def first_look(
         self,
@@ -395,8 +411,19 @@ class HQNet(nn.Module):
         """All tensors of the best queries (`tasks.decode.best_queries`), in canvas px: those of the
         tasks that were read, `embeddings`, and `queries` and `tokens`: which query each row is, and
         which memory token each query started from."""
-        last = outputs.layers[-1]
-        chosen = best_queries(last["person"].logit, score, most)
+        chosen = best_queries(outputs.layers[-1]["person"].logit, score, most)
+        return self.about(encoded, prepared, outputs, chosen)
+
+    def about(
+        self,
+        encoded: Encoded,
+        prepared: dict[str, Any],
+        outputs: Outputs,
+        chosen: Int[Tensor, "b k"],
+        without: frozenset[str] = frozenset(),
+    ) -> dict[str, Float[Tensor, "b k ..."] | Int[Tensor, "b _"]]:
+        """`found_people` for these queries, but for the tasks named in `without`."""
+        last = {name: p for name, p in outputs.layers[-1].items() if name not in without}
         last = self.annotate(last, encoded, chosen)
         found: dict[str, Tensor] = {}
         for name in last:

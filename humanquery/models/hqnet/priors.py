@@ -1,5 +1,5 @@
 """What HQNet takes over from networks that were trained on people before it (`experts/`): where its
-queries start, and what the kept people are told late. The HQNet of the paper has none of this."""
+queries start, and what kept people get late. The HQNet of the paper has none of this."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,8 +19,6 @@ from humanquery.models.hqnet.trunk import Selected, gather_rows, top_tokens
 from humanquery.nn.transformer import MLP
 from humanquery.tasks.base import PROPOSALS, Encoded, JointFeatures, Reference, Task, add_logits
 
-ATTRIBUTES = ("gender", "age")
-"""in the order in which `experts.answers.AttributeMaps` answers"""
 NO_PERSON = -8.0
 """reference logit of tokens to which the detector gives none: its levels do not cover them, or they
 are padding. Small enough to be chosen last, large enough for a head to correct"""
@@ -34,8 +32,9 @@ class Priors(nn.Module):
 
     `HQNetConfig.priors` names what is taken over: "person": the expert's boxes are the proposals
     and its logits are corrected; "keypoints": its joints in the proposed boxes are, and the joint
-    decoder gets features around them; "gender", "age": its logits are, for kept people only, since
-    an attribute network costs time for everybody it looks at.
+    decoder gets features around them; any other name ("gender", "age" ...) is an attribute: its
+    logits are, for kept people only, since an attribute network costs time for everybody it looks
+    at.
     """
 
     def __init__(self, config: HQNetConfig, answers_about: tuple[str, ...], skeleton: Skeleton):
@@ -56,8 +55,8 @@ class Priors(nn.Module):
         joints = len(COCO17)
         self.joint_features = joint_features_width(joints) if "keypoints" in self.names else 0
         """width of `features_around`"""
-        tasks = {name: getattr(config.tasks, name) for name in ATTRIBUTES}
-        self.attributes_learn = any(task is not None and task.loss > 0 for task in tasks.values())
+        self.attributes = tuple(n for n in self.names if n not in ("person", "keypoints"))
+        self.attributes_learn = any(_learns(config, name) for name in self.attributes)
         if "keypoints" in self.names:
             dim = config.transformer.dim
             self.pose_content = MLP(3 * joints, dim, dim)
@@ -156,14 +155,22 @@ class Priors(nn.Module):
 
     def late(self, predictions: Mapping[str, Any]) -> list[str]:
         """Of the predicted tasks those that `annotate` completes."""
-        return [name for name in ATTRIBUTES if name in predictions and name in self.names]
+        return [name for name in self.attributes if name in predictions]
 
     def _attributes(self, encoded: Encoded, boxes: Float[Tensor, "b n 4"]) -> dict[str, Tensor]:
-        """Logits of gender and age, as far as they are taken over, for boxes xyxy px."""
-        if not set(ATTRIBUTES) & set(self.names):
+        """Logits of the attributes that are taken over, for boxes xyxy px."""
+        if not self.attributes:
             return {}
-        found = zip(ATTRIBUTES, encoded.answers.attributes.in_boxes(boxes), strict=True)
-        return {name: logits for name, logits in found if name in self.names}
+        found = encoded.answers.attributes.in_boxes(boxes)
+        return {name: found[name] for name in self.attributes}
+
+
+def _learns(config: HQNetConfig, name: str) -> bool:
+    """Whether an attribute's loss is not switched off; of a task of one's own nobody can tell."""
+    if not hasattr(config.tasks, name):
+        return True
+    task = getattr(config.tasks, name)
+    return task is not None and task.loss > 0
 
 
 def distinct_tokens(

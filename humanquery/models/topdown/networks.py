@@ -3,10 +3,8 @@
 Parameters of the backbones are named as torchvision and timm name them.
 """
 
-import timm
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from humanquery.models.topdown.config import (
     FastPoseConfig,
@@ -60,6 +58,8 @@ class DeformableConv(nn.Module):
         nn.init.zeros_(self.offset.bias)
 
     def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d H W"]:
+        from torchvision.ops import deform_conv2d  # takes as long to import as PyTorch
+
         return deform_conv2d(maps, self.offset(maps), self.weight, stride=self.stride, padding=1)
 
 
@@ -196,6 +196,8 @@ class HRNet(nn.Module):
 
     def __init__(self, config: HRNetConfig, num_joints: int):
         super().__init__()
+        import timm  # its import takes more time than building the network
+
         whole = timm.create_model(f"hrnet_w{config.width}", pretrained=False)
         for unused in ("incre_modules", "downsamp_modules", "final_layer", "classifier"):
             setattr(whole, unused, None)

@@ -1,0 +1,1 @@
+"""Poses regressed at every pixel, with a score that means their quality (CIR and QEM)."""
