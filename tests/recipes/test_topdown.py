@@ -142,7 +142,7 @@ def test_an_error_is_a_distance_in_sizes_of_the_part():
     assert part_errors([none], [found], skeleton)["body"].mean is None
 
 
-def test_the_recipe_learns_the_last_layers_of_133_joints():
+def test_the_recipe_learns_133_joints_beside_the_frozen_network():
     chosen = find("wholebody_small")
     assert chosen.model.skeleton == "coco_wholebody133"
-    assert chosen.engine.optim.only == ("network.detail.", "network.head.")
+    assert chosen.engine.optim.only == ("network.detail.",)
