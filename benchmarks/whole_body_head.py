@@ -71,26 +71,6 @@ def prepared(system: TopDown, recipe, views: int, path: Path):
     return kept
 
 
-def in_units_of(system: TopDown, scales: list[torch.Tensor], *, back: bool = False) -> None:
-    """Weights for maps in units of their standard deviation, which of the trunk's two maps differ
-    a thousandfold; `back`: for the maps as they are."""
-    head, first = system.network.head, system.network.detail[0]
-    factors = (scales[1].view(1, -1, 1, 1), torch.cat(scales).view(1, -1, 1, 1))
-    with torch.no_grad():
-        for layer, factor in zip((head, first), factors, strict=True):
-            layer.weight.mul_(1 / factor if back else factor)
-        if not back:
-            first.reset_parameters()  # its first values are meant for maps of unit variance
-
-
-def keep_body(system: TopDown) -> None:
-    """The body's joints stay TinyPose's."""
-    first, last = system.skeleton.parts["body"]
-    for layer in (system.network.head, system.network.detail[-1]):
-        layer.weight.grad[first:last] = 0
-        layer.bias.grad[first:last] = 0
-
-
 def batch_of(targets: list, rows: list[int]) -> Batch:
     """The targets of these rows; nobody asks for their pictures any more."""
     nothing = torch.zeros(len(rows), 3, 1, 1)
@@ -103,11 +83,10 @@ def learn(out: Path, minutes: float, views: int, lr: float) -> None:
     system = build(recipe.model).to(memory_format=torch.channels_last)
     out.mkdir(parents=True, exist_ok=True)
     fine, merged, targets = prepared(system.eval(), recipe, views, out / "maps.pt")
-    scales = [each[::8].float().std((0, 2, 3)).clamp(min=1e-4) for each in (fine, merged)]
-    in_units_of(system, scales)
     size = recipe.engine.batch_size
     steps_file = out / "head.pt"
-    learned = [*system.network.head.parameters(), *system.network.detail.parameters()]
+    system.requires_grad_(False).network.detail.requires_grad_(True).train()
+    learned = list(system.network.detail.parameters())
     average = [p.detach().clone() for p in learned]
     optimizer = torch.optim.Adam(learned, lr=lr)
     step, spent = 0, 0.0
@@ -117,6 +96,7 @@ def learn(out: Path, minutes: float, views: int, lr: float) -> None:
             p.data.copy_(value)
         average, step, spent = state["average"], state["step"], state["spent"]
         optimizer.load_state_dict(state["optimizer"])
+        system.network.detail[0].load_state_dict(state["norm"])
     rng = np.random.default_rng((recipe.engine.seed, step))
     begun = saved = time.monotonic()
     order: list[int] = []
@@ -127,15 +107,11 @@ def learn(out: Path, minutes: float, views: int, lr: float) -> None:
         rows, order = order[:size], order[size:]
         done = (spent + time.monotonic() - begun) / (60 * minutes)
         optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
-        given = [
-            each[rows].float() / scale.view(-1, 1, 1)
-            for each, scale in zip((fine, merged), scales, strict=True)
-        ]
+        given = [each[rows].float() for each in (fine, merged)]
         maps = system.network.read(*(g.to(memory_format=torch.channels_last) for g in given))
         loss = sum(system.losses(maps, batch_of(targets, rows)).values())
         optimizer.zero_grad()
         loss.backward()
-        keep_body(system)
         torch.nn.utils.clip_grad_norm_(learned, 10.0)
         optimizer.step()
         share = min(0.99, step / (step + 10))
@@ -151,21 +127,21 @@ def learn(out: Path, minutes: float, views: int, lr: float) -> None:
                 "learned": [p.detach() for p in learned],
                 "average": average,
                 "optimizer": optimizer.state_dict(),
+                "norm": system.network.detail[0].state_dict(),
                 "step": step,
                 "spent": spent + saved - begun,
             }
             with atomic(steps_file) as unfinished:
                 torch.save(state, unfinished)
-            write(system, learned, average, scales, recipe, step, len(targets), out)
-    write(system, learned, average, scales, recipe, step, len(targets), out)
+            write(system, learned, average, recipe, step, len(targets), out)
+    write(system, learned, average, recipe, step, len(targets), out)
 
 
-def write(system: TopDown, learned, average, scales, recipe, step: int, crops: int, out) -> None:
+def write(system: TopDown, learned, average, recipe, step: int, crops: int, out: Path) -> None:
     """The model with the averaged weights."""
     own = [p.detach().clone() for p in learned]
     for p, value in zip(learned, average, strict=True):
         p.data.copy_(value)
-    in_units_of(system, scales, back=True)
     about = card("wholebody_small", [], recipe)
     about["training"] = {"by": "benchmarks.whole_body_head", "steps": step, "crops": crops}
     plain = without_sources(recipe.model)
@@ -179,7 +155,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--views", type=int, default=1)
-    parser.add_argument("--lr", type=float, default=1e-2)
+    parser.add_argument("--lr", type=float, default=5e-3)
     options = parser.parse_args()
     learn(options.out, options.minutes, options.views, options.lr)
 

@@ -17,11 +17,13 @@ def wholebody(
         list[str],
         typer.Argument(help="Pictures, folders, globs, videos, or - for a list on standard input."),
     ],
-    out: Out = Path("humanquery_out"),
     weights: Annotated[
         str,
-        typer.Option("--weights", "-w", help="A shipped name or a file of a top-down model."),
-    ] = "wholebody-small",
+        typer.Option(
+            "--weights", "-w", help="A file of a top-down model (see humanquery convert)."
+        ),
+    ],
+    out: Out = Path("humanquery_out"),
     boxes: Annotated[
         str,
         typer.Option(
@@ -56,7 +58,7 @@ def wholebody(
     """Read everybody's pose from the top down: a detector's boxes, then joints crop by crop. Our
     own JSON and an annotated picture each, and one results file per format; videos are followed.
 
-    Example: humanquery wholebody photos/ --out poses --format alphapose,coco-wholebody
+    Example: humanquery wholebody photos/ -w pose.safetensors --out poses
     """
     from humanquery.predict.predict_folder import (
         FolderResult,

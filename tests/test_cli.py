@@ -44,6 +44,7 @@ def test_help_imports_nothing_heavy():
 VERBS = [
     "predict",
     "track",
+    "wholebody",
     "serve",
     "show",
     "models",
@@ -67,6 +68,8 @@ VERBS = [
     [
         *[[v] for v in VERBS],
         *[["data", v] for v in ("check", "stats", "generate", "aggregate-votes", "convert")],
+        ["data", "fit-proposals"],
+        ["fit", "pose-nms"],
         ["bench", "train"],
     ],
 )

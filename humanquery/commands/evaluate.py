@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from humanquery.core.config import override
-from humanquery.core.errors import ConfigError
+from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.core.skeleton import Skeleton
 from humanquery.core.system import System
 from humanquery.data.loading.loader import EvalLoader
@@ -15,9 +15,12 @@ from humanquery.evaluation.attribute_accuracy import RegionReport
 from humanquery.evaluation.evaluate import evaluate as run_evaluation
 from humanquery.evaluation.flat_report import JoinedReport
 from humanquery.evaluation.people_report import EvaluationReport
+from humanquery.evaluation.whole_body_report import WholeBodyReport
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import rebuild
 from humanquery.models.path.config import PathConfig
+from humanquery.models.topdown.config import TopDownConfig
+from humanquery.models.topdown.system import TopDown
 from humanquery.predict.predictor import choose_device
 from humanquery.recipes import Recipe, find
 from humanquery.recipes.attributes import evaluate_regions, load_attributes
@@ -66,7 +69,7 @@ def evaluate(
     device: str = "auto",
     limit: int = 0,
     batch_size: int = EVALUATION_BATCH,
-) -> EvaluationReport | RegionReport | JoinedReport:
+) -> EvaluationReport | RegionReport | JoinedReport | WholeBodyReport:
     """Scores a weights file on a COCO-like annotation file, or on the evaluation part of a recipe.
 
     The joints of an annotation file are read in the order of the model's, by name. `limit` takes
@@ -94,8 +97,7 @@ def evaluate(
             )
         if isinstance(chosen.model, PathConfig):
             return _evaluate_heads(weights, chosen, device)
-        system = load_attributes(weights).to(choose_device(device))
-        return evaluate_regions(system, chosen.data, batch_size=batch_size)
+        return _in_boxes(weights, chosen, device, batch_size)
     from humanquery.predict import load
 
     system = load(weights, device=device).system
@@ -105,6 +107,25 @@ def evaluate(
         source = _First(source, limit)
     pairs = EvalLoader(source, letterbox, batch_size, divisor=32)
     return run_evaluation(system, pairs, system.skeleton)
+
+
+def _in_boxes(
+    weights: str | Path | None, recipe: Recipe, device: str, batch_size: int
+) -> RegionReport | WholeBodyReport:
+    """Scores of a system that reads people in true boxes."""
+    if not isinstance(recipe.model, TopDownConfig):
+        system = load_attributes(weights).to(choose_device(device))
+        return evaluate_regions(system, recipe.data, batch_size=batch_size)
+    from humanquery.predict.loading import trained
+
+    system, _ = trained(weights)
+    if not isinstance(system, TopDown):
+        raise CheckpointError(
+            f"{weights or 'the shipped model'}: holds {type(system).__name__}, expected a top-down "
+            "model"
+        )
+    (evaluation,) = recipe.evaluations
+    return evaluation.run(system.to(choose_device(device)), recipe.data)
 
 
 def _evaluate_heads(weights: str | Path | None, recipe: Recipe, device: str) -> JoinedReport:

@@ -18,7 +18,7 @@ from humanquery.core.pose_nms import (
     pose_nms,
 )
 from humanquery.data.readers.persons import PersonsConfig, PersonSource
-from humanquery.evaluation.whole_body_ap import Row, whole_body_scores
+from humanquery.evaluation.whole_body_ap import WHOLE, Row, whole_body_scores
 from humanquery.media.images import read_image
 from humanquery.predict.whole_body import Job, WholeBodyPredictor
 
@@ -51,12 +51,9 @@ class LabelledPoses:
             found += _rows(kept, image["id"])
         if not found:
             return 0.0
-        parts = None if PART not in skeleton.parts else [PART]
-        area = PART if parts else "whole"
-        scores = whole_body_scores(
-            self.images, self.truth, found, skeleton, parts or ["whole"], area
-        )
-        return next(iter(scores.values())).ap or 0.0
+        part = PART if PART in skeleton.parts else WHOLE
+        scores = whole_body_scores(self.images, self.truth, found, skeleton, [part], part)
+        return scores[part].ap or 0.0
 
 
 def _rows(people: Persons, image_id: int) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from torch import nn
 from humanquery.core.persons import Persons
 from humanquery.data.readers.persons import PersonSource
 from humanquery.data.readers.sources import open_source
-from humanquery.evaluation.whole_body_ap import Row, whole_body_scores
+from humanquery.evaluation.whole_body_ap import WHOLE, Row, whole_body_scores
 from humanquery.evaluation.whole_body_report import WholeBodyReport, part_errors
 from humanquery.models.topdown.system import TopDown, cut_crops
 
@@ -50,8 +50,8 @@ def score_poses(system: TopDown, source: PersonSource, parts: list[str]) -> Whol
             places = crops.metas[i].to_canvas.inverse().points(joints[i].float().cpu())
             truth.append(source.row(row))
             found.append(_found_row(places, scores[i].float().cpu(), image_id))
-    spans = parts or None
-    families = whole_body_scores(images, truth, found, system.skeleton, spans)
+    area = "body" if "body" in system.skeleton.parts else WHOLE
+    families = whole_body_scores(images, truth, found, system.skeleton, parts or None, area)
     inside = [part for part in families if part in system.skeleton.parts]
     return WholeBodyReport(families, part_errors(truth, found, system.skeleton, inside), len(truth))
 

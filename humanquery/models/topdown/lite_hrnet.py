@@ -1,8 +1,8 @@
 """A light HRNet of shuffle units (Lite-HRNet, Yu et al. 2021, in the "wider naive" form of
 PP-TinyPose): maps at strides 4 to 32 that are mixed again and again.
 
-Norms are folded into the convolutions, as in the released TinyPose files, from which `TopDown`
-networks of this kind start (`tinypose.py`).
+Norms of the trunk are folded into its convolutions, as in the released TinyPose files, from which
+`TopDown` networks of this kind start (`tinypose.py`).
 """
 
 import torch
@@ -129,6 +129,8 @@ class LiteHRNet(nn.Module):
         self.detail = None
         if config.detail:
             self.detail = nn.Sequential(
+                # of TinyPose's two maps one is some thousand times as large as the other
+                nn.BatchNorm2d(2 * channels[0]),
                 nn.Conv2d(2 * channels[0], config.detail, 3, 1, 1),
                 nn.ReLU(),
                 nn.Conv2d(config.detail, num_joints, 1),
