@@ -10,7 +10,7 @@ demo: .venv/ready
 	$(BIN)/humanquery demo --out demo_out
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks.evaluation

@@ -14,6 +14,7 @@ from humanquery.cli_data import data_app
 from humanquery.cli_options import Device, Out, Overwrite, Sets, Weights
 from humanquery.cli_predict import predict, track
 from humanquery.cli_serve import serve
+from humanquery.cli_wholebody import fit_app, wholebody
 from humanquery.core.errors import AnnotationError, HumanQueryError
 
 os.environ.setdefault(
@@ -28,6 +29,7 @@ app = typer.Typer(
 bench_app = typer.Typer(help="Measure where the time goes.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(fit_app, name="fit")
 
 
 @app.callback()
@@ -50,6 +52,7 @@ def imports(
 app.command()(predict)
 app.command()(track)
 app.command()(serve)
+app.command()(wholebody)
 
 
 @app.command()
@@ -178,20 +181,28 @@ def export(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="The official .pth.")],
+    source: Annotated[Path, typer.Argument(help="The official .pth, or TinyPose's ncnn .bin.")],
     destination: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+    kind: Annotated[str, typer.Option(help="hqnet, alphapose or tinypose.")] = "hqnet",
+    joints_by: Annotated[
+        str,
+        typer.Option(
+            help="alphapose: how joints are read: heatmap, integral, combined; default: by their "
+            "number."
+        ),
+    ] = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn an official HQNet checkpoint into a weights file of this library.
+    """Turn an official checkpoint (HQNet, AlphaPose, TinyPose) into a weights file of this library.
 
-    Example: humanquery convert hqnet_r50.pth hqnet_r50.safetensors
+    Example: humanquery convert --kind alphapose fast_res50_256x192.pth fastpose.safetensors
     """
     from humanquery.media.output_names import output_file
 
     destination = output_file(destination, "convert", [source], overwrite=overwrite)
-    from humanquery.models.hqnet.convert import convert_file
+    from humanquery.commands.convert import convert as write
 
-    for notice in convert_file(source, destination):
+    for notice in write(source, destination, kind, joints_by):
         typer.echo(notice)
     typer.echo(f"wrote {destination}")
 
@@ -232,9 +243,15 @@ def train(
 
 @app.command()
 def finetune(
-    data: Annotated[Path, typer.Option(help="COCO file of your people.")],
+    data: Annotated[
+        Path, typer.Option(help="COCO file of your people; with --protocol: a recipe's name.")
+    ],
     out: Out,
     weights: Weights = "",
+    protocol: Annotated[
+        str,
+        typer.Option(help="Of a PATH model: full, partial (last two blocks and head) or head."),
+    ] = "",
     images: Annotated[
         Path | None, typer.Option(help="Its pictures; default: the folder images beside it.")
     ] = None,
@@ -265,6 +282,12 @@ def finetune(
 
     Example: humanquery finetune --weights hqnet-small --data mine.json --out runs/mine
     """
+    if protocol:
+        _finetune_path(
+            weights, str(data), protocol, out, steps, set, resume, allow_changes,
+            {"images": images, "val": val, "skeleton": skeleton, "task": task},
+        )  # fmt: skip
+        return
     for path in (data, val):
         if path is not None and not path.is_file():
             raise AnnotationError(f"{path}: no such file; expected a COCO annotation file")
@@ -284,6 +307,22 @@ def finetune(
         resume=resume,
         allow_changes=allow_changes,
     )
+    typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
+
+
+def _finetune_path(weights, recipe, protocol, out, steps, set, resume, allow_changes, unused):
+    from humanquery.commands.finetune import finetune_path
+
+    given = [f"--{name}" for name, value in unused.items() if value]
+    if given or not weights:
+        wrong = f"does not use {', '.join(given)}" if given else "needs --weights of a PATH model"
+        raise typer.BadParameter(f"--protocol {wrong}; --data names a recipe, such as path_reid")
+    result = finetune_path(
+        weights, recipe, protocol, out,
+        steps=steps, overrides=set, resume=resume, allow_changes=allow_changes,
+    )  # fmt: skip
+    for name, value in result.evaluation.items():
+        typer.echo(f"{name} {value if value is None else format(value, '.4g')}")
     typer.echo(f"{result.steps} steps, {result.seconds / 60:.1f} min; {result.weights}")
 
 
@@ -532,6 +571,7 @@ def _offer_nearest_verb(arguments: list[str]) -> None:
     known = [command.name or command.callback.__name__ for command in app.registered_commands] + [
         "data",
         "bench",
+        "fit",
     ]
     if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
         close = difflib.get_close_matches(arguments[0], known, n=1)

@@ -134,3 +134,43 @@ def convert_labels(
     typer.echo(f"{done.kind} to {to}: {done.people} people in {done.pictures} pictures; {done.out}")
     for what, count in done.lost.items():
         typer.secho(f"not kept: {count} x {what}", fg="yellow", err=True)
+
+
+@data_app.command("fit-proposals")
+def fit_proposals(
+    annotations: Annotated[Path, typer.Argument(help="COCO, COCO-WholeBody or Halpe file.")],
+    out: Out = Path("proposals.json"),
+    images: Annotated[str, typer.Option(help="Folder of the pictures; default: images/.")] = "",
+    layout: Annotated[str, typer.Option(help="coco, coco_wholebody or halpe.")] = "coco",
+    boxes: Annotated[
+        str, typer.Option(help="A model's name or file, or a .json of boxes; default: the shipped.")
+    ] = "",
+    score: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box.")] = 0.1,
+    components: Annotated[int, typer.Option(min=1, help="Gaussians per axis and part.")] = 3,
+    limit: Annotated[int, typer.Option(min=0, help="Only the first pictures; 0: all.")] = 0,
+    seed: int = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fit how a detector's boxes lie about people and their parts, for training top-down models.
+
+    Example: humanquery data fit-proposals people/train.json --out proposals.json
+    """
+    from humanquery.media.output_names import output_file
+
+    out = output_file(out, "data fit-proposals", [annotations], overwrite=overwrite)
+    import numpy as np
+
+    from humanquery.commands.fit_proposals import fit, looked_at, matched
+    from humanquery.data.readers.persons import PersonsConfig, PersonSource, checked_layout
+    from humanquery.predict.whole_body import finder_of
+
+    source = PersonSource(PersonsConfig(str(annotations), images, checked_layout(layout)))
+    finder = finder_of(boxes or None, "auto")
+    pairs = matched(looked_at(source, finder, score, limit))
+    model, left_out = fit(pairs, np.random.default_rng(seed), components)
+    model.save(out)
+    for part in model.parts:
+        typer.echo(f"{part}: {len(pairs[part][0])} people")
+    if left_out:
+        typer.echo(f"too few people, left out: {', '.join(left_out)}")
+    typer.echo(out)

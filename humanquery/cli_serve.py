@@ -68,19 +68,18 @@ def serve(
     Example: humanquery serve --port 8000
     """
     keys = _keys(api_keys)
-    from humanquery.predict.base import find_weights
-
-    file = find_weights(weights or None)  # several workers would fail one after the other
-    if not file.exists():
-        raise ConfigError(f"{file}: no such weights file; check --weights")
     try:
         from humanquery.serve.run import Place, serve
     except ImportError as problem:
         raise ConfigError(
             f"`humanquery serve` needs {problem.name}: pip install 'humanquery[serve]'"
         ) from problem
+    from humanquery.predict.base import find_weights
     from humanquery.serve.config import ServiceConfig
 
+    file = find_weights(weights or None)  # several workers would fail one after the other
+    if not file.exists():
+        raise ConfigError(f"{file}: no such weights file; check --weights")
     config = ServiceConfig(
         batch_size=batch_size,
         wait=wait / 1000,

@@ -1,6 +1,7 @@
 """People painted onto their picture, legible from a thumbnail to 4K."""
 
 import colorsys
+import itertools
 from pathlib import Path
 
 import cv2
@@ -10,23 +11,51 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from humanquery.core.persons import Persons
+from humanquery.core.skeleton import COCO17, Skeleton
 
 # side colours that stay apart for colour-blind eyes (Okabe and Ito)
 SIDES = {"left": (0, 158, 255), "right": (255, 140, 0), "middle": (245, 245, 245)}
+Color = tuple[int, int, int]
+PALE, PINK, GREEN, SKY, RED = (
+    (255, 240, 170),
+    (255, 130, 190),
+    (90, 220, 140),
+    (120, 200, 255),
+    (255, 90, 90),
+)
+# thumb, index, middle, ring, little finger: neighbours differ for colour-blind eyes too
+FINGERS = ((255, 140, 0), (240, 228, 66), (0, 200, 140), (86, 180, 233), (204, 121, 167))
+_HAND = tuple((color, (0, *range(1 + 4 * i, 5 + 4 * i))) for i, color in enumerate(FINGERS))
+"""colour and joints of each finger, from the root of the hand"""
+_FACE = (
+    (PALE, tuple(range(17))),
+    (GREEN, tuple(range(17, 22))),
+    (GREEN, tuple(range(22, 27))),
+    (PINK, (*range(27, 31), 33)),
+    (PINK, tuple(range(31, 36))),
+    (SKY, (*range(36, 42), 36)),
+    (SKY, (*range(42, 48), 42)),
+    (RED, (*range(48, 60), 48)),
+    (RED, (*range(60, 68), 60)),
+)
+"""jaw, brows, nose, eyes, mouth among the 68 points"""
 MIN_PIXELS_FOR_JOINTS = 24
 MIN_PIXELS_FOR_RIMS = 64
 """smaller people get bare limbs: dark rims and dots would be all that is seen of them"""
 MIN_PIXELS_FOR_LABEL = 14
 WIDEST_LABEL = 1.1
 """in longest sides of the box"""
+MIN_PIXELS_FOR_PARTS, MIN_PIXELS_FOR_PART_DOTS, MIN_PIXELS_FOR_PART_RIMS = 14, 6, 48
+"""extent of a face or hand from which its lines can be told apart, its dots, and lines with dark
+rims"""
 DARK = (20, 20, 20)
 MAX_LABELS = 40
 
 
-KEYPOINT_THRESHOLD = 0.35
-"""joint score up to which joints are not drawn: for hqnet-small the share of the joints that
+KEYPOINT_THRESHOLD, OTHER_THRESHOLD = 0.35, 0.2
+"""joint score up to which joints are not drawn: for hqnet-small's 17 the share of the joints that
 annotators saw less the share of those that they could not place is largest here (EXPERIMENTS.md,
-2026-11-29)"""
+2026-11-29); other layouts come from other networks, whose scores nobody has measured"""
 
 
 def draw(
@@ -38,13 +67,13 @@ def draw(
     keypoints: bool = True,
     labels: bool = True,
     attributes: bool = True,
-    keypoint_threshold: float = KEYPOINT_THRESHOLD,
+    keypoint_threshold: float | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A copy of the picture (RGB array or path) with these people painted on.
 
     Large people are painted first, so that small ones stay visible; lines and letters grow with the
     picture and with each person. Left joints are blue, right ones orange; joints that score up to
-    `keypoint_threshold` are left out (they cannot be seen, or nobody knows where they are). Labels
+    `keypoint_threshold` (None: `KEYPOINT_THRESHOLD`) are left out (they cannot be seen, or nobody knows where they are). Labels
     say apparent gender and age (unless `attributes` is off) and the score; where there is no room
     they are left out.
     """
@@ -119,30 +148,70 @@ def _paint_box(canvas: np.ndarray, box: Tensor, color: tuple[int, int, int], wid
     cv2.rectangle(canvas, first, last, color, max(1, width // 2), cv2.LINE_AA)
 
 
-def _paint_skeleton(canvas: np.ndarray, persons: Persons, i: int, threshold: float) -> None:
+def _paint_skeleton(canvas: np.ndarray, persons: Persons, i: int, threshold: float | None) -> None:
     box = persons.boxes[i]
     if float((box[2:] - box[:2]).max()) < MIN_PIXELS_FOR_JOINTS:
         return
     skeleton = persons.skeleton
+    if threshold is None:
+        threshold = KEYPOINT_THRESHOLD if skeleton == COCO17 else OTHER_THRESHOLD
     if persons.keypoint_scores is None:
         shown = [True] * len(skeleton)
     else:
         shown = (persons.keypoint_scores[i] > threshold).tolist()
-    points = [(round(x * 16), round(y * 16)) for x, y in (persons.keypoints[i] - 0.5).tolist()]
+    joints = persons.keypoints[i] - 0.5
+    points = [(round(x * 16), round(y * 16)) for x, y in joints.tolist()]
+    fine = {k for span in _fine_spans(skeleton).values() for k in range(*span)}
     width = _line(canvas, box)
     rim = 0 if float((box[2:] - box[:2]).max()) < MIN_PIXELS_FOR_RIMS else 1
     for a, b in skeleton.limbs:
-        if shown[a] and shown[b]:
+        if shown[a] and shown[b] and not (a in fine and b in fine):
             sides = {skeleton.side(a), skeleton.side(b)}
             color = SIDES[sides.pop() if len(sides) == 1 else "middle"]
             if rim:
                 cv2.line(canvas, points[a], points[b], DARK, width + 2, cv2.LINE_AA, 4)
             cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA, 4)
+    for part, (first, last) in _fine_spans(skeleton).items():
+        lines = _FACE if part == "face" else _HAND
+        span = [k for k in range(first, last) if shown[k]]
+        if 2 * len(span) >= last - first:  # half of a face or hand is no shape
+            _paint_part(canvas, points, first, set(span), lines, width)
     for k, point in enumerate(points):
-        if shown[k] and rim:
+        if shown[k] and rim and k not in fine:
             radius = round((width * 0.6 + 0.8) * 16)
             cv2.circle(canvas, point, radius + 10, DARK, -1, cv2.LINE_AA, 4)
             cv2.circle(canvas, point, radius, SIDES[skeleton.side(k)], -1, cv2.LINE_AA, 4)
+
+
+def _fine_spans(skeleton: Skeleton) -> dict[str, tuple[int, int]]:
+    """Face and hands, whose points lie too close for a body's lines and dots."""
+    names = ("face", "lefthand", "righthand")
+    return {name: skeleton.parts[name] for name in names if name in skeleton.parts}
+
+
+def _paint_part(
+    canvas: np.ndarray,
+    points: list[tuple[int, int]],
+    first: int,
+    shown: set[int],
+    lines: tuple[tuple[Color, tuple[int, ...]], ...],
+    body_width: int,
+) -> None:
+    """Lines of a face or hand, thinner on small ones; below `MIN_PIXELS_FOR_PARTS` only dots."""
+    places = np.array([points[k] for k in shown], float) / 16
+    extent = float(np.ptp(places, axis=0).max())
+    width = max(1, min(round(extent / 40), body_width))
+    for color, run in lines:
+        joints = [first + k for k in run]
+        for a, b in itertools.pairwise(joints):
+            if extent >= MIN_PIXELS_FOR_PARTS and a in shown and b in shown:
+                if extent >= MIN_PIXELS_FOR_PART_RIMS:
+                    cv2.line(canvas, points[a], points[b], DARK, width + 2, cv2.LINE_AA, 4)
+                cv2.line(canvas, points[a], points[b], color, width, cv2.LINE_AA, 4)
+        for k in joints:
+            if k in shown and extent >= MIN_PIXELS_FOR_PART_DOTS:
+                radius = round(16 * max(0.7, min(extent / 70, width * 0.8)))
+                cv2.circle(canvas, points[k], radius, color, -1, cv2.LINE_AA, 4)
 
 
 def label_of(persons: Persons, i: int, *, attributes: bool = True) -> str:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from humanquery.core.persons import Persons
-from humanquery.core.skeleton import COCO17
-from humanquery.draw import draw, draw_attention, label_of, person_color
+from humanquery.core.skeleton import COCO17, Skeleton
+from humanquery.draw import FINGERS, draw, draw_attention, label_of, person_color
 from tests.predict.fake import people
 
 
@@ -109,3 +109,45 @@ def test_joints_that_are_more_likely_hidden_than_seen_are_not_drawn():
     )
     assert (draw(grey(60, 60), unsure, **options) == 128).all()
     assert (draw(grey(60, 60), sure, **options) != 128).any()
+
+
+def whole_body(scale: float, shown: float = 0.9) -> Persons:
+    """One person whose hand is a fan of `scale` px and whose face is a disc of points."""
+    skeleton = Skeleton.named("coco_wholebody133")
+    joints = torch.full((1, 133, 2), 100.0)  # the root of the hand
+    angles = torch.linspace(0, 6, 68)
+    face = torch.stack([angles.cos(), angles.sin()], -1)
+    joints[0, 23:91] = 50 + scale / 2 * face
+    for finger in range(5):
+        for k in range(4):
+            joints[0, 92 + 4 * finger + k] += torch.tensor([finger, -(k + 1)]) * scale / 5
+    scores = torch.zeros(1, 133)
+    scores[0, 23:112] = shown
+    return Persons(
+        image_size=(200, 200),
+        boxes=torch.tensor([[0.0, 0.0, 199.0, 199.0]]),
+        scores=torch.ones(1),
+        keypoints=joints,
+        keypoint_scores=scores,
+        skeleton=skeleton,
+    )
+
+
+def painted(people: Persons) -> np.ndarray:
+    blank = np.zeros((200, 200, 3), np.uint8)
+    return draw(blank, people, boxes=False, labels=False)
+
+
+def test_each_finger_has_its_own_colour_and_a_small_hand_has_dots_alone():
+    picture = painted(whole_body(60.0)).reshape(-1, 3).astype(int)
+    for color in FINGERS:
+        assert (np.abs(picture - color).max(1) < 12).any(), color
+    assert not painted(whole_body(3.0)).any()
+    assert painted(whole_body(10.0)).any()
+
+
+def test_joints_below_the_threshold_and_half_a_face_are_not_painted():
+    assert not painted(whole_body(60.0, shown=0.1)).any()
+    people = whole_body(60.0)
+    people.keypoint_scores[0, 40:112] = 0  # 17 points of the face are left
+    assert not painted(people).any()

@@ -23,6 +23,7 @@ RANKS |= {
     "cli_data": 8,
     "cli_predict": 8,
     "cli_serve": 8,
+    "cli_wholebody": 8,
     "serve": 7,
     "__main__": 9,
 }
@@ -37,6 +38,7 @@ SIBLINGS = [
     ("cli", "cli_data"),
     ("cli", "cli_predict"),
     ("cli", "cli_serve"),
+    ("cli", "cli_wholebody"),
 ]
 """of the same rank, yet the first may import the second"""
 ALLOWED = {

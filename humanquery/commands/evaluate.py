@@ -10,10 +10,14 @@ from humanquery.core.system import System
 from humanquery.data.loading.loader import EvalLoader
 from humanquery.data.readers.coco import CocoSourceConfig
 from humanquery.data.readers.sources import SourceConfig, open_source
+from humanquery.engine.checkpoint import load_state, read_weights
 from humanquery.evaluation.attribute_accuracy import RegionReport
 from humanquery.evaluation.evaluate import evaluate as run_evaluation
+from humanquery.evaluation.flat_report import JoinedReport
 from humanquery.evaluation.people_report import EvaluationReport
 from humanquery.media.letterbox import LetterboxConfig
+from humanquery.models import rebuild
+from humanquery.models.path.config import PathConfig
 from humanquery.predict.predictor import choose_device
 from humanquery.recipes import Recipe, find
 from humanquery.recipes.attributes import evaluate_regions, load_attributes
@@ -62,7 +66,7 @@ def evaluate(
     device: str = "auto",
     limit: int = 0,
     batch_size: int = EVALUATION_BATCH,
-) -> EvaluationReport | RegionReport:
+) -> EvaluationReport | RegionReport | JoinedReport:
     """Scores a weights file on a COCO-like annotation file, or on the evaluation part of a recipe.
 
     The joints of an annotation file are read in the order of the model's, by name. `limit` takes
@@ -88,6 +92,8 @@ def evaluate(
             raise ConfigError(
                 f"--limit {limit}: {recipe} is scored on several whole parts; leave it out"
             )
+        if isinstance(chosen.model, PathConfig):
+            return _evaluate_heads(weights, chosen, device)
         system = load_attributes(weights).to(choose_device(device))
         return evaluate_regions(system, chosen.data, batch_size=batch_size)
     from humanquery.predict import load
@@ -99,6 +105,24 @@ def evaluate(
         source = _First(source, limit)
     pairs = EvalLoader(source, letterbox, batch_size, divisor=32)
     return run_evaluation(system, pairs, system.skeleton)
+
+
+def _evaluate_heads(weights: str | Path | None, recipe: Recipe, device: str) -> JoinedReport:
+    """Every evaluation of a PATH recipe; a file without one of its heads raises ConfigError."""
+    if not weights:
+        raise ConfigError("evaluate: no PATH model is shipped; name a weights file by --weights")
+    read = read_weights(Path(weights))
+    system = rebuild(read.config)
+    heads = getattr(system, "heads", {})
+    missing = [e.data_set for e in recipe.evaluations if e.data_set not in heads]
+    if missing:
+        raise ConfigError(
+            f"{weights}: has no head for {', '.join(missing)}, which the recipe scores; it has "
+            f"{', '.join(heads) or 'none: it is no PATH model'}"
+        )
+    load_state(system, read.state)
+    system = system.to(choose_device(device)).eval()
+    return JoinedReport(tuple(e.run(system, recipe.data) for e in recipe.evaluations))
 
 
 def _evaluation_data(

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from humanquery.core.batch import Batch
 from humanquery.core.config import override, to_plain
-from humanquery.core.errors import CheckpointError
+from humanquery.core.errors import CheckpointError, ConfigError
 from humanquery.core.ranks import rank, world_size
 from humanquery.core.system import Ask, System
+from humanquery.data.loading.data_sets import DataSetsConfig, DataSetsLoader
 from humanquery.data.loading.identity import file_hash, source_identity
 from humanquery.data.loading.loader import TrainLoader
 from humanquery.data.readers.sources import open_source
@@ -40,22 +41,22 @@ def train(
     *,
     resume: bool = False,
     allow_changes: bool = False,
-    weights: Path | str | None = None,
+    weights: "Path | str | Start | None" = None,
 ) -> TrainingResult:
     """Trains a recipe by name with `path.to.field=value` changes; leaves the run in `out` (see
     `engine.loop.train`).
 
-    `weights`: a shipped name or a weights file to start from (fine-tuning). Its tensors of the same
-    name and shape are taken, the rest is named; a file of which nothing fits raises
-    CheckpointError. With `resume` a run that is in `out` goes on with its own weights, and must
-    have started from these; where there is none, it starts from them. `allow_changes` lets a
-    resumed run be another one, and writes down how.
+    `weights`: a shipped name or a weights file to start from (fine-tuning), or what was read of
+    one. Its tensors of the same name and shape are taken, the rest is named; a file of which
+    nothing fits raises CheckpointError. With `resume` a run that is in `out` goes on with its own
+    weights, and must have started from these; where there is none, it starts from them.
+    `allow_changes` lets a resumed run be another one, and writes down how.
     """
     name = recipe if isinstance(recipe, str) else "custom"
     recipe = override(find(recipe) if isinstance(recipe, str) else recipe, overrides)
     seed_everything(recipe.engine.seed)  # first weights follow from the engine's seed
     goes_on = resume and latest(out) is not None
-    start = None if weights is None else Start.of(weights)
+    start = weights if weights is None or isinstance(weights, Start) else Start.of(weights)
     system = _system(recipe, start.state if start and not goes_on else {})
     freeze_others(system, recipe.engine.optim.only)
     if start and not goes_on:
@@ -141,21 +142,28 @@ class RecipeLoader:
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
-        self._opened: TrainLoader | None = None
+        self._opened: TrainLoader | DataSetsLoader | None = None
 
-    def opened(self) -> TrainLoader:
+    def opened(self) -> TrainLoader | DataSetsLoader:
         engine, data = self.recipe.engine, self.recipe.data
-        if self._opened is None:
-            self._opened = TrainLoader(
-                data.train,
-                data.augment,
-                engine.batch_size,
-                seed=engine.seed,
-                num_workers=engine.num_workers,
-                rank=rank(),
-                world_size=world_size(),
-                divisor=DIVISOR,
+        options = {
+            "seed": engine.seed,
+            "num_workers": engine.num_workers,
+            "rank": rank(),
+            "world_size": world_size(),
+            "divisor": DIVISOR,
+        }
+        if self._opened is not None:
+            return self._opened
+        if not isinstance(data.train, DataSetsConfig):
+            self._opened = TrainLoader(data.train, data.augment, engine.batch_size, **options)
+            return self._opened
+        if engine.accumulate % len(data.train.parts):
+            raise ConfigError(
+                f"engine.accumulate: got {engine.accumulate} for {len(data.train.parts)} data "
+                f"sets; expected a multiple, so that every step sees all of them"
             )
+        self._opened = DataSetsLoader(data.train, **options)
         return self._opened
 
     def batches(self, start: int):

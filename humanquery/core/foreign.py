@@ -69,12 +69,14 @@ def read_text(path: str | Path, expected: str) -> str:
         ) from problem
 
 
-def read_json(path: str | Path, expected: str, kind: type = dict) -> Any:
-    """The JSON content of a file, a `kind` (dict or list) at the top; else AnnotationError."""
+def read_json(path: str | Path, expected: str, kind: type | tuple[type, ...] = dict) -> Any:
+    """The JSON content of a file, a `kind` (dict, list or both) at the top; else
+    AnnotationError."""
     content = parse_json(read_text(path, expected), str(path), expected)
     if not isinstance(content, kind):
+        kinds = " or ".join(_KINDS[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
         raise AnnotationError(
-            f"{path}: holds {kind_of(content)} of JSON, expected {_KINDS[kind]}: {expected}"
+            f"{path}: holds {kind_of(content)} of JSON, expected {kinds}: {expected}"
         )
     return content
 

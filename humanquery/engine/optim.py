@@ -1,5 +1,5 @@
-"""AdamW with a rate and a decay for each group of parameters, learning-rate schedules as functions
-of the step, and the average of the weights."""
+"""AdamW or Adafactor with a rate and a decay for each group of parameters, learning-rate schedules
+as functions of the step, and the average of the weights."""
 
 import fnmatch
 import math
@@ -79,6 +79,11 @@ class OptimConfig:
     only: tuple[str, ...] = ()
     """if given, only parameters whose name begins with one of these learn, e.g.
     ("tasks.mask.refinement",)"""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """adafactor: timm's, with the first beta, without scaling by the parameters' size (HumanBench's
+    without its cap of the second moment's decay at 0.999, which begins after 5,600 steps)"""
+    update_clip: float = 0.5
+    """adafactor: largest root mean square of an update, before the rate"""
     betas: tuple[float, ...] = (0.9, 0.999)
     clip: float = 0.1
     """largest L2 norm of all gradients together; 0: no clipping"""
@@ -98,6 +103,10 @@ class OptimConfig:
         if self.schedule not in ("step", "cosine", "constant"):
             raise ConfigError(
                 f"optim.schedule: got {self.schedule!r}, expected one of step, cosine, constant"
+            )
+        if self.optimizer not in ("adamw", "adafactor"):
+            raise ConfigError(
+                f"optim.optimizer: got {self.optimizer!r}, expected adamw or adafactor"
             )
         if not 0 <= self.ema < 1:
             raise ConfigError(
@@ -248,8 +257,18 @@ def param_groups(module: nn.Module, config: OptimConfig) -> list[dict]:
     return [groups[key] for key in sorted(groups)]
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over `param_groups`; its rates are set by `set_lr` before each step."""
+def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW or Adafactor over `param_groups`; rates are set by `set_lr` before each step."""
+    if config.optimizer == "adafactor":
+        from timm.optim import Adafactor  # here: whoever only predicts need not wait for it
+
+        return Adafactor(
+            param_groups(module, config),
+            lr=config.lr,
+            betas=tuple(config.betas),
+            clip_threshold=config.update_clip,
+            scale_parameter=False,
+        )
     return torch.optim.AdamW(param_groups(module, config), lr=config.lr, betas=tuple(config.betas))
 
 

@@ -27,6 +27,8 @@ from humanquery.engine.train_config import EngineConfig
 from humanquery.ops.depthwise import pays_off, use_fast_depthwise
 
 SHOWN_LOSSES = 5
+_PLACED = ("exp_avg", "exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col", "RMS")
+"""moments of an optimizer, which lie where their parameter does"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,13 +118,13 @@ class Trainer:
             )
         placed = {
             index: {
-                k: v if k == "step" else placed_like(v, self.parameters[index])
+                k: placed_like(v, self.parameters[index]) if k in _PLACED else v
                 for k, v in of_one.items()
             }
             for index, of_one in given["state"].items()
         }
         now = [
-            {k: g[k] for k in ("multiplier", "weight_decay", "betas")}
+            {k: g[k] for k in ("multiplier", "weight_decay", "betas", "beta1") if k in g}
             for g in self.optimizer.param_groups
         ]
         self.optimizer.load_state_dict({**given, "state": placed})
@@ -361,7 +363,8 @@ class Trainer:
         """All that `begin` needs to go on. All ranks must call it."""
         optimizer = self.optimizer.state_dict()
         optimizer["state"] = {
-            i: {k: whole(v) for k, v in one.items()} for i, one in optimizer["state"].items()
+            i: {k: whole(v) if isinstance(v, Tensor) else v for k, v in one.items()}
+            for i, one in optimizer["state"].items()
         }
         average = self.average and {
             "updates": self.average.updates,

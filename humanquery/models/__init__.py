@@ -10,6 +10,8 @@ from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.attributes.system import Attributes
 from humanquery.models.hqnet.config import HQNetConfig
 from humanquery.models.hqnet.hqnet import HQNet
+from humanquery.models.path.config import PathConfig
+from humanquery.models.path.system import Path
 from humanquery.models.pixelwise.config import PixelWiseConfig
 from humanquery.models.pixelwise.system import PixelWise
 from humanquery.models.topdown.config import TopDownConfig
@@ -20,11 +22,12 @@ SYSTEMS: dict[type, type] = {
     AttributesConfig: Attributes,
     TopDownConfig: TopDown,
     PixelWiseConfig: PixelWise,
+    PathConfig: Path,
 }
 """type of a config -> the system that is built from it; a new system needs a line here and a place
 in `SystemConfig`"""
 
-SystemConfig = HQNetConfig | AttributesConfig | TopDownConfig | PixelWiseConfig
+SystemConfig = HQNetConfig | AttributesConfig | TopDownConfig | PixelWiseConfig | PathConfig
 
 
 def build(config: SystemConfig) -> System:

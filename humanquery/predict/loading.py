@@ -11,7 +11,11 @@ from humanquery.predict.base import EXPORTED, BasePredictor, find_weights, setti
 
 
 def load(
-    name_or_path: str | Path | None = None, device: str = "auto", *, graphs: bool = False
+    name_or_path: str | Path | None = None,
+    device: str = "auto",
+    *,
+    graphs: bool = False,
+    boxes: Any = None,
 ) -> BasePredictor:
     """What looks at pictures: from a shipped name (default: the shipped model), a weights file or
     an exported file.
@@ -23,9 +27,15 @@ def load(
     `graphs` (weights on CUDA only): each size of canvas is captured as a CUDA graph when it first
     comes and repeated from then on, for videos and for pictures of few sizes. Not tried on a GPU
     yet.
+
+    `boxes` (weights of a top-down model only): who finds the people whose joints are read: a
+    model's name or file, a predictor, a `.json` of boxes (`predict.boxes_file`), an object with
+    `find` (`predict.whole_body.Finder`); default: the shipped detector.
     """
     path = find_weights(name_or_path)
     if path.suffix in EXPORTED:
+        if boxes is not None:
+            raise ConfigError(f"{path}: boxes={boxes!r} is for weights of a top-down model")
         if graphs:
             raise ConfigError(
                 f"{path}: graphs=True is for weights; an exported file runs in a runtime of its own"
@@ -36,11 +46,27 @@ def load(
         predictor.path = path
         return predictor
     system, card = trained(name_or_path)
-    from humanquery.predict.predictor import Predictor
-
-    predictor = Predictor(optimise_for_inference(system), card, device, graphs=graphs)
+    predictor = _predictor(path, system, card, device, graphs, boxes)
     predictor.path = path
     return predictor
+
+
+def _predictor(path, system, card, device: str, graphs: bool, boxes: Any) -> BasePredictor:
+    from humanquery.models.topdown.system import TopDown
+    from humanquery.predict.predictor import Predictor
+
+    if isinstance(system, TopDown):
+        from humanquery.predict.whole_body import WholeBodyPredictor, finder_of
+
+        if graphs:
+            raise ConfigError(f"{path}: graphs=True is for an HQNet, this is a top-down model")
+        return WholeBodyPredictor(system, finder_of(boxes, device), card, device)
+    if boxes is not None:
+        raise ConfigError(
+            f"{path}: boxes={boxes!r} is for top-down models, which read people in given boxes; "
+            "this model finds them by itself"
+        )
+    return Predictor(optimise_for_inference(system), card, device, graphs=graphs)
 
 
 def optimise_for_inference(system: Any) -> Any:

@@ -5,7 +5,7 @@ import csv
 import errno
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,11 +13,21 @@ from humanquery.core.errors import ConfigError, VideoError, nearest
 from humanquery.core.fields import FieldSpec
 from humanquery.core.persons import Persons
 from humanquery.data.readers.mot import mot_lines
+from humanquery.interop import alphapose
 from humanquery.interop.tables import arrow_schema, flat_columns, flat_rows
 
-FORMATS = ("video", "mot", "json", "csv", "parquet", "coco")
-END = "\n]\n"
-"""of a JSON list"""
+FORMATS = (
+    "video",
+    "mot",
+    "json",
+    "csv",
+    "parquet",
+    "coco",
+    "alphapose",
+    "cmu",
+    "open",
+    "coco-wholebody",
+)
 PART = 500
 """frames in a part of a parquet data set"""
 
@@ -91,27 +101,31 @@ class MotText(_Text):
 class JsonList(_Text):
     """A list of JSON objects, whole and readable after every `extend`."""
 
+    begin, end = "[", "\n]\n"
+
     def __init__(self, path: Path, mark: int | None = None):
         super().__init__(path, mark)
-        self._close_list("" if mark else "[")
+        self._close_list("" if mark else self.begin)
 
     def _close_list(self, text: str) -> None:
         """Adds `text` and the end of the list in one go; the next text takes the end's place."""
         place = self._file.tell() + len(text.encode())
         try:
-            self.append(text + END)
+            self.append(text + self.end)
         except VideoError:
             if text:
-                self.append(END)  # there was room for it before
+                self.append(self.end)  # there was room for it before
             raise
         self._file.seek(place)
 
     def extend(self, items: Sequence[dict[str, Any]]) -> None:
         """All of them, or none: VideoError where they cannot be written."""
         if items:
-            comma = ",\n" if self._file.tell() > 1 else "\n"
-            texts = (json.dumps(item, separators=(",", ":")) for item in items)
-            self._close_list(comma + ",\n".join(texts))
+            self._add(",\n".join(json.dumps(item, separators=(",", ":")) for item in items))
+
+    def _add(self, text: str) -> None:
+        comma = ",\n" if self._file.tell() > len(self.begin) else "\n"
+        self._close_list(comma + text)
 
 
 class CocoResults(JsonList):
@@ -120,6 +134,52 @@ class CocoResults(JsonList):
     def write(self, frame: int, seconds: float, persons: Persons) -> None:
         rows = zip(persons.to_coco(frame), persons.track_ids.tolist(), strict=True)
         self.extend([row | {"track_id": track} for row, track in rows])
+
+
+class AlphaPoseResults(JsonList):
+    """AlphaPose's default list (`interop.alphapose.results`); frames are named `<k>.jpg`."""
+
+    def add(self, image_id: str, persons: Persons) -> None:
+        self.extend(alphapose.results(persons, image_id))
+
+    def write(self, frame: int, seconds: float, persons: Persons) -> None:
+        self.add(f"{frame}.jpg", persons)
+
+
+class WholeBodyResults(JsonList):
+    """COCO-WholeBody's results; `image_id` is the frame, from 0."""
+
+    def add(self, image_id: int, persons: Persons) -> None:
+        self.extend(alphapose.coco_whole_body(persons, image_id))
+
+    def write(self, frame: int, seconds: float, persons: Persons) -> None:
+        self.add(frame, persons)
+
+
+class _ByPicture(JsonList):
+    """An object with one entry per picture, whole and readable after every `add`."""
+
+    begin, end = "{", "\n}\n"
+    entry: Callable[[Persons], dict[str, Any]]
+
+    def add(self, image_id: str, persons: Persons) -> None:
+        entry = json.dumps(type(self).entry(persons), separators=(",", ":"))
+        self._add(f"{json.dumps(image_id)}:{entry}")
+
+    def write(self, frame: int, seconds: float, persons: Persons) -> None:
+        self.add(f"{frame}.jpg", persons)
+
+
+class CmuPictures(_ByPicture):
+    """AlphaPose's layout "cmu": 18 joints of each person."""
+
+    entry = staticmethod(alphapose.cmu)
+
+
+class OpenPictures(_ByPicture):
+    """AlphaPose's layout "open", as OpenPose's tools read it."""
+
+    entry = staticmethod(alphapose.open_pose)
 
 
 class CsvTable(_Text):
@@ -241,6 +301,10 @@ FILES = {
     "coco": ("coco_results.json", CocoResults),
     "csv": ("tracks.csv", CsvRows),
     "parquet": ("tracks.parquet", ParquetParts),
+    "alphapose": ("alphapose-results.json", AlphaPoseResults),
+    "cmu": ("alphapose-cmu.json", CmuPictures),
+    "open": ("alphapose-open.json", OpenPictures),
+    "coco-wholebody": ("coco_wholebody_results.json", WholeBodyResults),
 }
 
 

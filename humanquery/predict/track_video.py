@@ -31,7 +31,7 @@ from humanquery.media.video_writer import VideoWriter
 from humanquery.predict.base import BasePredictor
 from humanquery.predict.pipeline import Sink, one_ahead
 from humanquery.predict.track_files import FILES, checked_formats, open_files
-from humanquery.tracking import TrackBook, TrackConfig
+from humanquery.tracking import TRACKERS, MSIMConfig, TrackBook, TrackConfig, Tracker
 from humanquery.tracking.attributes import RefreshConfig, TrackAttributes
 from humanquery.tracking.identity import IdentityEvidence
 from humanquery.tracking.zones import ZoneCounter
@@ -64,7 +64,7 @@ class VideoResult:
 def track_frames(
     predictor: BasePredictor,
     frames: Iterator[Frame],
-    book: TrackBook | None = None,
+    book: Tracker | None = None,
     *,
     batch_size: int = 4,
     tasks: Iterable[str] | None = None,
@@ -100,7 +100,7 @@ def track_frames(
 def _completed(
     people: Persons,
     seen: Look,
-    book: TrackBook,
+    book: Tracker,
     known: TrackAttributes,
     often: frozenset[str],
     rare: frozenset[str],
@@ -147,7 +147,7 @@ def track_video(
     out: Path,
     *,
     save: tuple[str, ...] = ("video", "json"),
-    config: TrackConfig | None = None,
+    config: TrackConfig | MSIMConfig | None = None,
     tasks: Iterable[str] | None = None,
     attributes: bool = True,
     batch_size: int = 4,
@@ -275,10 +275,16 @@ def check_video(source: str | Path) -> None:
             pass
 
 
+def msim_config(predictor: BasePredictor, score: float | None = None, **fields) -> MSIMConfig:
+    """As `track_config`, for AlphaPose's multi-stage identity matching."""
+    score = predictor.default_score if score is None else score
+    return replace(MSIMConfig(birth_score=score, keep_score=score / 2), **fields)
+
+
 class _Run:
     """What a run can go on from: the book, how far it came, and where each file stood then."""
 
-    def __init__(self, identity: dict[str, Any], out: Path, config: TrackConfig):
+    def __init__(self, identity: dict[str, Any], out: Path, config: TrackConfig | MSIMConfig):
         self.path, self.video, self.before = out / STATE, out / VIDEO, out / BEFORE
         self.identity, self.config = identity, config
         self.changes: list[str] = []
@@ -290,12 +296,12 @@ class _Run:
         """`TrackAttributes.state`"""
         self._kept: list[tuple[dict, dict]] = []
 
-    def start(self, resume: bool, allow_changes: bool) -> tuple[TrackBook, VideoResult]:
+    def start(self, resume: bool, allow_changes: bool) -> tuple[Tracker, VideoResult]:
         """A new book, or the one of the last state."""
         if not resume or not self.path.exists():
             self.path.unlink(missing_ok=True)
             self.before.unlink(missing_ok=True)
-            return TrackBook(self.config), VideoResult()
+            return TRACKERS[type(self.config)](self.config), VideoResult()
         from safetensors import safe_open
 
         with safe_open(self.path, framework="pt") as opened:
@@ -314,11 +320,12 @@ class _Run:
         if self.video.exists() and not self.before.exists():
             self.video.rename(self.before)
         result = VideoResult(frames=said["frames"], people=said["people"])
-        return TrackBook.resumed(load_file(self.path), self.config), result
+        tracker = TRACKERS[type(self.config)]
+        return tracker.resumed(load_file(self.path), self.config), result
 
     def keep(
         self,
-        book: TrackBook,
+        book: Tracker,
         known: TrackAttributes,
         result: VideoResult,
         seen: set[int],

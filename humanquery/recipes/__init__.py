@@ -7,6 +7,13 @@ from humanquery.core.code_files import import_file
 from humanquery.core.errors import ConfigError, nearest
 from humanquery.recipes.attributes import attributes_small
 from humanquery.recipes.paper import hqnet_r50, hqnet_swin_l, hqnet_vit_l
+from humanquery.recipes.path import (
+    path_attributes,
+    path_counting,
+    path_parsing,
+    path_reid,
+    path_small,
+)
 from humanquery.recipes.pixelwise import (
     pixelwise_crowdpose,
     pixelwise_small,
@@ -16,6 +23,7 @@ from humanquery.recipes.pixelwise import (
 )
 from humanquery.recipes.recipe import DataConfig, Recipe
 from humanquery.recipes.small import hqnet_small, hqnet_tiny_scenes
+from humanquery.recipes.topdown import wholebody_small
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
@@ -31,6 +39,12 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         pixelwise_crowdpose,
         pixelwise_small,
         pixelwise_tiny_scenes,
+        path_small,
+        path_reid,
+        path_attributes,
+        path_parsing,
+        path_counting,
+        wholebody_small,
     )
 }
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from humanquery.data.augment.augment import AugmentConfig
-from humanquery.data.augment.person_crops import RegionAugmentConfig
-from humanquery.data.loading.loader import EvalLoader, MixConfig
+from humanquery.data.loading.data_sets import DataSetsConfig
+from humanquery.data.loading.loader import Augmentation, EvalLoader, MixConfig
 from humanquery.data.readers.sources import SourceConfig, open_source
 from humanquery.engine.train_config import EngineConfig
 from humanquery.evaluation.attribute_accuracy import RegionReport
@@ -32,9 +32,9 @@ class ValPart:
 class DataConfig:
     """What is learned from, and what is scored on."""
 
-    train: MixConfig
+    train: MixConfig | DataSetsConfig
     val: SourceConfig
-    augment: AugmentConfig | RegionAugmentConfig = field(default_factory=AugmentConfig)
+    augment: Augmentation = field(default_factory=AugmentConfig)
     letterbox: LetterboxConfig = field(default_factory=LetterboxConfig)
     """how pictures are laid for evaluation"""
     also_val: tuple[ValPart, ...] = ()
@@ -89,5 +89,5 @@ class Recipe:
     data_name: str = ""
     """what the model card says about the data"""
     data_licence: str = ""
-    evaluations: tuple[PeopleEvaluation | RegionsEvaluation, ...] = (PeopleEvaluation(),)
+    evaluations: tuple[Any, ...] = (PeopleEvaluation(),)
     """each with `run(system, data)`, whose report has `numbers()`; scored at `evaluate_every`"""

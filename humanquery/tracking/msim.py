@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from humanquery.core.boxes import iou, xyxy_to_cxcywh
+from humanquery.core.errors import TrackingError
 from humanquery.core.persons import Persons
 from humanquery.tracking.association import match
 from humanquery.tracking.motion import Motion, MotionConfig, correct, distances, predict, start
+from humanquery.tracking.tracker import Stream
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class MSIMConfig:
     """frames that a track outlives its last sight"""
     birth_score: float = 0.5
     """least score of a person who starts a track"""
+    keep_score: float = 0.2
+    """least score of a person who goes on with one"""
     motion: MotionConfig = MotionConfig()
 
 
@@ -51,6 +56,18 @@ class _Tracks:
             self.embeddings[rows],
             self.poses[rows],
             self.unseen[rows],
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name; `of` is the inverse."""
+        own = {name: getattr(self, name) for name in ("ids", "embeddings", "poses", "unseen")}
+        return own | {name: getattr(self.motion, name) for name in _MOTION}
+
+    @staticmethod
+    def of(arrays: dict[str, np.ndarray]) -> "_Tracks":
+        motion = Motion(**{name: arrays[name] for name in _MOTION})
+        return _Tracks(
+            arrays["ids"], motion, arrays["embeddings"], arrays["poses"], arrays["unseen"]
         )
 
 
@@ -72,25 +89,34 @@ def pose_distances(
     return 1 - np.exp(-squared / scale).mean(-1)
 
 
+_MOTION = ("place", "speed", "spread")
+
+
 class MSIMTracker:
     """`update(persons) -> persons` per frame: everybody who belongs to a track, with its id, order
-    and
-    fields kept.
+    and fields kept.
 
-    Embeddings and keypoints are used where people have them, on every frame or on none
-    (ValueError).
-    Ids start at 1 and belong to this object.
+    Embeddings and keypoints are used where people have them, on every frame or on none. Ids start
+    at 1 and belong to this object. TrackingError, before anything has changed, for people that it
+    cannot follow, see `tracker.Stream`.
     """
 
     def __init__(self, config: MSIMConfig | None = None):
         self.config = config or MSIMConfig()
         self._tracks: _Tracks | None = None
-        self._next_id = 1
+        self._next_id, self.frame, self._stream = 1, 0, Stream()
+        """`frame`: frames so far"""
+        self.given = torch.zeros(0, dtype=torch.long)
+        """rows of the people that `update` was last called with who are in its answer"""
 
     def update(self, persons: Persons) -> Persons:
         """The people of the next frame."""
+        stream = self._stream.with_frame(persons, self.frame)
+        kept = (persons.scores >= self.config.keep_score).nonzero()[:, 0]
+        persons = persons[kept]
         people = persons.to("cpu")
         found = self._measured(people)
+        self._stream, self.frame = stream, self.frame + 1
         ids = np.full(len(people), -1)
         if self._tracks is not None:
             self._tracks.motion = predict(self._tracks.motion, self.config.motion)
@@ -101,7 +127,31 @@ class MSIMTracker:
         ids[fresh] = np.arange(self._next_id, self._next_id + len(fresh))
         self._next_id += len(fresh)
         self._add(found[fresh], ids[fresh])
-        return persons.replace(track_ids=torch.from_numpy(ids))[torch.from_numpy(ids >= 0)]
+        followed = torch.from_numpy(ids >= 0)
+        self.given = kept.cpu()[followed]
+        return persons.replace(track_ids=torch.from_numpy(ids))[followed]
+
+    @property
+    def confirmed_ids(self) -> list[int]:
+        """Of the tracks that are seen or waited for."""
+        return [] if self._tracks is None else self._tracks.ids.tolist()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything it knows, to go on from in another process; see `resumed`."""
+        numbers = {"frame": torch.tensor(self.frame), "next": torch.tensor(self._next_id)}
+        numbers |= self._stream.tensors()
+        known = {} if self._tracks is None else self._tracks.arrays()
+        return numbers | {name: torch.from_numpy(value.copy()) for name, value in known.items()}
+
+    @classmethod
+    def resumed(cls, state: dict[str, Tensor], config: MSIMConfig | None = None) -> "MSIMTracker":
+        """A tracker that goes on as the one whose `state` this is, with the same config."""
+        tracker = cls(config)
+        tracker._stream = Stream.of(state)
+        tracker.frame, tracker._next_id = int(state["frame"]), int(state["next"])
+        if "ids" in state:
+            tracker._tracks = _Tracks.of({n: v.numpy().copy() for n, v in state.items()})
+        return tracker
 
     def _measured(self, people: Persons) -> _Tracks:
         """The people of a frame in the form of tracks just begun."""
@@ -119,10 +169,10 @@ class MSIMTracker:
             given = (embeddings.shape[1], poses.shape[1])
             before = (old.embeddings.shape[1], old.poses.shape[1])
             if given != before:
-                raise ValueError(
-                    f"MSIMTracker: people with {given[0]} numbers of embedding and {given[1]} "
-                    f"joints follow people with {before[0]} and {before[1]}; give the same fields "
-                    "on every frame"
+                raise TrackingError(
+                    f"frame {self.frame}: people with {given[0]} numbers of embedding and "
+                    f"{given[1]} joints follow people with {before[0]} and {before[1]}; give the "
+                    "same fields on every frame"
                 )
         if old is not None and not n:
             embeddings, poses = old.embeddings[:0], old.poses[:0]
@@ -164,7 +214,7 @@ class MSIMTracker:
         tracks.unseen += 1
         tracks.unseen[rows] = 0
         seen = correct(tracks.motion[rows], found.motion.place, c.motion)
-        for name in ("place", "speed", "spread"):
+        for name in _MOTION:
             getattr(tracks.motion, name)[rows] = getattr(seen, name)
         mean = c.memory * tracks.embeddings[rows] + (1 - c.memory) * found.embeddings
         lengths = np.linalg.norm(mean, axis=1, keepdims=True)
@@ -183,7 +233,7 @@ class MSIMTracker:
             return
         joined = {
             name: np.concatenate([getattr(old.motion, name), getattr(found.motion, name)])
-            for name in ("place", "speed", "spread")
+            for name in _MOTION
         }
         self._tracks = _Tracks(
             np.concatenate([old.ids, found.ids]),

@@ -48,8 +48,21 @@ class PeerTracker:
         # a frame of its buffer is one of 30 Hz
         self._tracker = getattr(library, PEERS[config.name])(**settings, frame_rate=30.0)
         self._stream = Stream()
+        self._ids: set[int] = set()
         self._frames: list[Float[Tensor, "_n 5"]] = []
         """boxes and scores of all frames: what the library knows of them it does not give away"""
+        self.given = torch.zeros(0, dtype=torch.long)
+        """rows of the people that `update` was last called with who are in its answer"""
+
+    @property
+    def frame(self) -> int:
+        """Frames so far."""
+        return len(self._frames)
+
+    @property
+    def confirmed_ids(self) -> list[int]:
+        """Of every track so far: the library does not say which it has given up."""
+        return sorted(self._ids)
 
     def update(self, persons: Persons) -> Persons:
         """The people of the next frame who belong to a track that is believed, with its id; order
@@ -57,7 +70,8 @@ class PeerTracker:
         persons = persons.to("cpu")
         self._stream = self._stream.with_frame(persons, len(self._frames) + 1)
         ids = self._follow(torch.cat([persons.boxes.double(), persons.scores.double()[:, None]], 1))
-        return persons.replace(track_ids=ids + 1)[ids >= 0]
+        self.given = (ids >= 0).nonzero()[:, 0]
+        return persons.replace(track_ids=ids + 1)[self.given]
 
     def _follow(self, found: Float[Tensor, "n 5"]) -> Int[Tensor, " n"]:
         """Ids of the library, -1 for people without one."""
@@ -72,6 +86,7 @@ class PeerTracker:
         if len(answered):
             rows = torch.from_numpy(answered.data["row"])
             ids[rows] = torch.from_numpy(answered.tracker_id).long()
+            self._ids |= set((ids[ids >= 0] + 1).tolist())
         return ids
 
     def state(self) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from humanquery.core.affine import Size
@@ -16,6 +17,17 @@ CHECKED = ("boxes", "scores", "keypoints", "keypoint_scores", "embeddings", "gen
 @runtime_checkable
 class Tracker(Protocol):
     """Who is who over time: one object per video, asked once per frame. Its ids belong to it."""
+
+    config: Any
+    frame: int
+    """frames so far"""
+    given: Int[Tensor, " n"]
+    """rows of the people that `update` was last called with who are in its answer"""
+
+    @property
+    def confirmed_ids(self) -> list[int]:
+        """Of the tracks that are seen or waited for."""
+        ...
 
     def update(self, persons: Persons) -> Persons:
         """The people of the next frame who belong to a track that is believed, with its id as

@@ -9,7 +9,8 @@ because torch cannot forget a device.
 
 import collections
 import json
-import traceback
+import linecache
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -122,11 +123,14 @@ class _Operators(TorchDispatchMode):
                 self._wait("to the host" if to_host else waits)
 
     def _wait(self, kind: str) -> None:
-        stack = traceback.extract_stack()
-        place = ([frame for frame in stack if frame.filename.startswith(LIBRARY)] or stack)[-1]
-        self.waits.append(
-            f"{kind} | {place.filename.removeprefix(LIBRARY)}:{place.lineno} {place.line}"
-        )
+        # by hand: `traceback` looks at the file of every frame each time
+        here = frame = sys._getframe()
+        while frame is not None and not frame.f_code.co_filename.startswith(LIBRARY):
+            frame = frame.f_back
+        frame = frame or here
+        file, line = frame.f_code.co_filename, frame.f_lineno
+        text = linecache.getline(file, line).strip()
+        self.waits.append(f"{kind} | {file.removeprefix(LIBRARY)}:{line} {text}")
 
 
 class _Makers(TorchFunctionMode):

@@ -22,7 +22,7 @@ OPERATIONS = [(f"/v1/{name}", "POST") for name in ("picture", "pictures", "drawn
 EVERYTHING = "masks=true&embeddings=true&faces=true&score=0.1"
 PICTURES = f"{EVERYTHING}&drawn=true&crops=true&cut_outs=true&blur_faces=true"
 QUICK = settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     database=None,

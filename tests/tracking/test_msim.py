@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from humanquery.core.errors import TrackingError
 from humanquery.core.persons import Persons
 from humanquery.core.skeleton import COCO17
+from humanquery.tracking import Tracker
 from humanquery.tracking.msim import MSIMConfig, MSIMTracker, pose_distances, unit_poses
 
 
@@ -89,6 +91,54 @@ def test_fields_that_come_and_go_are_refused():
     tracker = MSIMTracker()
     _ids(tracker, [[10, 10]], [[1.0, 0.0]])
     with pytest.raises(
-        ValueError, match="0 numbers of embedding and 0 joints follow people with 2 and 0"
+        TrackingError, match="0 numbers of embedding and 0 joints follow people with 2 and 0"
     ):
         _ids(tracker, [[10, 10]])
+
+
+def test_a_tracker_goes_on_from_its_state_as_if_nothing_had_happened():
+    draw = np.random.default_rng(0)
+    frames = [
+        _frame(
+            [[10 + 3 * t, 10], [100 - 3 * t, 60]],
+            embeddings=[[1.0, 0.1 * t], [0.0, 1.0]],
+            poses=draw.uniform(0, 1, (2, 17, 2)),
+        )
+        for t in range(6)
+    ]
+    whole = MSIMTracker()
+    expected = [whole.update(frame).track_ids.tolist() for frame in frames]
+    first = MSIMTracker()
+    for frame in frames[:3]:
+        first.update(frame)
+    second = MSIMTracker.resumed(first.state(), first.config)
+    assert [second.update(frame).track_ids.tolist() for frame in frames[3:]] == expected[3:]
+    fresh = MSIMTracker.resumed(MSIMTracker().state())
+    assert fresh.update(frames[0]).track_ids.tolist() == [1, 2]
+
+
+def test_it_is_a_tracker_and_refuses_a_clip_whose_size_changes():
+    tracker = MSIMTracker()
+    assert isinstance(tracker, Tracker)
+    tracker.update(_frame([[10, 10]]))
+    wide = _frame([[10, 10]]).replace(image_size=(300, 400))
+    with pytest.raises(TrackingError, match="frame 1: people of a picture of 300 x 400 px"):
+        tracker.update(wide)
+    assert tracker.update(_frame([[10, 10]])).track_ids.tolist() == [1]
+
+
+def test_people_below_the_score_that_is_kept_are_nobodys():
+    tracker = MSIMTracker(MSIMConfig(keep_score=0.4))
+    assert _ids(tracker, [[10, 10]]) == [1]
+    assert _ids(tracker, [[10, 10]], scores=[0.3]) == []
+
+
+def test_it_says_which_rows_it_answered_with_and_whom_it_waits_for():
+    tracker = MSIMTracker(MSIMConfig(patience=1))
+    assert tracker.confirmed_ids == [] and tracker.frame == 0
+    tracker.update(_frame([[10, 10], [100, 100], [60, 60]], scores=[0.9, 0.01, 0.9]))
+    assert tracker.given.tolist() == [0, 2] and tracker.confirmed_ids == [1, 2]
+    tracker.update(_frame([[10, 10]]))
+    assert tracker.given.tolist() == [0] and tracker.confirmed_ids == [1, 2]
+    tracker.update(_frame([[10, 10]]))
+    assert tracker.confirmed_ids == [1] and tracker.frame == 3

@@ -12,7 +12,7 @@ from humanquery.core.batch import Meta, Sample
 from humanquery.core.crops import crop_matrix
 from humanquery.core.errors import AnnotationError, ConfigError
 from humanquery.core.target import Target
-from humanquery.data.augment.proposals import released_proposal
+from humanquery.data.augment.proposals import ProposalModel, released_proposal
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,27 @@ class PersonSampleConfig:
     released"""
     proposals: bool = False
     """move boxes as a detector would (PGPG)"""
+    proposal_file: str = ""
+    """distributions of `humanquery data fit-proposals`; empty: the released Gaussians"""
 
 
 TWICE = PersonSampleConfig(rotation=45.0, scale=0.35, half_body_share=0.3)
 
 Propose = Callable[[np.ndarray, Size, np.random.Generator], np.ndarray]
+
+
+def proposer(config: PersonSampleConfig) -> Propose:
+    """How boxes are moved: as in `proposal_file` for whole people, else as released.
+
+    A file without whole people raises AnnotationError when it is used."""
+    if not config.proposal_file:
+        return released_proposal
+    model = ProposalModel.load(config.proposal_file)
+
+    def fitted(box: np.ndarray, size: Size, rng: np.random.Generator) -> np.ndarray:
+        return model.proposal(box, "person", rng)
+
+    return fitted
 
 
 def person_sample(

@@ -7,7 +7,7 @@ from typing import Any
 
 from humanquery.core.config import to_plain
 
-LOCATIONS = ("annotations", "images", "folder")
+LOCATIONS = ("annotations", "images", "folder", "labels", "listed")
 """fields of source configs that say where something lies, not what it is"""
 OF_THE_MACHINE = ("cache_mb",)
 """fields that change memory or speed alone"""
@@ -41,11 +41,12 @@ def _described(config: Any) -> Any:
 
 
 def label_files(config: Any) -> list[Path]:
-    """Files with labels that a source config names: its `annotations`, or the JSON and text files
-    in its `folder` and in `folder/gt`. Its parts are not asked."""
-    named = getattr(config, "annotations", "")
-    if isinstance(named, str) and named:
-        return [Path(named)]
+    """Files with labels that a source config names: its `annotations` or `listed`, or the
+    JSON and text files in its `folder` and in `folder/gt`. Its parts are not asked."""
+    for field in ("annotations", "listed"):
+        named = getattr(config, field, "")
+        if isinstance(named, str) and named:
+            return [Path(named)]
     folder = getattr(config, "folder", "")
     if not isinstance(folder, str | Path) or not str(folder):
         return []

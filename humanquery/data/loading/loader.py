@@ -17,13 +17,17 @@ from humanquery.core.config import to_plain
 from humanquery.core.errors import ConfigError, ImageError
 from humanquery.core.target import Target
 from humanquery.data.augment.augment import AugmentConfig, augment
+from humanquery.data.augment.pedestrians import PedestrianAugmentConfig, augment_pedestrian
 from humanquery.data.augment.person_crops import RegionAugmentConfig, augment_region
+from humanquery.data.augment.person_samples import PersonSampleConfig, person_sample, proposer
 from humanquery.data.loading.identity import source_identity
 from humanquery.data.loading.transport import pack, unpack
 from humanquery.data.readers.sources import Source, SourceConfig, open_source
 from humanquery.media.letterbox import LetterboxConfig, letterboxed
 
 log = logging.getLogger(__name__)
+
+Augmentation = AugmentConfig | RegionAugmentConfig | PersonSampleConfig | PedestrianAugmentConfig
 
 BLOCK = 1000
 """samples in which every source gets exactly its share"""
@@ -36,7 +40,7 @@ _LARGEST_SHUFFLE = 1 << 23
 class MixPart:
     source: SourceConfig
     weight: float = 1.0
-    augment: AugmentConfig | RegionAugmentConfig | None = None
+    augment: Augmentation | None = None
     """instead of the loader's"""
 
 
@@ -60,13 +64,13 @@ class TrainLoader:
     so ranks share no work and n ranks see together what one process with n times the batch would
     see. Every source is gone through epoch by epoch, each in an order of its own. A picture that
     cannot be read is named once in a warning, counted in `unreadable` (by the sentence that names
-    it and says why) and replaced by the next one of its source.
+    it and says why) and replaced by the next one of its source. `per_person`: see `PersonPlan`.
     """
 
     def __init__(
         self,
         mix: MixConfig,
-        augmentation: AugmentConfig | RegionAugmentConfig,
+        augmentation: Augmentation,
         batch_size: int,
         *,
         seed: int = 0,
@@ -74,8 +78,10 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         divisor: int = 1,
+        per_person: int = 0,
     ):
-        self.mix, self.plan = mix, MixPlan(mix, seed)
+        self.mix = mix
+        self.plan = PersonPlan(mix, seed, per_person) if per_person else MixPlan(mix, seed)
         self.samples = _TrainSamples(self.plan, mix, augmentation, seed)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.rank, self.world_size, self.divisor = rank, world_size, divisor
@@ -158,6 +164,36 @@ class MixPlan:
         return int(known[1][place])
 
 
+class PersonPlan(MixPlan):
+    """Runs of `per_person` pictures of one person, so that every batch has pairs (re-ID): all
+    people once per epoch, in an order of its own."""
+
+    def __init__(self, mix: MixConfig, seed: int, per_person: int):
+        super().__init__(mix, seed)
+        identities = getattr(self.sources[0], "identities", None)
+        if len(self.sources) != 1 or identities is None:
+            raise ConfigError(
+                f"per_person: pictures are grouped by who they show in one source of identities; "
+                f"got {[type(source).__name__ for source in self.sources]}"
+            )
+        self.per_person = per_person
+        rows: dict[int, list[int]] = {}
+        for i, identity in enumerate(identities):
+            if identity > 0:  # junk and distractors are nobody
+                rows.setdefault(identity, []).append(i)
+        if len(rows) < 2:
+            raise ConfigError(f"per_person: {len(rows)} people, expected two to tell apart")
+        self._rows = [rows[identity] for identity in sorted(rows)]
+
+    def _index(self, source: int, ordinal: int) -> int:
+        run, place = divmod(ordinal, self.per_person)
+        epoch, turn = divmod(run, len(self._rows))
+        person = np.random.default_rng((self.seed, 3, epoch)).permutation(len(self._rows))[turn]
+        rows = self._rows[person]
+        order = np.random.default_rng((self.seed, 4, run)).permutation(len(rows))
+        return rows[order[place % len(rows)]]
+
+
 def _shares(weights: list[float]) -> list[int]:
     """Whole parts of `BLOCK` by largest remainder, each at least 1."""
     exact = [max(1.0, weight / sum(weights) * BLOCK) for weight in weights]
@@ -195,11 +231,16 @@ class _TrainSamples(Dataset):
         self,
         plan: MixPlan,
         mix: MixConfig,
-        augmentation: AugmentConfig | RegionAugmentConfig,
+        augmentation: Augmentation,
         seed: int,
     ):
         self.plan, self.seed = plan, seed
         self.configs = [part.augment or augmentation for part in mix.parts]
+        self._propose = {
+            config.proposal_file: proposer(config)
+            for config in self.configs
+            if isinstance(config, PersonSampleConfig)
+        }
 
     def __getitem__(self, position: int) -> tuple[Sample, list[str]]:
         rng = np.random.default_rng((self.seed, 0, position))
@@ -209,6 +250,14 @@ class _TrainSamples(Dataset):
         sample = self._read(source, index, problems)
         if isinstance(config, RegionAugmentConfig):
             return augment_region(sample, config, rng), problems
+        if isinstance(config, PedestrianAugmentConfig):
+            return augment_pedestrian(sample, config, rng), problems
+        if isinstance(config, PersonSampleConfig):
+            propose = self._propose[config.proposal_file]
+            crop = person_sample(
+                sample.image, sample.target, 0, config, rng, propose, sample.meta.image_id
+            )
+            return crop, problems
         donor = None
         if rng.random() < config.copy_paste.chance:
             donor = self._read(source, int(rng.integers(len(self.plan.sources[source]))), problems)

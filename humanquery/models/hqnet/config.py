@@ -10,6 +10,7 @@ from humanquery.experts import AnyBackbone
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.tasks.age import AgeConfig
 from humanquery.tasks.box import BoxConfig
+from humanquery.tasks.face import FaceConfig
 from humanquery.tasks.gender import GenderConfig
 from humanquery.tasks.keypoint_confidence import KeypointConfidenceConfig
 from humanquery.tasks.keypoints import KeypointsConfig
@@ -63,6 +64,8 @@ class TasksConfig:
     mask: MaskConfig | None = field(default_factory=MaskConfig)
     gender: GenderConfig | None = field(default_factory=GenderConfig)
     age: AgeConfig | None = field(default_factory=AgeConfig)
+    face: FaceConfig | None = None
+    """not in the released network (section 5.4 of the paper adds it to a frozen one)"""
     extra: tuple[ExtraTask, ...] = ()
 
 

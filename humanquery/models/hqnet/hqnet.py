@@ -47,6 +47,7 @@ from humanquery.tasks.base import (
 )
 from humanquery.tasks.box import BoxTask
 from humanquery.tasks.decode import best_queries, decode
+from humanquery.tasks.face import FaceTask
 from humanquery.tasks.gender import GenderTask
 from humanquery.tasks.keypoint_confidence import KeypointConfidenceTask
 from humanquery.tasks.keypoints import KeypointsTask
@@ -61,6 +62,7 @@ BUILT_IN: tuple[type[Task], ...] = (
     MaskTask,
     GenderTask,
     AgeTask,
+    FaceTask,
 )
 
 

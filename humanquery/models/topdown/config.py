@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from humanquery.core.pose_nms import PoseNMSConfig
 from humanquery.nn.integral import IntegralConfig
 
 
@@ -19,8 +20,7 @@ class FastPoseConfig:
     """halve maps by pixel unshuffling instead of strides (the DUC models)"""
     upsampling: Literal["shuffle", "duc", "paper"] = "shuffle"
     """shuffle: a pixel shuffle and two DUC modules, 3×3 output (as released); duc: three stages
-    that
-    begin with a shuffle (the DUC models); paper: three DUC modules, 1×1 output (fig. 5)"""
+    that begin with a shuffle (the DUC models); paper: three DUC modules, 1×1 output (fig. 5)"""
     width: int = 128
     """channels of the last map (CONV_DIM; 128 or 256 in the release)"""
 
@@ -40,9 +40,26 @@ class HRNetConfig:
 
 
 @dataclass(frozen=True)
+class LiteHRNetConfig:
+    """Shuffle units at four strides (Lite-HRNet as PP-TinyPose has it): the light one."""
+
+    width: int = 40
+    """channels at stride 4; twice as many at each coarser stride"""
+    modules: tuple[int, int, int] = (2, 4, 2)
+    """exchanges between two, three and four strides"""
+    detail: int = 0
+    """channels of a 3×3 convolution beside the 1×1 output, for joints that a linear reading of few
+    channels cannot tell apart (fingers, face); 0: none"""
+    weights: str = ""
+    """an ncnn file of TinyPose (`tinypose_256x192.bin`) to start from; empty: fresh weights"""
+
+
+@dataclass(frozen=True)
 class TopDownConfig:
     skeleton: str = "halpe136"
-    network: FastPoseConfig | SimplePoseConfig | HRNetConfig = field(default_factory=FastPoseConfig)
+    network: FastPoseConfig | SimplePoseConfig | HRNetConfig | LiteHRNetConfig = field(
+        default_factory=FastPoseConfig
+    )
     input_size: tuple[int, int] = (256, 192)
     """(height, width) of a crop, px"""
     padding: float = 1.25
@@ -65,3 +82,5 @@ class TopDownConfig:
     """predict on the mirrored crop too"""
     nms: bool = True
     """join poses of the same person by the parametric pose NMS (`core.pose_nms`)"""
+    pose_nms: PoseNMSConfig | None = None
+    """its numbers; None: those released for models of this kind"""

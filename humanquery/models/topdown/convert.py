@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from humanquery.core.errors import CheckpointError
+from humanquery.core.errors import CheckpointError, ConfigError, nearest
 from humanquery.models.topdown.config import (
     FastPoseConfig,
     HRNetConfig,
     SimplePoseConfig,
+    TopDownConfig,
 )
 from humanquery.models.topdown.networks import BLOCKS, NetworkConfig, build_network
 
@@ -153,3 +154,64 @@ def read_released(path: Path | str) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CheckpointError(f"{path}: holds no state dict; expected a released AlphaPose .pth")
     return dict(loaded)
+
+
+SKELETONS = {
+    17: "coco17",
+    21: "hand21",
+    26: "halpe26",
+    68: "halpe68",
+    133: "coco_wholebody133",
+    136: "halpe136",
+}
+"""number of joints of a released model -> their layout"""
+HEATMAP_MODELS = (17, 26)
+"""numbers of joints whose released models are read as heat maps, most of the others as SIKR"""
+READINGS = ("auto", "heatmap", "integral", "combined")
+
+
+def released_config(network: NetworkConfig, num_joints: int, joints_by: str) -> TopDownConfig:
+    """How a released model's joints are read; `joints_by` "auto" goes by their number, which the
+    weights alone cannot tell for sure. An unknown name raises ConfigError, an unknown number
+    CheckpointError."""
+    if joints_by not in READINGS:
+        raise ConfigError(f"--joints-by {joints_by}: unknown.{nearest(joints_by, READINGS)}")
+    if num_joints not in SKELETONS:
+        raise CheckpointError(
+            f"AlphaPose checkpoint: {num_joints} joints, expected one of {sorted(SKELETONS)}"
+        )
+    if joints_by == "auto":
+        joints_by = "heatmap" if num_joints in HEATMAP_MODELS else "integral"
+    # the loss weights are those of the released combined models; others have 1
+    combined = joints_by == "combined"
+    return TopDownConfig(
+        skeleton=SKELETONS[num_joints],
+        network=network,
+        joints_by=joints_by,
+        heatmap_loss=100.0 if combined else 1.0,
+        coordinate_loss=0.01 if combined else 1.0,
+    )
+
+
+def convert_file(source: Path, destination: Path, joints_by: str = "auto") -> list[str]:
+    """A released .pth to our .safetensors; returns notices. Raises CheckpointError."""
+    from humanquery.engine.checkpoint import save_state_dict
+
+    module, network = from_released(read_released(source))
+    config = released_config(network, module.head.out_channels, joints_by)
+    card = {
+        "name": f"{Path(source).stem} (released by AlphaPose)",
+        "source": "converted from AlphaPose's release",
+        "score_threshold": 0.1,
+        "licences": {
+            "code": "Apache-2.0",
+            "weights": "non-commercial research, not to be passed on: AlphaPose's licence",
+            "data": "see the release",
+        },
+    }
+    state = {f"network.{name}": value for name, value in module.state_dict().items()}
+    save_state_dict(Path(destination), state, config, card)
+    notice = f"{config.skeleton}, joints read as {config.joints_by}"
+    if joints_by == "auto":
+        notice += " (by their number; --joints-by says otherwise)"
+    return [notice]

@@ -6,13 +6,19 @@ Parameters of the backbones are named as torchvision and timm name them.
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from humanquery.models.topdown.config import FastPoseConfig, HRNetConfig, SimplePoseConfig
+from humanquery.models.topdown.config import (
+    FastPoseConfig,
+    HRNetConfig,
+    LiteHRNetConfig,
+    SimplePoseConfig,
+)
+from humanquery.models.topdown.lite_hrnet import LiteHRNet
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STRIDE = 4
 """px of the crop per cell of a heat map"""
 
-NetworkConfig = FastPoseConfig | SimplePoseConfig | HRNetConfig
+NetworkConfig = FastPoseConfig | SimplePoseConfig | HRNetConfig | LiteHRNetConfig
 
 
 def build_network(config: NetworkConfig, num_joints: int) -> nn.Module:
@@ -210,5 +216,6 @@ NETWORKS: dict[type, type[nn.Module]] = {
     FastPoseConfig: FastPose,
     SimplePoseConfig: SimplePose,
     HRNetConfig: HRNet,
+    LiteHRNetConfig: LiteHRNet,
 }
 """type of a config -> the network that is built from it"""

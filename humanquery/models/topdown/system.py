@@ -18,8 +18,9 @@ from humanquery.core.skeleton import Skeleton
 from humanquery.core.system import Ask, Picture
 from humanquery.losses.heatmaps import coordinate_error, gaussian_maps, heatmap_error
 from humanquery.media.letterbox import LetterboxConfig
-from humanquery.models.topdown.config import TopDownConfig
+from humanquery.models.topdown.config import LiteHRNetConfig, TopDownConfig
 from humanquery.models.topdown.networks import STRIDE, build_network
+from humanquery.models.topdown.tinypose import start_from_tinypose
 from humanquery.nn.integral import flip_test, heatmap_joints, integral_joints
 from humanquery.tasks.base import count_over_ranks
 
@@ -87,6 +88,8 @@ class TopDown(nn.Module):
         self.config = config
         self.skeleton = Skeleton.named(config.skeleton)
         self.network = build_network(config.network, len(self.skeleton))
+        if isinstance(config.network, LiteHRNetConfig) and config.network.weights:
+            start_from_tinypose(self.network, self.skeleton, config.network.weights)
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         fine = _fine_joints(self.skeleton)
         integral = {
@@ -126,8 +129,12 @@ class TopDown(nn.Module):
 
         Every row of the batch is a crop with the target of its one person; ValueError otherwise.
         """
+        return self.losses(self.maps(batch.images), batch)
+
+    def losses(self, maps: Float[Tensor, "n k H W"], batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """What `forward` gives, from the raw maps of the crops."""
         joints, counted = self._truth(batch)
-        maps = self.maps(batch.images).float()
+        maps = maps.float()
         size, coarse = maps.shape[-2:], ~self.integral
         heatmap = coordinates = maps.sum() * 0
         if coarse.any():
@@ -179,6 +186,17 @@ class TopDown(nn.Module):
                 "cut them out with models.topdown.system.cut_crops"
             )
         joints, scores = self.read(batch.images)
+        return self.poses(batch, joints, scores, ask)
+
+    def poses(
+        self,
+        batch: CropBatch,
+        joints: Float[Tensor, "n k 2"],
+        scores: Float[Tensor, "n k"],
+        ask: Ask = Ask(),
+    ) -> list[Picture]:
+        """What `predict` makes of what `read` gave for these crops: one pose per person, in px of
+        the picture."""
         to_picture = [meta.to_canvas.inverse() for meta in batch.metas]
         joints = [m.points(j) for m, j in zip(to_picture, joints.cpu(), strict=True)]
         scores = scores.cpu().clamp(0, 1)
@@ -218,17 +236,27 @@ class TopDown(nn.Module):
             scores[:, self.integral] = read.scores
         return joints * STRIDE + 0.5, scores
 
+    @property
+    def pose_nms(self) -> PoseNMSConfig:
+        """When two poses are one person."""
+        if self.config.pose_nms is not None:
+            return self.config.pose_nms
+        regressed = self._is_whole and self.config.joints_by != "heatmap"
+        return WHOLE_BODY if regressed else PoseNMSConfig()
+
+    @property
+    def _is_whole(self) -> bool:
+        return {"face", "lefthand", "righthand"} <= set(self.skeleton.parts)
+
     def _unique(self, found: Persons) -> Persons:
         if not self.config.nms:
             return found
-        whole = {"face", "lefthand", "righthand"} <= set(self.skeleton.parts)
-        regressed = whole and self.config.joints_by != "heatmap"
         people = pose_nms(
             found.keypoints,
             found.keypoint_scores,
             found.boxes,
-            WHOLE_BODY if regressed else PoseNMSConfig(),
-            JointWeights.whole_body(self.skeleton) if whole else None,
+            self.pose_nms,
+            JointWeights.whole_body(self.skeleton) if self._is_whole else None,
         )
         return found[people.kept].replace(keypoints=people.keypoints, keypoint_scores=people.scores)
 
