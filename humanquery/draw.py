@@ -73,9 +73,9 @@ def draw(
 
     Large people are painted first, so that small ones stay visible; lines and letters grow with the
     picture and with each person. Left joints are blue, right ones orange; joints that score up to
-    `keypoint_threshold` (None: `KEYPOINT_THRESHOLD`) are left out (they cannot be seen, or nobody knows where they are). Labels
-    say apparent gender and age (unless `attributes` is off) and the score; where there is no room
-    they are left out.
+    `keypoint_threshold` (None: `KEYPOINT_THRESHOLD`) are left out (they cannot be seen, or nobody
+    knows where they are). Labels say apparent gender and age (unless `attributes` is off) and the
+    score; where there is no room they are left out.
     """
     if isinstance(image, str | Path):
         from humanquery.media.images import read_image
