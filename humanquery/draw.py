@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from humanquery.core.persons import Persons
-from humanquery.core.skeleton import Skeleton
+from humanquery.core.skeleton import COCO17, Skeleton
 
 # side colours that stay apart for colour-blind eyes (Okabe and Ito)
 SIDES = {"left": (0, 158, 255), "right": (255, 140, 0), "middle": (245, 245, 245)}
@@ -52,10 +52,10 @@ DARK = (20, 20, 20)
 MAX_LABELS = 40
 
 
-KEYPOINT_THRESHOLD = 0.35
-"""joint score up to which joints are not drawn: for hqnet-small the share of the joints that
+KEYPOINT_THRESHOLD, OTHER_THRESHOLD = 0.35, 0.2
+"""joint score up to which joints are not drawn: for hqnet-small's 17 the share of the joints that
 annotators saw less the share of those that they could not place is largest here (EXPERIMENTS.md,
-2026-11-29)"""
+2026-11-29); other layouts come from other networks, whose scores nobody has measured"""
 
 
 def draw(
@@ -67,15 +67,15 @@ def draw(
     keypoints: bool = True,
     labels: bool = True,
     attributes: bool = True,
-    keypoint_threshold: float = KEYPOINT_THRESHOLD,
+    keypoint_threshold: float | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A copy of the picture (RGB array or path) with these people painted on.
 
     Large people are painted first, so that small ones stay visible; lines and letters grow with the
     picture and with each person. Left joints are blue, right ones orange; joints that score up to
-    `keypoint_threshold` are left out (they cannot be seen, or nobody knows where they are). Labels
-    say apparent gender and age (unless `attributes` is off) and the score; where there is no room
-    they are left out.
+    `keypoint_threshold` (None: `KEYPOINT_THRESHOLD`) are left out (they cannot be seen, or nobody
+    knows where they are). Labels say apparent gender and age (unless `attributes` is off) and the
+    score; where there is no room they are left out.
     """
     if isinstance(image, str | Path):
         from humanquery.media.images import read_image
@@ -148,11 +148,13 @@ def _paint_box(canvas: np.ndarray, box: Tensor, color: tuple[int, int, int], wid
     cv2.rectangle(canvas, first, last, color, max(1, width // 2), cv2.LINE_AA)
 
 
-def _paint_skeleton(canvas: np.ndarray, persons: Persons, i: int, threshold: float) -> None:
+def _paint_skeleton(canvas: np.ndarray, persons: Persons, i: int, threshold: float | None) -> None:
     box = persons.boxes[i]
     if float((box[2:] - box[:2]).max()) < MIN_PIXELS_FOR_JOINTS:
         return
     skeleton = persons.skeleton
+    if threshold is None:
+        threshold = KEYPOINT_THRESHOLD if skeleton == COCO17 else OTHER_THRESHOLD
     if persons.keypoint_scores is None:
         shown = [True] * len(skeleton)
     else:
