@@ -17,6 +17,8 @@ from humanquery.evaluation.evaluate import evaluate
 from humanquery.evaluation.people_report import EvaluationReport
 from humanquery.media.letterbox import LetterboxConfig
 from humanquery.models import SystemConfig
+from humanquery.recipes.path_evaluations import PathEvaluation
+from humanquery.recipes.poses_in_boxes import PosesInBoxes
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class RegionsEvaluation:
         return score_source(system, source, letterbox, self.batch_size)
 
 
+# A new evaluation joins here: a union, since a recipe is plain data and comes back from it.
+Evaluation = PeopleEvaluation | RegionsEvaluation | PosesInBoxes | PathEvaluation
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A whole experiment. `--set model.tasks.mask=none` and the like change one number."""
@@ -89,5 +95,5 @@ class Recipe:
     data_name: str = ""
     """what the model card says about the data"""
     data_licence: str = ""
-    evaluations: tuple[Any, ...] = (PeopleEvaluation(),)
+    evaluations: tuple[Evaluation, ...] = (PeopleEvaluation(),)
     """each with `run(system, data)`, whose report has `numbers()`; scored at `evaluate_every`"""

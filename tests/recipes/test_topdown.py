@@ -20,8 +20,8 @@ from humanquery.evaluation.whole_body_report import part_errors
 from humanquery.models import build
 from humanquery.models.topdown.config import LiteHRNetConfig, TopDownConfig
 from humanquery.recipes import find
+from humanquery.recipes.poses_in_boxes import PosesInBoxes
 from humanquery.recipes.recipe import DataConfig, Recipe
-from humanquery.recipes.topdown import PosesInBoxes
 
 WHOLE = Skeleton.named("coco_wholebody133")
 SIZE = (64, 32)
