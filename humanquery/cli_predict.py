@@ -27,6 +27,14 @@ def predict(
     ] = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 4,
+    slices: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Look also at slices, so many along the longer side, for small people; each costs "
+            "as much as a picture.",
+        ),
+    ] = 1,
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Write only the numbers.")
     ] = False,
@@ -84,6 +92,10 @@ def predict(
     result = FolderResult()
     if pictures or playable:
         predictor = load(weights or None, device)
+        if slices > 1:
+            from humanquery.predict.slices import SliceConfig, Sliced
+
+            predictor = Sliced(predictor, SliceConfig(slices))
         options = {
             "tasks": names_of(tasks),
             "attributes": not no_attributes,

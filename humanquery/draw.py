@@ -52,6 +52,12 @@ DARK = (20, 20, 20)
 MAX_LABELS = 40
 
 
+KEYPOINT_THRESHOLD = 0.35
+"""joint score up to which joints are not drawn: for hqnet-small the share of the joints that
+annotators saw less the share of those that they could not place is largest here (EXPERIMENTS.md,
+2026-11-29)"""
+
+
 def draw(
     image: UInt8[np.ndarray, "h w 3"] | str | Path,
     persons: Persons,
@@ -61,7 +67,7 @@ def draw(
     keypoints: bool = True,
     labels: bool = True,
     attributes: bool = True,
-    keypoint_threshold: float = 0.2,
+    keypoint_threshold: float = KEYPOINT_THRESHOLD,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A copy of the picture (RGB array or path) with these people painted on.
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -443,3 +444,13 @@ def test_track_counts_at_lines_and_in_zones(fake_model, tmp_path):
 def test_queries_cannot_be_compared_and_left_out():
     done = runner.invoke(cli.app, ["track", "clip.mp4", "--motion-only", "--by-query"])
     assert done.exit_code == 2 and "exclude each other" in done.output
+
+
+def test_predict_looks_at_slices(fake_model, tmp_path):
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), np.zeros((64, 96, 3), np.uint8))
+    done = runner.invoke(
+        cli.app, ["predict", str(image), "--out", str(tmp_path / "o"), "--slices", "2"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "people in 1 pictures" in done.output

@@ -142,3 +142,12 @@ def test_joints_below_the_threshold_and_half_a_face_are_not_painted():
     people = whole_body(60.0)
     people.keypoint_scores[0, 40:112] = 0  # 17 points of the face are left
     assert not painted(people).any()
+
+
+def test_joints_that_are_more_likely_hidden_than_seen_are_not_drawn():
+    options = dict(masks=False, boxes=False, labels=False)
+    unsure, sure = (
+        people((60, 60)).replace(keypoint_scores=torch.full((2, 17), score)) for score in (0.3, 0.4)
+    )
+    assert (draw(grey(60, 60), unsure, **options) == 128).all()
+    assert (draw(grey(60, 60), sure, **options) != 128).any()

@@ -1,6 +1,5 @@
 """A model as a table, and where it looks as a picture."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from humanquery.draw import draw_attention
 from humanquery.evaluation.people_report import MAIN_NUMBERS
 from humanquery.media.images import read_image, write_image
 from humanquery.media.letterbox import LetterboxConfig, on_canvas
-from humanquery.models import build
+from humanquery.models import build, without_sources
 from humanquery.models.attributes.config import AttributesConfig
 from humanquery.models.hqnet.attend import sampling_points
 from humanquery.models.hqnet.hqnet import HQNet
@@ -30,11 +29,11 @@ def show(name: str, *, time: bool = False, console: Console | None = None) -> No
     picture."""
     console = console or Console()
     model, card = _model(name)
-    limits = model.config.input
+    limits = model.input
     console.print(f"[bold]{card.get('name', name or 'model')}[/bold]: {_kind(model)}")
     console.print(
         f"input: short side {limits.short_side}, long side {limits.long_side}; skeleton "
-        f"{model.skeleton.name}"
+        f"{model.skeleton.name if model.skeleton else 'none'}"
     )
     if isinstance(model, HQNet):
         console.print(
@@ -90,13 +89,9 @@ def _model(name: str) -> tuple[System, dict]:
                 f"{name}: trains gender and age on known boxes, it is no model to show; name an "
                 f"HQNet"
             )
-        backbone = recipe.model.backbone
-        if getattr(backbone, "pretrained", False):
-            backbone = replace(backbone, pretrained=False)
-        return build(replace(recipe.model, backbone=backbone)).eval(), {
-            "name": name,
-            "data": recipe.data_name,
-        }
+        # without first weights: sizes are told, and the files need not be here
+        model = build(without_sources(recipe.model)).eval()
+        return model, {"name": name, "data": recipe.data_name}
     return trained(name or None)
 
 

@@ -171,7 +171,7 @@ def pixelwise_small() -> Recipe:
 
     Data: people/ (docs/datasets.md) under HUMANQUERY_DATA, MoveNet's file under
     HUMANQUERY_WEIGHTS. Hardware: one GPU for less than an hour (not tried), or a CPU core for half
-    a day. The scores it reached stand in EXPERIMENTS.md.
+    a day. Only its first step has been tried; EXPERIMENTS.md will tell its scores.
     """
     people = data_root() + "/people"
     letterbox = LetterboxConfig(416, 640)
@@ -209,7 +209,7 @@ def pixelwise_small() -> Recipe:
                 warmup_steps=200,
                 ema=0.998,
             ),
-            precision="bf16",
+            # not bf16: on a CPU without fast kernels its wide 1×1 convolutions took minutes a step
             channels_last=True,
             checkpoint_minutes=3.0,
         ),

@@ -256,3 +256,24 @@ def test_a_backbone_without_layers_cannot_decay_by_layer():
         build_optimizer(nn.Linear(1, 1), OptimConfig(layer_decay=0.5))
     with pytest.raises(ConfigError, match="optim.layer_decay: got 1.5"):
         OptimConfig(layer_decay=1.5)
+
+
+def test_adafactor_has_the_groups_and_rates_of_adamw():
+    config = OptimConfig(lr=1e-2, optimizer="adafactor", update_clip=1.0)
+    toy = Toy()
+    factored, plain = build_optimizer(toy, config), build_optimizer(toy, OptimConfig(lr=1e-2))
+    set_lr(factored, config, 0, 10)
+    assert [g["multiplier"] for g in factored.param_groups] == [
+        g["multiplier"] for g in plain.param_groups
+    ]
+    toy.head.weight.grad = torch.ones_like(toy.head.weight)
+    before = toy.head.weight.detach().clone()
+    factored.step()
+    # a first step of equal gradients is the rate, times 1 - beta 1, less the decay
+    moved = before * (1 - 1e-2 * 1e-4) - toy.head.weight
+    torch.testing.assert_close(moved, torch.full_like(moved, 1e-2 * (1 - 0.9)), rtol=1e-3, atol=0)
+
+
+def test_an_optimizer_that_there_is_not_is_told():
+    with pytest.raises(ConfigError, match="got 'sgd', expected one of 'adamw', 'adafactor'"):
+        override(OptimConfig(), ["optimizer=sgd"])

@@ -110,7 +110,7 @@ class SmallLoader:
             i += 1
 
 
-def run(out: FilePath, steps: int = 3, resume: bool = False, **optim) -> None:
+def run(out: FilePath, steps: int = 2, resume: bool = False, **optim) -> None:
     """A training over all data sets."""
     options = {"lr": 1e-3, "schedule": "constant", "clip": 0.0, "layer_decay": 0.75} | optim
     train(

@@ -1,5 +1,6 @@
 """One mapping from the type of a config to what is built from it."""
 
+import pkgutil
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,9 @@ PACKAGE = Path(humanquery.__file__).parent
 
 def test_every_config_that_a_file_may_hold_can_be_built():
     assert set(get_args(models.SystemConfig)) == set(models.SYSTEMS)
+    for config, name in models.SYSTEMS.items():
+        built_from = pkgutil.resolve_name(name).__init__.__annotations__["config"]
+        assert config in (built_from, *get_args(built_from)), name
     assert set(get_args(experts.AnyBackbone)) == set(experts.MODULES)
 
 

@@ -337,11 +337,10 @@ def test_two_ranks_learn_what_one_process_learns_from_all_data_sets(tmp_path):
         )
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_a_run_that_was_interrupted_goes_on_bit_for_bit(tmp_path, optimizer):
-    run(tmp_path / "whole", optimizer=optimizer)
-    run(tmp_path / "parts", steps=2, optimizer=optimizer)
-    run(tmp_path / "parts", resume=True, optimizer=optimizer)
+def test_a_run_that_was_interrupted_goes_on_bit_for_bit(tmp_path):
+    run(tmp_path / "whole", optimizer="adafactor")
+    run(tmp_path / "parts", steps=1, optimizer="adafactor")
+    run(tmp_path / "parts", resume=True, optimizer="adafactor")
     parts = weights_of(tmp_path / "parts")
     assert all(torch.equal(parts[n], v) for n, v in weights_of(tmp_path / "whole").items())
 

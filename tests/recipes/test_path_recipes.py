@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from humanquery.cli import app
 from humanquery.commands.evaluate import evaluate
 from humanquery.commands.finetune import finetune_path
+from humanquery.commands.show import show
 from humanquery.commands.train import train
 from humanquery.core.errors import ConfigError
 from humanquery.data.readers.crowdhuman import CrowdHumanConfig
@@ -151,3 +152,9 @@ def test_the_shares_and_names_of_the_small_recipe_fit_together():
     attributes = find("path_attributes").model.data_sets[0].head
     assert len(attributes.names) == len(attributes.positive_share) == 35
     assert len(recipes.CLOTHES) == 59
+
+
+def test_a_recipe_without_joints_is_shown(data, capsys):
+    show("path_reid")
+    said = capsys.readouterr().out
+    assert "skeleton none" in said and "heads" in said

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from humanquery.core.errors import ConfigError
 
@@ -38,8 +39,13 @@ class MLPConfig:
     """hidden width over that of the backbone"""
 
 
+class _Head:
+    reads_token: ClassVar[bool] = False
+    """a class token of the data set, instead of the patches"""
+
+
 @dataclass(frozen=True)
-class PoseHeadConfig:
+class PoseHeadConfig(_Head):
     skeleton: str = "coco17"
     width: int = 256
     sigma: float = 2.0
@@ -47,20 +53,21 @@ class PoseHeadConfig:
 
 
 @dataclass(frozen=True)
-class ParsingHeadConfig:
+class ParsingHeadConfig(_Head):
     classes: tuple[str, ...] = ()
     width: int = 256
 
 
 @dataclass(frozen=True)
-class AttributeHeadConfig:
+class AttributeHeadConfig(_Head):
     names: tuple[str, ...] = ()
     positive_share: tuple[float, ...] = ()
     """of each attribute's known labels, 0..1; weighs the loss"""
 
 
 @dataclass(frozen=True)
-class IdentityHeadConfig:
+class IdentityHeadConfig(_Head):
+    reads_token: ClassVar[bool] = True
     people: int = 0
     """of the training data: classes of the classifier"""
     triplet: float = 1.0
@@ -68,7 +75,7 @@ class IdentityHeadConfig:
 
 
 @dataclass(frozen=True)
-class DetectionHeadConfig:
+class DetectionHeadConfig(_Head):
     layers: int = 9
     points: int = 300
     contents: int = 3
@@ -79,7 +86,7 @@ class DetectionHeadConfig:
 
 
 @dataclass(frozen=True)
-class CountingHeadConfig:
+class CountingHeadConfig(_Head):
     width: int = 256
 
 
@@ -124,7 +131,7 @@ class DataSetConfig:
     @property
     def has_class_token(self) -> bool:
         if self.class_token is None:
-            return isinstance(self.head, IdentityHeadConfig)
+            return self.head.reads_token
         return self.class_token
 
     @property

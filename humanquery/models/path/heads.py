@@ -11,12 +11,13 @@ from jaxtyping import Float
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from humanquery.core.batch import Batch
+from humanquery.core.batch import Batch, Meta
 from humanquery.core.errors import ConfigError
 from humanquery.core.persons import Persons
 from humanquery.core.rows import Extra
 from humanquery.core.skeleton import Skeleton
 from humanquery.core.system import Picture
+from humanquery.core.transfer import to_device
 from humanquery.data.readers.parsing import IGNORED, PARSING
 from humanquery.data.readers.pedestrian_attributes import ATTRIBUTES
 from humanquery.losses.identities import batch_hard_triplet, weighted_attributes
@@ -76,8 +77,8 @@ class PoseHead(nn.Module):
         if any(len(t) != 1 or t.keypoints is None for t in targets):
             raise ValueError("PoseHead: training needs crops with the joints of one person each")
         true = [target.with_skeleton(self.skeleton) for target in targets]
-        joints = torch.cat([t.keypoints.value for t in true]).to(maps.device)
-        counted = torch.cat([t.counted_joints for t in true]).to(maps.device)
+        joints = to_device(torch.cat([t.keypoints.value for t in true]), maps.device)
+        counted = to_device(torch.cat([t.counted_joints for t in true]), maps.device)
         goal, shown = self._goal(joints, counted, maps)
         error = (maps.float() - goal).square().mean((2, 3))
         total = torch.where(shown, error, 0.0).mean(1).sum()
@@ -154,7 +155,7 @@ class ParsingHead(nn.Module):
         for i, target in enumerate(batch.targets or []):
             values = target.maps[PARSING].values
             true[i, : values.shape[0], : values.shape[1]] = values
-        true = true.to(logits.device)
+        true = to_device(true, logits.device)
         scores = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
         each = F.cross_entropy(scores, true, ignore_index=IGNORED, reduction="sum")
         return {"pixels": each / count_over_ranks((true != IGNORED).sum(), logits)}
@@ -209,25 +210,26 @@ class AttributeHead(nn.Module):
 
     def losses(self, logits: Float[Tensor, "b a"], batch: Batch) -> dict[str, Tensor]:
         """Weighted cross-entropy, summed over attributes, mean over people."""
-        labels = torch.cat([t.get("attributes") for t in batch.targets or []]).to(logits.device)
+        labels = torch.cat([t.get("attributes") for t in batch.targets or []])
+        labels = to_device(labels, logits.device)
         each = weighted_attributes(logits.float(), labels, self.positive_share)
         return {"attributes": each.sum() / count_over_ranks(len(each), logits)}
 
     def decode(self, logits: Float[Tensor, "b a"], batch: Batch) -> list[Picture]:
         """One person per crop with the probability of each attribute."""
         return [
-            _whole(meta, extra={"attributes": Extra(ATTRIBUTES, row[None])})
+            _whole(meta, row, extra={"attributes": Extra(ATTRIBUTES, row[None])})
             for meta, row in zip(batch.metas, logits.float().sigmoid(), strict=True)
         ]
 
 
-def _whole(meta, **fields) -> Picture:
-    """A person whose box is the picture."""
+def _whole(meta: Meta, like: Tensor, **fields) -> Picture:
+    """A person whose box is the picture, beside `like`."""
     height, width = meta.image_size
     persons = Persons(
         image_size=meta.image_size,
-        boxes=torch.tensor([[0.0, 0.0, width, height]]),
-        scores=torch.ones(1),
+        boxes=like.new_tensor([[0.0, 0.0, width, height]]),
+        scores=like.new_ones(1),
         **fields,
     )
     return Picture(persons)
@@ -259,12 +261,13 @@ class IdentityHead(nn.Module):
     def losses(self, features: tuple[Tensor, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy after, batch-hard triplet before the norm, among the crops of all ranks."""
         before, after = features
-        people = torch.cat([t.get("person_class") for t in batch.targets or []]).to(before.device)
-        if int(people.max()) >= self.config.people:  # a host sync, of one number
+        people = torch.cat([t.get("person_class") for t in batch.targets or []])
+        if int(people.max()) >= self.config.people:  # on the host: nobody waits for the device
             raise ConfigError(
                 f"path: person class {int(people.max())} for a classifier of "
                 f"{self.config.people} people; is the head's number that of the training data?"
             )
+        people = to_device(people, before.device)
         each = F.cross_entropy(
             self.classifier(after).float(), people, ignore_index=-1, reduction="none"
         )
@@ -279,7 +282,8 @@ class IdentityHead(nn.Module):
         """One person per crop with an embedding of length 1."""
         unit = F.normalize(features[1].float(), dim=1)
         return [
-            _whole(meta, embeddings=row[None]) for meta, row in zip(batch.metas, unit, strict=True)
+            _whole(meta, row, embeddings=row[None])
+            for meta, row in zip(batch.metas, unit, strict=True)
         ]
 
 
@@ -302,7 +306,7 @@ class CountingHead(nn.Module):
     def losses(self, cells: Float[Tensor, "b h w"], batch: Batch) -> dict[str, Tensor]:
         """Square error of the cells' numbers of people, summed per picture, mean over pictures."""
         true = torch.stack([self._people(t, cells.shape[-2:]) for t in batch.targets or []])
-        error = (cells.float() - true.to(cells.device)).square().sum()
+        error = (cells.float() - to_device(true, cells.device)).square().sum()
         return {"density": error / count_over_ranks(len(batch), cells)}
 
     def _people(self, target, size: tuple[int, int]) -> Float[Tensor, "h w"]:

@@ -42,9 +42,9 @@ class Ladder(nn.Module):
 
 
 class MLPProjector(nn.Module):
-    """x + Linear(GELU(Linear(LayerNorm(x)))) of the last map."""
+    """x + Linear(GELU(Linear(LayerNorm(x)))) of the last of its `maps`."""
 
-    def __init__(self, config: MLPConfig, dim: int):
+    def __init__(self, config: MLPConfig, dim: int, maps: int = 1):
         super().__init__()
         hidden = int(dim * config.ratio)
         self.norm = nn.LayerNorm(dim)
@@ -55,11 +55,12 @@ class MLPProjector(nn.Module):
         return maps[-1] + self.mlp(self.norm(maps[-1]))
 
 
+PROJECTORS: dict[type, type] = {LadderConfig: Ladder, MLPConfig: MLPProjector}
+
+
 def build_projector(config: LadderConfig | MLPConfig, dim: int, maps: int) -> nn.Module:
     """For a backbone of width `dim` that gives so many `maps`."""
-    if isinstance(config, MLPConfig):
-        return MLPProjector(config, dim)
-    return Ladder(config, dim, maps)
+    return PROJECTORS[type(config)](config, dim, maps)
 
 
 def _small(module: nn.Module) -> None:

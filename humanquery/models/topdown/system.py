@@ -18,7 +18,7 @@ from humanquery.core.skeleton import Skeleton
 from humanquery.core.system import Ask, Picture
 from humanquery.losses.heatmaps import coordinate_error, gaussian_maps, heatmap_error
 from humanquery.media.letterbox import LetterboxConfig
-from humanquery.models.topdown.config import LiteHRNetConfig, TopDownConfig
+from humanquery.models.topdown.config import TopDownConfig
 from humanquery.models.topdown.networks import STRIDE, build_network
 from humanquery.models.topdown.tinypose import start_from_tinypose
 from humanquery.nn.integral import flip_test, heatmap_joints, integral_joints
@@ -88,8 +88,8 @@ class TopDown(nn.Module):
         self.config = config
         self.skeleton = Skeleton.named(config.skeleton)
         self.network = build_network(config.network, len(self.skeleton))
-        if isinstance(config.network, LiteHRNetConfig) and config.network.weights:
-            start_from_tinypose(self.network, self.skeleton, config.network.weights)
+        if first := getattr(config.network, "weights", ""):  # of TinyPose; others begin fresh
+            start_from_tinypose(self.network, self.skeleton, first)
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         fine = _fine_joints(self.skeleton)
         integral = {
