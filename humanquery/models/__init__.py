@@ -2,37 +2,34 @@
 
 import dataclasses
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from humanquery.core.config import from_plain, override
 from humanquery.core.system import System
 from humanquery.models.attributes.config import AttributesConfig
-from humanquery.models.attributes.system import Attributes
 from humanquery.models.hqnet.config import HQNetConfig
-from humanquery.models.hqnet.hqnet import HQNet
 from humanquery.models.path.config import PathConfig
-from humanquery.models.path.system import Path
 from humanquery.models.pixelwise.config import PixelWiseConfig
-from humanquery.models.pixelwise.system import PixelWise
 from humanquery.models.topdown.config import TopDownConfig
-from humanquery.models.topdown.system import TopDown
 
-SYSTEMS: dict[type, type] = {
-    HQNetConfig: HQNet,
-    AttributesConfig: Attributes,
-    TopDownConfig: TopDown,
-    PixelWiseConfig: PixelWise,
-    PathConfig: Path,
+SYSTEMS: dict[type, str] = {
+    HQNetConfig: "hqnet.hqnet.HQNet",
+    AttributesConfig: "attributes.system.Attributes",
+    TopDownConfig: "topdown.system.TopDown",
+    PixelWiseConfig: "pixelwise.system.PixelWise",
+    PathConfig: "path.system.Path",
 }
-"""type of a config -> the system that is built from it; a new system needs a line here and a place
-in `SystemConfig`"""
+"""type of a config -> the system that is built from it, imported when it is: timm alone takes
+seconds. A new system needs a line here and a place in `SystemConfig`"""
 
 SystemConfig = HQNetConfig | AttributesConfig | TopDownConfig | PixelWiseConfig | PathConfig
 
 
 def build(config: SystemConfig) -> System:
     """The system of a config, with fresh weights (the backbone's as its config says)."""
-    return SYSTEMS[type(config)](config)
+    module, name = SYSTEMS[type(config)].rsplit(".", 1)
+    return getattr(import_module(f"humanquery.models.{module}"), name)(config)
 
 
 def rebuild(plain: dict[str, Any], settings: Sequence[str] = ()) -> System:
