@@ -20,21 +20,18 @@ from benchmarks.whole_model import compared, in_turns, table
 from humanquery.data.scenes.scenes import open as open_scenes
 from humanquery.data.scenes.scenes import street_scenes
 from humanquery.nn import transformer
-from humanquery.nn.inference import fold_norms, pad_inside
+from humanquery.nn.inference import fold_norms
 from humanquery.predict.loading import look_once, trained
 from humanquery.predict.predictor import Predictor
 
 TOKENS = ((100, 136), (50, 68), (25, 34), (13, 17))  # of a picture of 800 x 1088, strides 8 to 64
 
 
-def predictor(name: str, *, norms: bool, padding: bool) -> Predictor:
-    """The model of a weights file, with its norms folded and padding moved inside, or as it was
-    trained."""
+def predictor(name: str, *, norms: bool) -> Predictor:
+    """The model of a weights file, with its norms folded, or as it was trained."""
     system, card = trained(name)
     if norms:
         fold_norms(system.backbone, lambda: look_once(system.backbone))
-    if padding:
-        pad_inside(system.backbone)
     return Predictor(system, card, "cpu")
 
 
@@ -42,9 +39,8 @@ def network_part(name: str, pictures: list, rounds: int) -> dict[str, Any]:
     """One thread, one picture at a time."""
     torch.set_num_threads(1)
     built = {
-        "as trained": predictor(name, norms=False, padding=False),
-        "norms folded": predictor(name, norms=True, padding=False),
-        "and padding inside": predictor(name, norms=True, padding=True),
+        "as trained": predictor(name, norms=False),
+        "norms folded": predictor(name, norms=True),
     }
     cases = {k: lambda p=p: [p.predict(picture) for picture in pictures] for k, p in built.items()}
     return compared(_each(in_turns(cases, rounds), len(pictures)), "as trained")
