@@ -2,7 +2,7 @@
 field can be set to its value."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from humanquery.backbones import TimmBackbone
 from humanquery.core.skeleton import Skeleton
@@ -78,7 +78,7 @@ class HQNetConfig:
     """tasks whose costs are summed for the one assignment (HQ-Ins matching); ("person", "box") is
     DINO's"""
     denoising: DenoisingConfig | None = field(default_factory=DenoisingConfig)
-    priors: tuple[Literal["person", "keypoints", "gender", "age"], ...] = ()
+    priors: tuple[str, ...] = ()
     """what a backbone that was trained on people answers about them (`experts.answers`) and queries
     start from, see `models.hqnet.priors.Priors`; empty: the HQNet of the paper"""
     distinct_iou: float = 0.7
