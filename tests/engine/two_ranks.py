@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-SECONDS = 100
+SECONDS = 300
 """after which two processes are taken to wait for each other for good"""
 
 
