@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import contextlib
 import io
-import os
 import signal
 import socket
 import statistics
@@ -26,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
+from benchmarks.memory import resident_mb
 from benchmarks.results import save
 from humanquery.data.scenes.scenes import open as open_scenes
 from humanquery.data.scenes.scenes import street_scenes
@@ -131,15 +131,6 @@ async def slow(port: int, until: float, seen: Seen) -> None:
                         seen.statuses[first.split()[1].decode()] += 1
                         break
         writer.close()
-
-
-def resident_mb(pids: Iterable[int]) -> float:
-    """Resident size of these processes together, MB (10⁶ bytes); those that are gone count 0."""
-    pages = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            pages += int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def family(pid: int) -> list[int]:

@@ -8,7 +8,6 @@ and the resident memory after each quarter of the frames.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -17,19 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.memory import resident_mb
 from benchmarks.results import save
 from humanquery.core.persons import Persons
 from humanquery.media.video import open_video
 from humanquery.predict import load
 from humanquery.predict.whole_body import Job, WholeBodyPredictor
-
-PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def resident_mb() -> float:
-    """Of this process; Linux."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * PAGE / 1e6
 
 
 def one_by_one(predictor: WholeBodyPredictor, frames: Iterator[np.ndarray]) -> Iterator[Persons]:

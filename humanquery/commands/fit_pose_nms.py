@@ -45,10 +45,7 @@ class LabelledPoses:
             joined = pose_nms(
                 people.keypoints, people.keypoint_scores, people.boxes, config, weights
             )
-            kept = people[joined.kept].replace(
-                keypoints=joined.keypoints, keypoint_scores=joined.scores
-            )
-            found += _rows(kept, image["id"])
+            found += _rows(joined.people(people), image["id"])
         if not found:
             return 0.0
         part = PART if PART in skeleton.parts else WHOLE

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from humanquery.core.errors import ConfigError, nearest
+from humanquery.core.persons import Persons
 from humanquery.core.skeleton import Skeleton
 
 MATCH_CAP = 7.0
@@ -158,6 +159,14 @@ class PoseClusters:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def people(self, poses: Persons) -> Persons:
+        """Those whom `poses`, which were grouped, come to: the best pose's fields with the merged
+        joints, on the device of `poses`."""
+        device = poses.boxes.device
+        return poses[self.kept.to(device)].replace(
+            keypoints=self.keypoints.to(device), keypoint_scores=self.scores.to(device)
+        )
 
 
 def instance_scores(

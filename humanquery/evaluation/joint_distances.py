@@ -6,9 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from humanquery.core.errors import AnnotationError
+from humanquery.evaluation.pose_rows import HEAD_SHARE
 
-HEAD_SHARE = 0.6
-"""of the head box's diagonal is the head's size (SC_BIAS of the MPII evaluation)"""
 MPII_LEFT_OUT = (6, 7)
 """pelvis and thorax have rates of their own but no part in the mean"""
 MPII_GROUPS = {
@@ -39,7 +38,7 @@ class DistanceScores:
 
 
 def head_sizes(head_boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
-    """px; from xyxy boxes of the heads."""
+    """px; from xyxy boxes of the heads (SC_BIAS of the MPII evaluation)."""
     return HEAD_SHARE * np.linalg.norm(head_boxes[:, 2:] - head_boxes[:, :2], axis=1)
 
 

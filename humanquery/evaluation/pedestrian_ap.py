@@ -8,10 +8,12 @@ under the miss rate.
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from scipy.integrate import trapezoid
 from scipy.optimize import linear_sum_assignment
 
+from humanquery.core.boxes import iou
 from humanquery.core.errors import AnnotationError
 
 FALSE_PER_PICTURE = (0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0)
@@ -79,16 +81,9 @@ def crowd_scores(pictures: list[CrowdPicture], *, jaccard: bool = True) -> Crowd
     return CrowdScores(len(pictures), people, ap, miss, best, at)
 
 
-def _overlaps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """IoU, and intersection over the area of `a`, of every pair."""
-    low, high = (
-        np.maximum(a[:, None, :2], b[None, :, :2]),
-        np.minimum(a[:, None, 2:], b[None, :, 2:]),
-    )
-    inner = np.clip(high - low, 0, None).prod(-1)
-    area_a, area_b = (np.clip(x[:, 2:] - x[:, :2], 0, None).prod(-1) for x in (a, b))
-    union = area_a[:, None] + area_b[None] - inner
-    return inner / np.maximum(union, 1e-12), inner / np.maximum(area_a, 1e-12)[:, None]
+def _overlaps(a: np.ndarray, b: np.ndarray, *, crowd: bool = False) -> np.ndarray:
+    """`core.boxes.iou` of arrays."""
+    return iou(torch.from_numpy(a), torch.from_numpy(b), crowd=crowd).numpy()
 
 
 def _judged(picture: CrowdPicture) -> tuple[np.ndarray, np.ndarray]:
@@ -99,15 +94,15 @@ def _judged(picture: CrowdPicture) -> tuple[np.ndarray, np.ndarray]:
     """
     order = np.argsort(-picture.scores, kind="stable")
     found, people = picture.found[order], picture.true[~picture.ignored]
-    iou, _ = _overlaps(found, people)
-    _, covered = _overlaps(found, picture.true[picture.ignored])
+    overlap = _overlaps(found, people)
+    covered = _overlaps(found, picture.true[picture.ignored], crowd=True)
     forgiven = (covered > 0.5).any(1) if covered.shape[1] else np.zeros(len(found), bool)
     free = np.ones(len(people), bool)
     right = np.zeros(len(found), bool)
     for i in range(len(found)):
-        open_ = free & (iou[i] > 0.5)
+        open_ = free & (overlap[i] > 0.5)
         if open_.any():
-            free[np.where(open_, iou[i], -1).argmax()] = False
+            free[np.where(open_, overlap[i], -1).argmax()] = False
             right[i] = True
     kept = right | ~forgiven
     return picture.scores[order][kept], right[kept]
@@ -137,8 +132,7 @@ def _jaccard(picture: CrowdPicture, threshold: float) -> float | None:
     people = _outside(picture.true[~picture.ignored], regions)
     if not len(found) and not len(people):
         return None
-    iou, _ = _overlaps(found, people)
-    fits = iou > 0.5
+    fits = _overlaps(found, people) > 0.5
     rows, columns = linear_sum_assignment(fits, maximize=True)
     pairs = int(fits[rows, columns].sum())
     return pairs / (len(found) + len(people) - pairs + 1e-6)
@@ -147,7 +141,7 @@ def _jaccard(picture: CrowdPicture, threshold: float) -> float | None:
 def _outside(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
     if not len(regions) or not len(boxes):
         return boxes
-    return boxes[(_overlaps(boxes, regions)[1] <= 0.5).all(1)]
+    return boxes[(_overlaps(boxes, regions, crowd=True) <= 0.5).all(1)]
 
 
 @dataclass(frozen=True)

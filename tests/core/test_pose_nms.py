@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from humanquery.core.errors import ConfigError
+from humanquery.core.persons import Persons
 from humanquery.core.pose_nms import (
     PAPER,
     WHOLE_BODY,
@@ -256,3 +257,22 @@ def test_the_search_names_parameters_it_cannot_change():
         ConfigError, match="'similarty' is no number of PoseNMSConfig. Did you mean 'similarity'"
     ):
         fit_pose_nms(lambda c: 0.0, pairs=[("similarty", "reach")])
+
+
+def test_clusters_are_people_with_the_best_pose_s_fields_and_the_merged_joints():
+    one = torch.rand(17, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([40.0, 90.0])
+    shown = torch.tensor([0.5, 0.9, 0.7])
+    poses = Persons(
+        image_size=(100, 100),
+        boxes=torch.tensor([[0.0, 0.0, 40.0, 90.0]] * 2 + [[50.0, 0.0, 90.0, 90.0]]),
+        scores=shown,
+        keypoints=torch.stack([one, one + 0.5, one + torch.tensor([50.0, 0.0])]),
+        keypoint_scores=shown[:, None].repeat(1, 17),
+        skeleton=COCO17,
+    )
+    clusters = pose_nms(poses.keypoints, poses.keypoint_scores, poses.boxes)
+    people = clusters.people(poses)
+    assert clusters.members == ((1, 0), (2,))
+    assert torch.equal(people.scores, shown[[1, 2]])
+    assert torch.equal(people.keypoints, clusters.keypoints)
+    assert torch.equal(people.keypoint_scores, clusters.scores)

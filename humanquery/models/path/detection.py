@@ -79,9 +79,15 @@ class DetectionHead(nn.Module):
         regions = [t.boxes[t.ignore].to(device) for t in targets]
         people = count_over_ranks(sum(map(len, true)), batch.images)
         total = {name: torch.zeros((), device=device) for name in self.loss_names}
+        costs = [
+            self._cost(*one)
+            for logits, boxes in layers
+            for one in zip(logits, boxes, true, strict=True)
+        ]
+        pairs = iter(assign_all(costs))  # all layers at once: each call makes the host wait
         for logits, boxes in layers:
-            costs = [self._cost(*one) for one in zip(logits, boxes, true, strict=True)]
-            for i, (rows, columns) in enumerate(assign_all(costs)):
+            for i in range(len(true)):
+                rows, columns = next(pairs)
                 positive = torch.zeros(len(logits[i]), dtype=torch.bool, device=device)
                 positive[rows] = True
                 counts = positive | ~self._covered(boxes[i], regions[i], size)

@@ -42,12 +42,8 @@ def _by_oks(found: Persons, config: OksNMSConfig, sigmas: Tensor) -> Persons:
 
 
 def _by_criterion(found: Persons, config: PoseNMSConfig, sigmas: Tensor) -> Persons:
-    device = found.scores.device
-    people = pose_nms(found.keypoints, found.keypoint_scores, found.boxes, config)
-    kept = found[people.kept.to(device)]
-    return kept.replace(
-        keypoints=people.keypoints.to(device), keypoint_scores=people.scores.to(device)
-    )
+    joined = pose_nms(found.keypoints, found.keypoint_scores, found.boxes, config)
+    return joined.people(found)
 
 
 JOINED_BY: dict[type, Callable[..., Persons]] = {

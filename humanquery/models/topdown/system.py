@@ -251,14 +251,14 @@ class TopDown(nn.Module):
     def _unique(self, found: Persons) -> Persons:
         if not self.config.nms:
             return found
-        people = pose_nms(
+        joined = pose_nms(
             found.keypoints,
             found.keypoint_scores,
             found.boxes,
             self.pose_nms,
             JointWeights.whole_body(self.skeleton) if self._is_whole else None,
         )
-        return found[people.kept].replace(keypoints=people.keypoints, keypoint_scores=people.scores)
+        return joined.people(found)
 
     def _asked(self, found: Persons, ask: Ask) -> Persons:
         found = found[found.scores.argsort(descending=True, stable=True)[: ask.max_persons]]
